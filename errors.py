@@ -1,0 +1,64 @@
+"""The errors that a user can mend, each with the HTTP status that answers it.
+
+The lowest layer: every other module may import this one, and it imports nothing. A message says what is wrong and how to mend
+it; the web layer sends it as `{"error": message}`. Anything that isn't a `BackendError` is a bug (status 500).
+"""
+
+
+class BackendError(Exception):
+    """Base of every error with a message for the user.
+
+    Attributes:
+        status: the HTTP status of the answer.
+        retry_after: seconds after which the same request may succeed, or None where repeating it can't help.
+    """
+
+    status = 500
+    retry_after: int | None = None
+
+
+class InvalidRequest(BackendError):
+    """The request's body isn't what the route takes."""
+
+    status = 400
+
+
+class InvalidConfig(BackendError):
+    """The labeling config can't work with this backend."""
+
+    status = 400
+
+
+class InvalidAnnotation(BackendError):
+    """An annotation's regions don't fit the labeling config."""
+
+    status = 400
+
+
+class EncoderError(BackendError):
+    """The encoder (`model_path`) can't be found, isn't allowed or can't be loaded."""
+
+    status = 400
+
+
+class MediaError(BackendError):
+    """A task's video can't be had: missing, refused, outside the allowed folder."""
+
+    status = 404
+
+
+class UnreadableVideo(MediaError):
+    """The file was found, but no frame of it can be decoded."""
+
+
+class NotReady(BackendError):
+    """Not trained yet, or the video's features are still being extracted: ask again later."""
+
+    status = 503
+    retry_after = 30
+
+
+class UnknownJob(BackendError):
+    """No job of that id is known."""
+
+    status = 410
