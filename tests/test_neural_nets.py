@@ -1,0 +1,257 @@
+"""The trainable classifier: what it learns, what it refuses, and its files."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from utils.neural_nets import MultiLabelLSTM, UnusableClassifier, training_scores
+
+FEATURES = 24
+LABELS = {"Ball": 0, "Cat": 1}
+
+
+def video(seed: int, frames: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Noise over a scene of its own, to which each label adds its fixed direction while it lasts."""
+    random = np.random.default_rng(seed)
+    scene = random.normal(size=FEATURES)
+    labels = np.zeros((frames, 2), dtype=np.float32)
+    for column in range(2):
+        start = random.integers(frames // 12, frames * 7 // 12)
+        labels[start : start + 18, column] = 1
+    directions = np.random.default_rng(99).normal(size=(2, FEATURES)) * 2
+    return (scene + 0.3 * random.normal(size=(frames, FEATURES)) + labels @ directions).astype(np.float32), labels
+
+
+def small_model(seed: int = 0, **changes: int) -> MultiLabelLSTM:
+    model = MultiLabelLSTM(**({"input_size": FEATURES, "output_size": 2, "hidden_size": 8, "seed": seed} | changes))
+    model.set_label_map(LABELS)
+    return model
+
+
+def frame_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return 2 * (truth * predicted).sum() / (truth.sum() + predicted.sum())
+
+
+def test_learns_several_videos_and_fills_in_one_never_seen() -> None:
+    model = small_model()
+    metrics = model.partial_fit(*zip(*(video(seed) for seed in range(4)), strict=True), epochs=300)
+    features, truth = video(seed=50)
+    probabilities = model.predict(features)
+    assert probabilities.shape == (60, 2)
+    assert frame_f1(truth, probabilities > 0.5) > 0.85
+    assert metrics["stopped"] == "f1_threshold"
+    assert metrics["f1"] >= 0.95
+    assert metrics["num_sequences"] == 4
+    assert metrics["num_frames"] == 240
+
+
+def test_one_sequence_is_taken_without_a_list() -> None:
+    features, truth = video(seed=1)
+    model = small_model()
+    metrics = model.partial_fit(features, truth, epochs=300)
+    assert metrics["num_sequences"] == 1
+    assert frame_f1(truth, model.predict(features) > 0.5) > 0.9
+
+
+def test_same_seed_same_model_and_the_global_random_state_is_untouched() -> None:
+    state = torch.get_rng_state()
+    predictions = []
+    for seed in (3, 3, 4):
+        model = small_model(seed)
+        model.partial_fit(*video(seed=1), epochs=5)
+        predictions.append(model.predict(video(seed=2)[0]))
+        torch.rand(1)  # another user of the global generator between the trainings
+    torch.set_rng_state(state)
+    small_model().partial_fit(*video(seed=1), epochs=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(predictions[0], predictions[1])
+    assert not np.allclose(predictions[0], predictions[2])
+
+
+def test_training_again_starts_from_what_was_learnt() -> None:
+    model = small_model()
+    examples = list(zip(*(video(seed) for seed in range(3)), strict=True))
+    first = model.partial_fit(*examples, epochs=300)
+    second = model.partial_fit(*examples, epochs=300)
+    assert second["epochs"] < first["epochs"] / 2
+
+
+def test_windows_cover_every_frame_with_the_overlap_and_mask_the_padding() -> None:
+    model = small_model(sequence_size=16)
+    features, labels = video(seed=1, frames=40)
+    windows = model.preprocess_sequence(features, labels, overlap=2)
+    # Windows start every 14 frames, at 0, 14 and 28; the last has 12 real frames.
+    assert windows.features.shape == (3, 16, FEATURES)
+    np.testing.assert_array_equal(windows.mask.sum(axis=1), [16, 16, 12])
+    np.testing.assert_array_equal(windows.features[1], features[14:30])
+    np.testing.assert_array_equal(windows.labels[2, :12], labels[28:])
+    assert not windows.features[2, 12:].any()
+    assert model.preprocess_sequence(features).labels is None
+
+
+@pytest.mark.parametrize(("frames", "expected"), [(1, 1), (15, 1), (16, 1), (17, 2), (30, 2), (31, 3)])
+def test_number_of_windows_at_the_borders(frames: int, expected: int) -> None:
+    windows = small_model(sequence_size=16).preprocess_sequence(np.ones((frames, FEATURES)))
+    assert len(windows.features) == expected
+
+
+def test_padding_counts_neither_in_metrics_nor_in_loss() -> None:
+    truth = torch.tensor([[True], [False], [True]])
+    predicted = torch.tensor([[True], [False], [False]])
+    scores = training_scores(predicted, truth, torch.tensor([True, True, False]))
+    assert scores == {"f1": 1.0, "accuracy": 1.0}
+    # A window of which all but 4 frames are padding has the loss of those frames, whatever its size.
+    features, labels = video(seed=1)
+    features, labels = features[:4], labels[:4]
+    losses = []
+    for sequence_size in (4, 64):
+        model = small_model(sequence_size=sequence_size)
+        model.dropout.rate = 0.0
+        losses.append(model.partial_fit(features, labels, epochs=1)["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_prediction_has_no_seams() -> None:
+    """A constant video is constant in the middle: nothing marks the borders of training windows."""
+    model = small_model(sequence_size=8)
+    model.partial_fit(*zip(*(video(seed) for seed in range(3)), strict=True), epochs=100)
+    features = np.zeros((200, FEATURES), dtype=np.float32)
+    middle = model.predict(features)[80:120]
+    assert np.abs(np.diff(middle, axis=0)).max() < 1e-4
+
+
+def test_a_label_without_an_example_is_never_predicted() -> None:
+    model = small_model()
+    features, truth = video(seed=1)
+    model.partial_fit(features, truth, epochs=50)
+    assert model.predict(features)[:, 1].max() > 0.5
+    truth[:, 1] = 0
+    model.partial_fit(features, truth, epochs=1)
+    assert model.predict(features)[:, 1].max() == 0
+
+
+def test_a_sequence_of_more_weight_wins_a_contradiction() -> None:
+    features, truth = video(seed=1)
+    model = small_model()
+    model.partial_fit([features, features], [truth, 1 - truth], weights=[1.0, 0.05], epochs=150)
+    assert frame_f1(truth, model.predict(features) > 0.5) > 0.85
+
+
+def test_time_budget_and_progress() -> None:
+    calls: list[int] = []
+    metrics = small_model().partial_fit(
+        *video(seed=1), epochs=10**6, f1_threshold=2.0, accuracy_threshold=2.0, time_budget=0.5,
+        progress=lambda epoch, metrics: calls.append(epoch),
+    )  # fmt: skip
+    assert metrics["stopped"] == "time_budget"
+    assert metrics["duration"] < 2
+    assert calls == list(range(1, metrics["epochs"] + 1))
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 500])
+def test_any_length_is_predicted(frames: int) -> None:
+    model = small_model()
+    model.partial_fit(*video(seed=1), epochs=2)
+    assert model.predict(np.zeros((frames, FEATURES))).shape == (frames, 2)
+
+
+def test_bad_examples_are_refused_with_a_sentence() -> None:
+    model = small_model()
+    features, truth = video(seed=1)
+    broken = features.copy()
+    broken[3, 3] = np.nan
+    for sequences, labels, weights, message in [
+        (features[:, :5], truth, None, "shape"),
+        (features, truth[:10], None, "don't fit"),
+        (broken, truth, None, "NaN"),
+        ([features, features], [truth], None, "2 sequences, 1 label"),
+        ([], [], None, "0 sequences"),
+        (features, truth * 2, None, "0 or 1"),
+        ([features], [truth], [-1.0], "weight"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.partial_fit(sequences, labels, weights=weights)
+    with pytest.raises(ValueError, match="NaN"):
+        model.predict(broken)
+    with pytest.raises(ValueError, match="hidden_size"):
+        MultiLabelLSTM(4, 2, hidden_size=0)
+
+
+def test_a_saved_model_comes_back_with_its_header(tmp_path) -> None:
+    model = small_model(num_layers=2)
+    model.partial_fit(*video(seed=1), epochs=5)
+    path = tmp_path / "deep" / "model.safetensors"
+    model.save(path, {"encoder": "abc", "version": "7", "metrics": {"f1": 0.5}})
+    loaded = MultiLabelLSTM.load(path)
+    assert loaded.header == {"encoder": "abc", "version": "7", "metrics": {"f1": 0.5}}
+    assert loaded.get_label_map() == LABELS
+    features, _ = video(seed=2)
+    np.testing.assert_array_equal(loaded.predict(features), model.predict(features))
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = small_model()
+    model.save(path, {"version": "1"})
+    with pytest.raises(TypeError):
+        model.save(path, {"version": object()})
+    assert MultiLabelLSTM.load(path).header == {"version": "1"}
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_foreign_and_damaged_files_are_refused(tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    small_model().save(path, {})
+    whole = path.read_bytes()
+    for content in (
+        b"",
+        b"not a model",
+        whole[: len(whole) // 2],
+        whole.replace(b'\\"input_size\\": 24', b'\\"input_size\\": 25'),
+    ):
+        assert content != whole
+        path.write_bytes(content)
+        with pytest.raises(UnusableClassifier, match="Remove the file"):
+            MultiLabelLSTM.load(path)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(UnusableClassifier, match="not a usable"):
+        MultiLabelLSTM.load(path)
+    with pytest.raises(FileNotFoundError):
+        MultiLabelLSTM.load(tmp_path / "missing")
+
+
+def test_cached_models_follow_the_file(tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    assert MultiLabelLSTM.load_cached_model(path) is None
+    small_model().save(path, {"version": "1"})
+    first = MultiLabelLSTM.load_cached_model(path)
+    assert MultiLabelLSTM.load_cached_model(path) is first
+    small_model().save(path, {"version": "2"})
+    assert MultiLabelLSTM.load_cached_model(path).header == {"version": "2"}
+    path.unlink()
+    assert MultiLabelLSTM.load_cached_model(path) is None
+
+
+def test_a_cached_model_predicts_the_same_in_many_threads(tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = small_model()
+    model.partial_fit(*video(seed=1), epochs=20)
+    model.save(path, {})
+    features, _ = video(seed=2)
+    expected = model.predict(features)
+    results: list[np.ndarray] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(MultiLabelLSTM.load_cached_model(path).predict(features)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
