@@ -1,0 +1,164 @@
+"""Label Studio's timeline regions as arrays of frames, and back. Pure NumPy; reads and writes nothing.
+
+Label Studio counts labeling frames from 1 and includes both ends of a range; row `f - 1` of an array is frame `f`.
+
+>>> region = {"type": "timelinelabels", "value": {"ranges": [{"start": 2, "end": 3}], "timelinelabels": ["Ball"]}}
+>>> labels, used = convert_timelinelabels_to_probs([region], {"Ball": 0, "Goal": 1}, max_frame=4)
+>>> labels.tolist(), used
+([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], {'Ball'})
+>>> convert_probs_to_timelinelabels(labels, {"Ball": 0, "Goal": 1}, "tl")[0]["value"]
+{'ranges': [{'start': 2, 'end': 3}], 'timelinelabels': ['Ball']}
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from errors import InvalidAnnotation
+
+REGION_TYPE = "timelinelabels"
+# 64 bits of a hash: an accidental collision among a thousand regions has a chance below 1e-13.
+REGION_ID_BYTES = 8
+
+Region = dict[str, Any]
+
+
+def convert_timelinelabels_to_probs(
+    regions: Iterable[Region],
+    label_map: Mapping[str, int],
+    max_frame: int | None = None,
+    from_name: str | None = None,
+) -> tuple[np.ndarray, set[str]]:
+    """Marks the frames of an annotation's timeline regions.
+
+    Results of another type than `timelinelabels` are left alone. A region may have several ranges and several labels,
+    and regions may overlap. What lies beyond `max_frame` is cut off. Frame 0, which a seek to the very beginning can
+    give, is frame 1. A region without labels or with an empty list of ranges marks nothing.
+
+    Args:
+        regions: the annotation's `result` list.
+        label_map: label -> column.
+        max_frame: number of labeling frames of the video; None: up to the last end of a range.
+        from_name: take only the regions of this control tag; None: those of every one.
+
+    Returns:
+        labels_array: float32 [num_frames, num_labels], 1 where the label is on, else 0.
+        used_labels: the labels that are on in at least one frame.
+
+    Raises:
+        InvalidAnnotation: a label isn't in `label_map`, or a region is malformed; the message names it.
+    """
+    marks = [
+        mark
+        for region in regions
+        if region.get("type", REGION_TYPE) == REGION_TYPE
+        and (from_name is None or region.get("from_name") == from_name)
+        for mark in _marks(region)
+    ]
+    unknown = {label for label, _, _ in marks} - label_map.keys()
+    if unknown:
+        raise InvalidAnnotation(
+            f"The annotation has labels that the labeling config doesn't: {_names(unknown)}. The config's labels are "
+            f"{_names(label_map)}. Rename them in the annotation or add them to the config."
+        )
+    num_frames = max((end for _, _, end in marks), default=0) if max_frame is None else max_frame
+    num_labels = max(label_map.values(), default=-1) + 1
+    labels_array = np.zeros((num_frames, num_labels), dtype=np.float32)
+    used_labels = set()
+    for label, start, end in marks:
+        if start <= num_frames:
+            labels_array[start - 1 : end, label_map[label]] = 1
+            used_labels.add(label)
+    return labels_array, used_labels
+
+
+def convert_probs_to_timelinelabels(
+    probs: ArrayLike,
+    label_mapping: Mapping[str, int],
+    from_name: str,
+    score_threshold: float | Mapping[str, float] = 0.5,
+    to_name: str = "video",
+) -> list[Region]:
+    """Joins consecutive frames at or above the threshold into regions, one region per label and run of frames.
+
+    A region's `score` is the mean probability of its frames. Its `id` is derived from `from_name`, label and range:
+    equal input gives equal ids, and the regions of several control tags fit in one result.
+
+    Args:
+        probs: [num_frames, num_labels], in [0, 1]; booleans and 0/1 labels too.
+        label_mapping: label -> column of `probs`, the orientation of `label_map` in the other direction.
+        from_name: name of the control tag.
+        score_threshold: one for all labels, or label -> threshold.
+        to_name: name of the object tag, the video.
+
+    Returns:
+        Label Studio regions, sorted by start, then in the order of `label_mapping`. Plain Python values.
+
+    Raises:
+        ValueError: `probs` has another number of dimensions, NaN, or values outside [0, 1].
+    """
+    probs = np.asarray(probs)
+    if probs.ndim != 2:
+        raise ValueError(f"probs must be [num_frames, num_labels], not of shape {probs.shape}")
+    if not np.all((probs >= 0) & (probs <= 1)):
+        raise ValueError("probs must lie in [0, 1]; they hold NaN or values outside")
+    regions = []
+    for label, column in label_mapping.items():
+        threshold = score_threshold[label] if isinstance(score_threshold, Mapping) else score_threshold
+        for start, end in segments(probs[:, column] >= threshold):
+            score = float(probs[start:end, column].mean(dtype=np.float64))
+            regions.append(_region(label, start + 1, end, score, from_name, to_name))
+    return sorted(regions, key=lambda region: region["value"]["ranges"][0]["start"])
+
+
+def segments(mask: ArrayLike) -> list[tuple[int, int]]:
+    """Finds the runs of True in `mask` [num_frames]: (start, end) indices, 0-based, the end excluded, in order."""
+    steps = np.diff(np.asarray(mask, dtype=np.int8), prepend=0, append=0)
+    edges = np.flatnonzero(steps).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _region(label: str, start: int, end: int, score: float, from_name: str, to_name: str) -> Region:
+    identity = repr((from_name, label, start, end)).encode()
+    return {
+        "id": hashlib.blake2b(identity, digest_size=REGION_ID_BYTES).hexdigest(),
+        "type": REGION_TYPE,
+        "from_name": from_name,
+        "to_name": to_name,
+        "value": {"ranges": [{"start": start, "end": end}], "timelinelabels": [label]},
+        "score": score,
+    }
+
+
+def _marks(region: Region) -> Iterator[tuple[str, int, int]]:
+    """Yields (label, start, end) for each label and range of a region, 1-based, both ends included."""
+    value = region.get("value")
+    if not isinstance(value, dict) or not isinstance(value.get("ranges"), list):
+        raise _malformed(region, "has no list of ranges")
+    labels = value.get("timelinelabels") or []
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise _malformed(region, f"has labels that aren't a list of names: {labels!r}")
+    for frame_range in value["ranges"]:
+        if not isinstance(frame_range, dict) or not all(_is_frame(frame_range.get(key)) for key in ("start", "end")):
+            raise _malformed(region, f"has a range whose start and end aren't frame numbers: {frame_range!r}")
+        start, end = (max(int(frame_range[key]), 1) for key in ("start", "end"))
+        if start > end:
+            raise _malformed(region, f"has a range that starts at frame {start}, after its end at frame {end}")
+        for label in labels:
+            yield label, start, end
+
+
+def _is_frame(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+
+
+def _malformed(region: Region, fault: str) -> InvalidAnnotation:
+    return InvalidAnnotation(f"Region {region.get('id')!r} {fault}. Delete it or draw it again.")
+
+
+def _names(labels: Iterable[str]) -> str:
+    return ", ".join(repr(label) for label in sorted(labels))
