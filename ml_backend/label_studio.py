@@ -59,9 +59,11 @@ TOKEN_ADVICE = (
     "switched off by default."
 )
 LOCAL_FILES_ADVICE = (
-    "It serves local files only with LOCAL_FILES_SERVING_ENABLED=true and a local storage added to the project. Or give "
+    "It serves local files only with LOCAL_FILES_SERVING_ENABLED=true and a local storage in the project. Or give "
     "this backend the same folder: LOCAL_FILES_DOCUMENT_ROOT."
 )
+
+NOT_THE_API = "the answer isn't one of Label Studio's API. Is LABEL_STUDIO_URL its address?"
 
 
 class LabelStudioError(BackendError):
@@ -106,9 +108,9 @@ def local_path(
 ) -> Path:
     """The file behind a task's video, downloaded first where needed.
 
-    Downloads stay in `cache_dir` under a name made from their URL, which is taken to mean the same video for ever; a new
-    signed link to a video that is already there is another URL and is downloaded again. A file appears there complete or
-    not at all, also when several threads or processes download it at once.
+    Downloads stay in `cache_dir` under a name made from their URL, which is taken to mean the same video for ever; a
+    new signed link to a video that is already there is another URL and is downloaded again. A file appears there
+    complete or not at all, also when several threads or processes download it at once.
 
     Args:
         value: a path inside `document_root`; `/data/upload/…`, `/data/local-files/?d=…` or another path that Label
@@ -176,7 +178,8 @@ def _presign_path(uri: str, task_id: int | None) -> str:
 
 def _path_prefix(connection: Connection) -> str:
     """`/sub` of a Label Studio at `https://example.com/sub`: its tasks name their uploads `/sub/data/upload/…`."""
-    return httpx.URL(connection.url).path.rstrip("/") if connection.url else ""
+    path = (connection.url or "").partition("://")[2].partition("/")[2]
+    return f"/{path}".rstrip("/")
 
 
 def _label_studio_url(connection: Connection, path: str) -> str:
@@ -191,7 +194,7 @@ def _local_files_path(served: str) -> str:
 
 
 def _inside(root: Path, path: str) -> Path | None:
-    """The file at `path`, absolute or relative to `root`; None where it is missing or, links followed, outside `root`."""
+    """The file at `path`, absolute or relative to `root`; None where it is missing or, links followed, outside."""
     try:
         resolved = (root / path).resolve()
         return resolved if resolved.is_relative_to(root.resolve()) and resolved.is_file() else None
@@ -243,8 +246,8 @@ def _fetch(url: str, part: BinaryIO, connection: Connection) -> None:
     """Write all that `url` holds to `part`, going on where a lost connection left off.
 
     Asks for ranges: Label Studio's built-in server names the length of an upload only in answer to one, and without a
-    length a lost connection looks like the end of the file. Label Studio also cuts off after 20 seconds what it passes on
-    from a cloud.
+    length a lost connection looks like the end of the file. Label Studio also cuts off after 20 seconds what it passes
+    on from a cloud.
     """
     headers = {"Accept-Encoding": "identity"}
     with _explained(_shown(url), MediaError):
@@ -264,7 +267,7 @@ def _fetch(url: str, part: BinaryIO, connection: Connection) -> None:
                     lost = _copy(response, part)
                 if first.total is None and not lost:
                     break
-                if part.tell() == start:
+                if part.tell() == start and start != first.total:
                     raise MediaError(f"{_shown(url)} broke off after {start} bytes{lost}.")
     if part.tell() == 0:
         raise MediaError(f"{_shown(url)} is empty.")
@@ -422,7 +425,7 @@ def _explained(subject: str, error_type: type[BackendError]) -> Iterator[None]:
             f"{subject}: no connection ({error}). Check that this machine can reach the address."
         ) from error
     except json.JSONDecodeError as error:
-        raise error_type(f"{subject}: no answer of Label Studio's API. Is LABEL_STUDIO_URL right?") from error
+        raise error_type(f"{subject}: {NOT_THE_API}") from error
 
 
 def _api_sentence(error: ApiError) -> str:
@@ -431,4 +434,6 @@ def _api_sentence(error: ApiError) -> str:
     detail = error.body.get("detail") if isinstance(error.body, dict) else None
     if error.status_code == 404:
         return f"Label Studio knows no such thing (404{', ' + detail if detail else ''})."
+    if error.status_code and error.status_code < 400:
+        return NOT_THE_API
     return f"Label Studio answers {error.status_code}{': ' + detail if detail else ''}."

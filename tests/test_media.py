@@ -1,0 +1,526 @@
+"""Media and the API's errors, against real small HTTP servers. The real Label Studio is in tests/live/."""
+
+import base64
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import jwt
+import pytest
+
+from errors import MediaError
+from ml_backend import label_studio
+from ml_backend.label_studio import (
+    Connection,
+    LabelStudioError,
+    annotated_tasks,
+    choose_connection,
+    create_prediction,
+    find_local_path,
+    local_path,
+)
+
+CONTENT = bytes(range(256)) * 1000  # every offset modulo 256 is recognisable, so a misplaced resumption shows
+KEY = "0123456789abcdef0123456789abcdef01234567"
+UPLOAD = "/data/upload/1/3f2a-clip.mp4"
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server:
+    """An HTTP server on a free port whose answers a test sets by path, and which remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.requests.append((self.path, dict(self.headers)))
+                server.answers.get(urlsplit(self.path).path, status(404))(self)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def headers(self, name: str) -> list[str | None]:
+        """The named header of every request so far."""
+        return [headers.get(name) for _, headers in self.requests]
+
+
+def send(handler: BaseHTTPRequestHandler, code: int, headers: dict[str, str], body: bytes = b"") -> None:
+    handler.send_response(code)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def status(code: int, content_type: str = "application/json", body: bytes = b'{"detail": "no"}') -> Answer:
+    return lambda handler: send(handler, code, {"Content-Type": content_type, "Content-Length": str(len(body))}, body)
+
+
+def as_json(value: object) -> Answer:
+    return status(200, body=json.dumps(value).encode())
+
+
+def redirect(location: str) -> Answer:
+    return lambda handler: send(handler, 303, {"Location": location, "Content-Length": "0"})
+
+
+def whole_file(content: bytes = CONTENT, cut_after: int | None = None) -> Answer:
+    """A server without ranges that announces the whole length, and closes the connection after `cut_after` bytes."""
+    headers = {"Content-Type": "video/mp4", "Content-Length": str(len(content))}
+    return lambda handler: send(handler, 200, headers, content[:cut_after])
+
+
+def ranges(content: bytes = CONTENT, bytes_per_answer: int | None = None, etag: str = "one") -> Answer:
+    """A server as Label Studio's own: it names the length only as a range's total, and closes early."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        end = len(content) if bytes_per_answer is None else min(start + bytes_per_answer, len(content))
+        content_range = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        headers = {"Content-Type": "video/mp4", "Content-Range": content_range, "ETag": f'"{etag}"'}
+        send(handler, 206, headers, content[start:end])
+
+    return answer
+
+
+def guarded(authorization: str, answer: Answer) -> Answer:
+    """Answers 401 to any other Authorization header, as Label Studio does."""
+    refuse = status(401)
+    return lambda handler: (answer if handler.headers["Authorization"] == authorization else refuse)(handler)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A document root with `videos/clip.mp4`, a secret beside it, and links inside and outside."""
+    root = tmp_path / "root"
+    (root / "videos").mkdir(parents=True)
+    (root / "videos" / "clip.mp4").write_bytes(CONTENT)
+    (tmp_path / "secret.mp4").write_bytes(b"secret")
+    (root / "link.mp4").symlink_to(root / "videos" / "clip.mp4")
+    (root / "escape.mp4").symlink_to(tmp_path / "secret.mp4")
+    (root / "loop.mp4").symlink_to(root / "loop.mp4")
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def unused_port() -> int:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
+        return closed.server_port
+
+
+def fetch(value: str, server: Server, cache: Path, *, key: str | None = KEY, root: Path | None = None) -> Path:
+    return local_path(value, Connection(server.url, key), document_root=root, cache_dir=cache, task_id=7)
+
+
+# Which Label Studio
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (Connection("http://ours", "our-key"), Connection("http://ours", "our-key")),
+        (Connection("http://ours", None), Connection("http://ours", "their-key")),
+        (Connection(None, None), Connection("http://theirs", "their-key")),
+        # Our key goes to no address that came with a request.
+        (Connection(None, "our-key"), Connection("http://theirs", "their-key")),
+    ],
+)
+def test_environment_wins_over_setup(environment: Connection, expected: Connection) -> None:
+    assert choose_connection(environment, Connection("http://theirs", "their-key")) == expected
+
+
+# Paths
+
+
+@pytest.mark.parametrize("name", ["videos/clip.mp4", "videos/../videos/clip.mp4", "link.mp4", "{root}/videos/clip.mp4"])
+def test_path_inside_the_document_root_is_read_in_place(name: str, server: Server, root: Path, cache: Path) -> None:
+    path = fetch(name.format(root=root), server, cache, root=root)
+    assert path == root / "videos" / "clip.mp4"
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.mp4",
+        "videos/../../secret.mp4",
+        "{root}/../secret.mp4",
+        "{outside}/secret.mp4",
+        "escape.mp4",
+        "/etc/passwd",
+        "videos",
+        "loop.mp4",
+        "clip\0.mp4",
+        "x" * 5000,
+        ".",
+    ],
+)
+def test_path_outside_is_refused_as_if_it_were_missing(name: str, server: Server, root: Path, cache: Path) -> None:
+    value = name.format(root=root, outside=root.parent)
+    with pytest.raises(MediaError) as refused:
+        fetch(value, server, cache, root=root)
+    with pytest.raises(MediaError) as missing:
+        fetch("videos/missing.mp4", server, cache, root=root)
+    assert str(refused.value).replace(value, "…", 1) == str(missing.value).replace("videos/missing.mp4", "…")
+    assert refused.value.status == 404
+
+
+def test_path_without_a_document_root_names_the_setting(server: Server, root: Path, cache: Path) -> None:
+    with pytest.raises(MediaError, match="LOCAL_FILES_DOCUMENT_ROOT"):
+        fetch(str(root / "videos" / "clip.mp4"), server, cache, root=None)
+
+
+@pytest.mark.parametrize("value", ["", None, 7, ["a.mp4"], "ftp://host/a.mp4", "file:///etc/passwd"])
+def test_value_of_another_kind_is_refused(value: object, server: Server, root: Path, cache: Path) -> None:
+    with pytest.raises(MediaError):
+        fetch(value, server, cache, root=root)  # type: ignore[arg-type]
+
+
+def test_local_files_are_read_from_the_document_root(server: Server, root: Path, cache: Path) -> None:
+    assert fetch("/data/local-files/?d=videos%2Fclip.mp4", server, cache, root=root) == root / "videos" / "clip.mp4"
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", ["elsewhere/clip.mp4", "../secret.mp4", "escape.mp4"])
+def test_local_files_not_in_the_document_root_are_downloaded(
+    name: str, server: Server, root: Path, cache: Path
+) -> None:
+    server.answers["/data/local-files/"] = guarded(f"Token {KEY}", ranges())
+    path = fetch(f"/data/local-files/?d={name}", server, cache, root=root)
+    assert path.read_bytes() == CONTENT
+    assert parse_qs(urlsplit(server.requests[0][0]).query) == {"d": [name]}
+
+
+def test_local_files_that_label_studio_does_not_serve(server: Server, cache: Path) -> None:
+    server.answers["/data/local-files/"] = status(403, "text/html")
+    with pytest.raises(MediaError, match="LOCAL_FILES_SERVING_ENABLED"):
+        fetch("/data/local-files/?d=a.mp4", server, cache)
+
+
+# Downloads from Label Studio
+
+
+def test_upload_is_downloaded_once_with_a_legacy_token(server: Server, cache: Path) -> None:
+    server.answers[UPLOAD] = guarded(f"Token {KEY}", ranges())
+    connection = Connection(server.url, KEY)
+    assert find_local_path(UPLOAD, connection, document_root=None, cache_dir=cache) is None
+    path = fetch(UPLOAD, server, cache)
+    assert path.read_bytes() == CONTENT
+    assert path.suffix == ".mp4"
+    assert fetch(UPLOAD, server, cache) == path
+    assert find_local_path(UPLOAD, connection, document_root=None, cache_dir=cache) == path
+    assert len(server.requests) == 1
+
+
+def test_personal_access_token_is_exchanged_and_never_sent_itself(server: Server, cache: Path) -> None:
+    def token(kind: str) -> str:
+        return jwt.encode({"token_type": kind, "exp": int(time.time()) + 300}, "a secret of at least thirty-two bytes")
+
+    refresh, access = token("refresh"), token("access")
+    server.answers["/api/token/refresh/"] = as_json({"access": access})
+    server.answers[UPLOAD] = guarded(f"Bearer {access}", ranges())
+    assert fetch(UPLOAD, server, cache, key=refresh).read_bytes() == CONTENT
+    assert all(refresh not in (header or "") for header in server.headers("Authorization"))
+
+
+def test_revoked_personal_access_token_is_explained(server: Server, cache: Path) -> None:
+    refresh = jwt.encode(
+        {"token_type": "refresh", "exp": int(time.time()) + 300}, "a secret of thirty-two bytes at least"
+    )
+    server.answers["/api/token/refresh/"] = status(401)
+    with pytest.raises(MediaError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
+        fetch(UPLOAD, server, cache, key=refresh)
+
+
+@pytest.mark.parametrize("code", [401, 403])
+@pytest.mark.parametrize("key", [KEY, None])
+def test_refused_access_names_the_setting_and_the_kind_of_token(
+    code: int, key: str | None, server: Server, cache: Path
+) -> None:
+    server.answers[UPLOAD] = status(code)
+    with pytest.raises(MediaError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
+        fetch(UPLOAD, server, cache, key=key)
+    assert list(cache.iterdir()) == []
+
+
+def test_label_studio_below_a_path(server: Server, cache: Path) -> None:
+    server.answers[f"/sub{UPLOAD}"] = guarded(f"Token {KEY}", ranges())
+    connection = Connection(f"{server.url}/sub/", KEY)
+    for value in (UPLOAD, f"/sub{UPLOAD}"):
+        path = local_path(value, connection, document_root=None, cache_dir=cache)
+        assert path.read_bytes() == CONTENT
+
+
+def test_upload_without_a_known_address(cache: Path) -> None:
+    with pytest.raises(MediaError, match="LABEL_STUDIO_URL"):
+        local_path(UPLOAD, Connection(None, None), document_root=None, cache_dir=cache)
+
+
+def test_login_page_is_no_video(server: Server, cache: Path) -> None:
+    server.answers[UPLOAD] = redirect("/user/login/")
+    server.answers["/user/login/"] = status(200, "text/html; charset=utf-8", b"<html>Log in</html>")
+    with pytest.raises(MediaError, match="login page"):
+        fetch(UPLOAD, server, cache)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "azure-blob"])
+def test_cloud_uri_is_resolved_by_label_studio_and_the_key_stays_there(
+    scheme: str, server: Server, elsewhere: Server, cache: Path
+) -> None:
+    uri = f"{scheme}://bucket/folder/clip.mp4"
+    server.answers["/tasks/7/presign/"] = guarded(f"Token {KEY}", redirect(f"{elsewhere.url}/bucket/x?signature=abc"))
+    elsewhere.answers["/bucket/x"] = ranges(bytes_per_answer=100_000)
+    path = fetch(uri, server, cache)
+    assert path.read_bytes() == CONTENT
+    assert path.suffix == ".mp4"
+    asked = parse_qs(urlsplit(server.requests[0][0]).query)["fileuri"][0]
+    assert base64.urlsafe_b64decode(asked).decode() == uri
+    assert elsewhere.headers("Authorization") == [None, None, None]
+
+
+def test_cloud_uri_needs_a_task(server: Server, cache: Path) -> None:
+    with pytest.raises(MediaError, match="task"):
+        local_path("s3://bucket/a.mp4", Connection(server.url, KEY), document_root=None, cache_dir=cache)
+
+
+# Downloads from anywhere
+
+
+def test_url_of_another_host_gets_no_key(server: Server, elsewhere: Server, cache: Path) -> None:
+    elsewhere.answers["/clip.mp4"] = whole_file()
+    assert fetch(f"{elsewhere.url}/clip.mp4", server, cache).read_bytes() == CONTENT
+    assert elsewhere.headers("Authorization") == [None]
+
+
+def test_url_of_label_studio_itself_gets_the_key(server: Server, cache: Path) -> None:
+    server.answers[UPLOAD] = guarded(f"Token {KEY}", ranges())
+    assert fetch(server.url + UPLOAD, server, cache).read_bytes() == CONTENT
+
+
+def test_refusal_of_another_host_is_not_blamed_on_the_key(server: Server, elsewhere: Server, cache: Path) -> None:
+    elsewhere.answers["/clip.mp4"] = status(403)
+    with pytest.raises(MediaError) as error:
+        fetch(f"{elsewhere.url}/clip.mp4?signature=secret", server, cache)
+    assert "403" in str(error.value)
+    assert "LABEL_STUDIO_API_KEY" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("code", [404, 410, 500])
+def test_error_of_a_server_leaves_nothing(code: int, server: Server, cache: Path) -> None:
+    server.answers["/clip.mp4"] = status(code)
+    with pytest.raises(MediaError, match=str(code)):
+        fetch(f"{server.url}/clip.mp4", server, cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_refused_connection(server: Server, cache: Path) -> None:
+    with pytest.raises(MediaError, match=r"no connection .*refused"):
+        fetch(f"http://127.0.0.1:{unused_port()}/clip.mp4", server, cache)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[::1/clip.mp4", "http://host:port/clip.mp4", "https:///clip.mp4"])
+def test_malformed_url(url: str, server: Server, cache: Path) -> None:
+    with pytest.raises(MediaError):
+        fetch(url, server, cache)
+
+
+def test_empty_file_is_refused(server: Server, cache: Path) -> None:
+    server.answers["/clip.mp4"] = whole_file(b"")
+    with pytest.raises(MediaError, match="empty"):
+        fetch(f"{server.url}/clip.mp4", server, cache)
+    assert list(cache.iterdir()) == []
+
+
+# Downloads that break off
+
+
+def test_truncated_download_is_not_trusted_by_the_next_request(server: Server, cache: Path) -> None:
+    server.answers["/clip.mp4"] = whole_file(cut_after=len(CONTENT) // 2)
+    with pytest.raises(MediaError, match="broke off"):
+        fetch(f"{server.url}/clip.mp4", server, cache)
+    assert list(cache.iterdir()) == []
+    server.answers["/clip.mp4"] = whole_file()
+    assert fetch(f"{server.url}/clip.mp4", server, cache).read_bytes() == CONTENT
+
+
+def test_download_goes_on_where_it_broke_off(server: Server, cache: Path) -> None:
+    server.answers[UPLOAD] = ranges(bytes_per_answer=100_000)
+    assert fetch(UPLOAD, server, cache).read_bytes() == CONTENT
+    assert server.headers("Range") == ["bytes=0-", "bytes=100000-", "bytes=200000-"]
+
+
+def test_download_that_makes_no_progress_ends(server: Server, cache: Path) -> None:
+    server.answers[UPLOAD] = ranges(bytes_per_answer=0)
+    with pytest.raises(MediaError, match="broke off after 0 bytes"):
+        fetch(UPLOAD, server, cache)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("changed", [ranges(etag="two"), ranges(CONTENT + b"more"), whole_file()])
+def test_parts_of_different_files_are_not_joined(changed: Answer, server: Server, cache: Path) -> None:
+    def then_changed(handler: BaseHTTPRequestHandler) -> None:
+        ranges(bytes_per_answer=100_000)(handler)
+        server.answers[UPLOAD] = changed
+
+    server.answers[UPLOAD] = then_changed
+    with pytest.raises(MediaError, match="broke off after 100000 bytes"):
+        fetch(UPLOAD, server, cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_silent_server_is_given_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    server.answers["/clip.mp4"] = lambda handler: released.wait(10)
+    monkeypatch.setattr(label_studio, "TIMEOUT", httpx.Timeout(0.2))
+    with pytest.raises(MediaError, match="no answer in time"):
+        fetch(f"{server.url}/clip.mp4", server, cache)
+    released.set()
+
+
+def test_threads_that_download_the_same_url_at_once(server: Server, cache: Path) -> None:
+    together = threading.Barrier(8, timeout=10)
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        together.wait()
+        send(handler, 200, {"Content-Length": str(len(CONTENT))}, CONTENT[:100_000])
+        time.sleep(0.05)
+        handler.wfile.write(CONTENT[100_000:])
+
+    server.answers["/clip.mp4"] = slow
+    with ThreadPoolExecutor(8) as threads:
+        paths = list(threads.map(lambda _: fetch(f"{server.url}/clip.mp4", server, cache), range(8)))
+    assert len(set(paths)) == 1
+    assert paths[0].read_bytes() == CONTENT
+    assert list(cache.iterdir()) == [paths[0]]
+
+
+def test_parts_of_killed_processes_are_removed_but_not_running_ones(server: Server, cache: Path) -> None:
+    cache.mkdir()
+    abandoned, running = cache / "a.part", cache / "b.part"
+    abandoned.write_bytes(b"x")
+    running.write_bytes(b"x")
+    yesterday = time.time() - 86400
+    os.utime(abandoned, (yesterday, yesterday))
+    server.answers["/clip.mp4"] = whole_file()
+    fetch(f"{server.url}/clip.mp4", server, cache)
+    assert not abandoned.exists()
+    assert running.exists()
+
+
+# The API
+
+
+def task(number: int) -> dict:
+    annotation = {"id": number * 10, "result": [], "was_cancelled": number == 2}
+    return {"id": number, "project": 3, "data": {"video": f"s3://b/{number}.mp4"}, "annotations": [annotation]}
+
+
+def pages(pages: list[list[dict]], total: int) -> Answer:
+    """`/api/tasks/` as Label Studio pages it: the page after the last is a 404."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        page = int(parse_qs(urlsplit(handler.path).query)["page"][0])
+        if page > len(pages):
+            return status(404)(handler)
+        return as_json({"total": total, "total_annotations": 0, "total_predictions": 0, "tasks": pages[page - 1]})(
+            handler
+        )
+
+    return answer
+
+
+def test_annotated_tasks_of_all_pages(server: Server) -> None:
+    server.answers["/api/tasks/"] = guarded(f"Token {KEY}", pages([[task(1), task(2)], [task(3)]], total=3))
+    seen: list[tuple[int, int]] = []
+    tasks = list(annotated_tasks(Connection(server.url, KEY), 3, lambda done, total: seen.append((done, total))))
+    assert tasks == [task(1), task(2), task(3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    asked = parse_qs(urlsplit(server.requests[0][0]).query)
+    assert asked["project"] == ["3"]
+    assert asked["resolve_uri"] == ["false"]
+
+
+def test_tasks_that_go_missing_between_pages_are_noticed(server: Server) -> None:
+    server.answers["/api/tasks/"] = pages([[task(1), task(2)]], total=3)
+    with pytest.raises(LabelStudioError, match="3 tasks announced, 2 received"):
+        list(annotated_tasks(Connection(server.url, KEY), 3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (status(401), "LABEL_STUDIO_API_KEY"),
+        (status(404, body=b'{"detail": "No Project matches"}'), "No Project matches"),
+        (status(400, body=b'{"detail": "Validation error"}'), "Validation error"),
+        (status(400, body=b'["odd"]'), "400"),
+        (status(200, "text/html", b"<html>some other site</html>"), "LABEL_STUDIO_URL"),
+    ],
+)
+def test_errors_of_the_api_become_sentences(answer: Answer, sentence: str, server: Server) -> None:
+    server.answers["/api/tasks/"] = answer
+    server.answers["/api/predictions/"] = answer
+    connection = Connection(server.url, KEY)
+    with pytest.raises(LabelStudioError, match=sentence):
+        list(annotated_tasks(connection, 3))
+    with pytest.raises(LabelStudioError, match=sentence):
+        create_prediction(connection, 1, [], 0.5, "v1")
+
+
+@pytest.mark.parametrize(
+    ("connection", "sentence"),
+    [
+        (Connection(None, KEY), "LABEL_STUDIO_URL"),
+        (Connection("http://127.0.0.1:1", None), "LABEL_STUDIO_API_KEY"),
+        (Connection("localhost:8080", KEY), "http://"),
+        (Connection("http://127.0.0.1:1", jwt.encode({"exp": 1}, "a secret of at least thirty-two bytes")), "personal"),
+    ],
+)
+def test_incomplete_connections_are_explained(connection: Connection, sentence: str) -> None:
+    with pytest.raises(LabelStudioError, match=sentence):
+        create_prediction(connection, 1, [], 0.5, "v1")
+
+
+def test_prediction_is_sent_once_even_where_the_answer_is_lost(server: Server) -> None:
+    server.answers["/api/predictions/"] = lambda handler: handler.connection.close()
+    with pytest.raises(LabelStudioError, match="no connection"):
+        create_prediction(Connection(server.url, KEY), 1, [], 0.5, "v1")
+    assert len(server.requests) == 1
