@@ -1,142 +1,332 @@
 """Decode video frames with their times, and map Label Studio's frames to video frames.
 
-Label Studio numbers frames 1, 2, 3 … by `frameRate` in the labeling config, whatever the file's own rate is. A labeling frame is
-therefore a moment, not a picture: frame f stands for (f - 1/2) / frameRate seconds, the middle of the time that it covers. Which
-picture is on the screen at that moment follows from the presentation times of the file's frames.
+Label Studio numbers frames 1, 2, 3 … by `frameRate` in the labeling config, whatever the file's own rate is. A
+labeling frame is therefore a moment, not a picture: frame f stands for (f - 1/2) / frameRate seconds, the middle of the
+time that it covers. Which picture is on the screen then follows from the presentation times of the file's frames.
+
+    reader = decode("video.mp4")
+    times = [frame.time for frame in reader]
+    shown = labeling_frames(times, reader.duration, frame_rate=25)  # shown[f - 1]: index of the picture at frame f
 """
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.format import Flags
 from av.stream import Disposition
 
-from errors import MediaError, UnreadableVideo
+from errors import InvalidConfig, MediaError, UnreadableVideo
 
-DEFAULT_FRAME_RATE = 24.0  # what Label Studio's front end takes where the config or the task names no usable rate
+DEFAULT_FRAME_RATE = 24.0  # Label Studio's front end takes it where the config or the task names no usable rate
+MAX_FRAME_RATE = 1000.0  # more labeling frames per second than any video shows; bounds the arrays
+RATE_TOLERANCE = 0.0005  # relative: half of what lies between 29.97 and 30, more than rates are rounded by
+MAX_TIME = 48 * 3600.0  # seconds; a later timestamp is a damaged one and must not decide an array's length
+TAIL_TOLERANCE = 0.5  # seconds by which muxers disagree about where the last frame ends
+# A broken key frame can take its whole group of pictures with it, and x264 makes groups of up to 250.
+MAX_CONSECUTIVE_FAILURES = 300
+# Containers whose timestamps count coded pictures and so say nothing about the moment of reordered ones.
+CODED_ORDER_FORMATS = {"avi"}
+# Codecs with packets that show nothing: a packet without a picture is not a broken one.
+HIDDEN_FRAME_CODECS = {"vp8"}
+OPEN_OPTIONS = {
+    # FFmpeg would also open playlists and scripts, which make it read other files and addresses.
+    "format_whitelist": "mov,matroska,avi,asf,flv,h264,hevc,ivf,m4v,mpeg,mpegts,mpegvideo,mxf,obu,ogg",
+    "protocol_whitelist": "file",
+}
+REENCODE = "re-encode the original: ffmpeg -i ORIGINAL -c:v libx264 -pix_fmt yuv420p -movflags +faststart NEW.mp4"
+MP4_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
 
 
 class Frame(NamedTuple):
     """One decoded picture and when it is shown."""
 
-    time: float  # seconds since the container's start
-    picture: av.VideoFrame  # as decoded: no conversion of pixels, no rotation
+    time: float  # seconds on the video's timeline, as a browser's `currentTime` counts them
+    picture: av.VideoFrame  # as decoded: pixels not converted, not rotated
     rotation: int  # degrees clockwise that make the picture upright: 0, 90, 180 or 270
 
 
 class VideoReader(Iterator[Frame]):
-    """Iterator over a video's frames in presentation order; memory does not grow with the video's length.
+    """Iterator over a video's frames in presentation order; its memory doesn't grow with the video's length.
+
+    Times never decrease. Zero is the zero of the container's timestamps, as in Chromium: a video whose first timestamp
+    is 0.4 s shows its first picture during those 0.4 s too. MPEG transport and program streams, whose clocks start
+    anywhere, begin at zero.
 
     Attributes:
-        average_rate: frames per second that the file declares (0.0 where it declares none).
-        duration: seconds. Declared by the container until the iteration ends; then no shorter than the frames read, and no longer
-            than them where the file is cut off.
-        broken_frames: frames skipped so far because they could not be decoded.
-        truncated: whether the file ends before its declared end; known when the iteration has ended.
+        average_rate: frames per second that the file declares; where it declares none, 0 until the iteration has
+            ended and then as measured.
+        duration: seconds. As declared by the container until the iteration has ended; then the end of what could be
+            read, in any stream: a browser keeps the last picture while longer audio plays on.
+        broken_frames: frames skipped because they could not be decoded; complete when the iteration has ended.
+        truncated: whether the file is cut off or its rest can't be read; known when the iteration has ended.
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
-        self.average_rate = 0.0
-        self.duration = 0.0
-        self.broken_frames = 0
-        self.truncated = False
         self._path = Path(path)
-        self._container = self._open()
-        self._stream = self._video_stream()
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = threads
-        self._start = max(self._container.start_time or 0, 0) / av.time_base
+        self._container = _open(self._path)
+        self._stream = _video_stream(self._container, self._path)
+        self._codec = self._stream.codec_context
+        self._codec.thread_type = "AUTO"
+        self._codec.thread_count = threads
+        self._time_base = float(self._stream.time_base)
+        self._start = _clock_start(self._container)
+        self._coded_order = self._container.format.name in CODED_ORDER_FORMATS and self._codec.has_b_frames
+
         self.average_rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         self.duration = (self._container.duration or 0) / av.time_base
+        self.broken_frames = 0
+        self.truncated = False
+
+        self._interval = 1 / (self.average_rate or DEFAULT_FRAME_RATE)
+        self._last_time = -math.inf  # of the frames so far
+        self._end = 0.0  # of the packets so far, seconds
+        self._packet_times: deque[float] = deque()  # in coded order, of the packets whose picture is still to come
+        self._num_packets = 0
+        self._num_pictures = 0
+        self._num_failures = 0
+        self._interlaced = False
         self._frames = self._decode()
 
     def __next__(self) -> Frame:
         return next(self._frames)
 
-    def _open(self) -> av.container.InputContainer:
-        if not self._path.is_file():
-            raise MediaError(f"{self._path.name} does not exist.")
-        try:
-            return av.open(str(self._path.resolve()))
-        except av.FFmpegError as error:
-            raise UnreadableVideo(f"{self._path.name} is not a readable video file: {error}.") from error
-
-    def _video_stream(self) -> av.VideoStream:
-        for stream in self._container.streams.video:
-            if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-                return stream
-        raise UnreadableVideo(f"{self._path.name} has no video stream.")
-
     def _decode(self) -> Iterator[Frame]:
-        interval = 1 / (self.average_rate or DEFAULT_FRAME_RATE)
-        time = -interval
+        consecutive_failures = 0
         with self._container:
-            for packet in self._container.demux(self._stream):
+            for packet in chain(self._video_packets(), [None]):  # None drains the decoder
                 try:
-                    pictures = packet.decode()
+                    pictures = self._codec.decode(packet)
                 except av.FFmpegError:
-                    self.broken_frames += 1
+                    self._fail()
+                    consecutive_failures += 1
+                    if consecutive_failures == MAX_CONSECUTIVE_FAILURES:
+                        self.truncated = True
+                        break
                     continue
                 for picture in pictures:
-                    if picture.pts is None:
-                        time += interval
+                    consecutive_failures = 0
+                    time = self._time(picture)
+                    if picture.is_corrupt or time > MAX_TIME:
+                        self.broken_frames += 1
                     else:
-                        time = float(picture.pts * self._stream.time_base) - self._start
-                    yield Frame(time, picture, -picture.rotation % 360)
-        if time < 0:
-            raise UnreadableVideo(f"No frame of {self._path.name} can be decoded.")
-        self.duration = max(self.duration, time + interval)
+                        self._last_time = max(self._last_time, time)
+                        # The display matrix turns counterclockwise.
+                        yield Frame(self._last_time, picture, round(-picture.rotation / 90) * 90 % 360)
+            self._conclude()
+
+    def _video_packets(self) -> Iterator[av.Packet]:
+        """The video stream's packets; notes their times, and where all streams end."""
+        for packet in self._whole_packets():
+            is_video = packet.stream is self._stream
+            time = self._packet_time(packet)
+            length = float(packet.duration * packet.time_base) if packet.duration else is_video * self._interval
+            if not packet.is_discard and time + length <= MAX_TIME:
+                self._end = max(self._end, time + length)
+            if is_video:
+                if not packet.is_discard:  # an edit list hides the others: the decoder needs them, but shows nothing
+                    self._num_packets += 1
+                    self._packet_times.append(time)
+                yield packet
+
+    def _whole_packets(self) -> Iterator[av.Packet]:
+        """All packets, but not a last one that the file's end cuts in two.
+
+        A decoder may make half a picture of it, and an error at the end costs the frames that its threads still hold.
+        """
+        previous = None
+        for packet in self._packets():
+            if previous is not None:
+                yield previous
+            previous = packet
+        if previous is not None and previous.is_corrupt:
+            self.truncated = True
+        elif previous is not None:
+            yield previous
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """All streams' packets, past places that can't be read."""
+        failures = 0
+        while failures < MAX_CONSECUTIVE_FAILURES:
+            try:
+                for packet in self._container.demux():
+                    if packet.size:  # an empty packet would drain the decoder; AVI has them for repeated pictures
+                        failures = 0
+                        yield packet
+                break
+            except av.FFmpegError:
+                failures += 1
+        self.truncated |= failures > 0
+
+    def _packet_time(self, packet: av.Packet) -> float:
+        """Seconds; by counting where the packet carries no timestamp, as in a raw stream."""
+        use_dts = packet.pts is None or (self._coded_order and packet.dts is not None)
+        timestamp = packet.dts if use_dts else packet.pts
+        if timestamp is None:
+            return self._num_packets * self._interval
+        return float(timestamp * packet.time_base) - self._start
+
+    def _time(self, picture: av.VideoFrame) -> float:
+        """Seconds; where the picture carries no usable timestamp, that of the earliest packet without a picture so far.
+
+        Pictures leave the decoder in presentation order, so the n-th picture is shown at the n-th packet's time.
+        """
+        self._num_pictures += 1
+        self._interlaced |= picture.interlaced_frame
+        packet_time = self._packet_times.popleft() if self._packet_times else self._last_time + self._interval
+        if self._coded_order or picture.pts is None:
+            return packet_time
+        return picture.pts * self._time_base - self._start
+
+    def _fail(self) -> None:
+        self._num_failures += 1
+        self.broken_frames += 1
+        if self._packet_times:
+            self._packet_times.popleft()
+
+    def _conclude(self) -> None:
+        """Set what is known only at the end of the file."""
+        # Decoders drop some broken pictures without an error. Two fields of one picture can be two packets.
+        if self._codec.name not in HIDDEN_FRAME_CODECS and not self._interlaced:
+            self.broken_frames += max(0, self._num_packets - self._num_pictures - self._num_failures)
+        self.truncated |= self._end < self.duration - TAIL_TOLERANCE
+        if self._last_time == -math.inf:
+            state = "cut off" if self.truncated else "damaged"
+            raise UnreadableVideo(
+                f"No picture of {self._path.name} can be decoded: the file is {state} (codec {self._codec.name}). "
+                f"Upload a complete copy, or {REENCODE}"
+            )
+        self.duration = max(self._end, self._last_time)
+        if not self.average_rate and self.duration:
+            self.average_rate = self._num_pictures / self.duration
 
 
 def decode(path: str | Path, threads: int = 0) -> VideoReader:
-    """Open a video and iterate over its frames.
+    """Open a video to iterate over its frames.
 
     Args:
         path: a video file.
-        threads: decoder threads; 0 leaves the number to FFmpeg (one per core).
+        threads: of the decoder; 0 leaves the number to FFmpeg (one per core).
 
     Raises:
         MediaError: the file doesn't exist.
-        UnreadableVideo: no frame can be decoded, with the reason; raised on opening or by the first `next`.
+        UnreadableVideo: no picture can be decoded, with the reason. Raised here, or by the iteration where the file
+            opens all the same.
     """
     return VideoReader(path, threads)
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    if not path.is_file():
+        raise MediaError(f"The file {path.name} does not exist.")
+    try:
+        # Metadata may be in any encoding, and nothing here reads it.
+        return av.open(str(path.resolve()), container_options=OPEN_OPTIONS, metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise UnreadableVideo(_why_unreadable(path, error)) from error
+
+
+def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head:
+        return f"{path.name} is empty (0 bytes). Upload it again."
+    if head[4:] in MP4_FIRST_BOXES:
+        return (
+            f"{path.name} is an MP4 or MOV file without a usable index (moov): the recording or the upload was cut "
+            "off. Upload a complete copy."
+        )
+    return (
+        f"{path.name} is not a video file that can be read ({error.strerror}). "
+        "Upload a video such as MP4, MOV, WebM, MKV or AVI."
+    )
+
+
+def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:  # the cover of an audio file
+            continue
+        if stream.codec_context is None:
+            raise UnreadableVideo(
+                f"There is no decoder for the codec of {path.name}. Upload it in another codec: {REENCODE}"
+            )
+        return stream
+    raise UnreadableVideo(f"{path.name} has no picture, only {_other_streams(container)}. Upload a file with video.")
+
+
+def _other_streams(container: av.container.InputContainer) -> str:
+    return (
+        " and ".join(sorted({stream.type for stream in container.streams if stream.type != "video"})) or "a cover image"
+    )
+
+
+def _clock_start(container: av.container.InputContainer) -> float:
+    """The timestamp, in seconds, that is the video's zero."""
+    starts_anywhere = container.format.flags & Flags.ts_discont.value
+    return (container.start_time or 0) / av.time_base if starts_anywhere else 0.0
 
 
 def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
     """The labeling frame rate, by the rules of Label Studio's front end.
 
     Args:
-        value: the attribute `frameRate` of the control's video object: a number, `$name` for a value of the task's data, or None.
+        value: the attribute `frameRate` (or `framerate`) of the video tag: a number, `$name` or `$name.name` for a
+            value of the task's data, or None.
         task_data: the task's `data`.
 
     Returns:
-        Frames per second: the number; 24 where it is missing or unreadable; its reciprocal below 1 (seconds per frame).
+        Frames per second: the number, or its reciprocal below 1 (seconds per frame); 24 where there is none.
+
+    Raises:
+        InvalidConfig: more than `MAX_FRAME_RATE` frames per second.
     """
+    number: Any = value
     if isinstance(value, str) and value.startswith("$"):
-        value = task_data.get(value[1:])
+        number = task_data
+        for name in value[1:].split("."):
+            number = number.get(name) if isinstance(number, dict) else None
     try:
-        rate = float(value)
+        rate = float(number)
     except (TypeError, ValueError):
         return DEFAULT_FRAME_RATE
     if not math.isfinite(rate) or rate <= 0:
         return DEFAULT_FRAME_RATE
-    return rate if rate >= 1 else 1 / rate
+    if rate < 1:
+        rate = 1 / rate
+    if rate > MAX_FRAME_RATE:
+        raise InvalidConfig(
+            f'frameRate="{value}" means {rate:g} frames per second; at most {MAX_FRAME_RATE:g} are possible. '
+            "Set it to the video's frame rate, for example 25."
+        )
+    return rate
 
 
-def labeling_frames(times: np.ndarray, duration: float, frame_rate: float) -> np.ndarray:
+def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_rate: float) -> np.ndarray:
     """For every labeling frame, the video frame on the screen at its moment.
 
+    Where the file has the labeling rate, this is 0, 1, 2 …, also with timestamps rounded to milliseconds.
+
     Args:
-        times: [num_frames] seconds since the container's start, ascending.
-        duration: the video's length in seconds.
+        times: [num_frames] seconds, not decreasing; at least one.
+        duration: the video's, in seconds.
         frame_rate: labeling frames per second.
 
     Returns:
-        [num_labeling_frames] int64; entry f - 1 is the index into `times` of the picture shown at (f - 1/2) / frame_rate.
+        [num_labeling_frames] int64: entry f - 1 is the index into `times` of the picture shown at
+        (f - 1/2) / frame_rate. The labeling frames are those whose moment the video reaches, at least one.
     """
-    count = max(1, round(duration * frame_rate))
+    count = max(1, math.floor(duration * frame_rate + 0.5))
     moments = (np.arange(count) + 0.5) / frame_rate
-    return np.clip(np.searchsorted(times, moments, side="right") - 1, 0, len(times) - 1)
+    return np.maximum(np.searchsorted(times, moments, side="right") - 1, 0)
+
+
+def rate_mismatch(file_rate: float, labeling_rate: float) -> str | None:
+    """What to log where a file's average rate isn't the labeling rate, else None; both in frames per second."""
+    if abs(file_rate - labeling_rate) <= RATE_TOLERANCE * labeling_rate:
+        return None
+    return f"file {file_rate:.4g} fps, config {labeling_rate:.4g}: mapped by time"
