@@ -1,7 +1,7 @@
 """The errors that a user can mend, each with the HTTP status that answers it.
 
-The lowest layer: every other module may import this one, and it imports nothing. A message says what is wrong and how to mend
-it; the web layer sends it as `{"error": message}`. Anything that isn't a `BackendError` is a bug (status 500).
+The lowest layer: every other module may import this one, and it imports nothing. A message says what is wrong and how
+to mend it; the web layer sends it as `{"error": message}`. Anything that isn't a `BackendError` is a bug (status 500).
 """
 
 

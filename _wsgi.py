@@ -1,0 +1,50 @@
+"""Entry point: `gunicorn _wsgi:app` serves, `python _wsgi.py --worker` does the queued jobs, `python _wsgi.py` is for
+development."""
+
+from __future__ import annotations
+
+import argparse
+import logging.config
+import os
+
+from ml_backend import init_app
+from ml_backend.settings import get_settings
+from model import YOLO
+
+
+def configure_logging(level: str) -> None:
+    """Logs to standard error, one line an event, with the process that it comes from."""
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": {"format": "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "root": {"level": level, "handlers": ["stderr"]},
+            "loggers": {"huey": {"level": "WARNING"}, "httpx": {"level": "WARNING"}, "werkzeug": {"level": "WARNING"}},
+        }
+    )
+
+
+configure_logging(get_settings().log_level)
+app = init_app(YOLO)
+
+
+def main() -> None:
+    """Runs the worker, or the development server with a worker in its process."""
+    settings = get_settings()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", action="store_true", help="do queued jobs instead of serving")
+    parser.add_argument("--parent", type=int, help="with --worker: stop when this process is gone")
+    parser.add_argument("--host", default=settings.host)
+    parser.add_argument("--port", type=int, default=settings.port)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        app.extensions["jobs"].work(arguments.parent)
+    else:
+        options = ["--bind", f"{arguments.host}:{arguments.port}", "--log-level", settings.log_level.lower()]
+        os.execvp("gunicorn", ["gunicorn", *options, "--reload", "_wsgi:app"])
+
+
+if __name__ == "__main__":
+    main()

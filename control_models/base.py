@@ -1,0 +1,131 @@
+"""`ControlModel`: one control tag of a labeling config, bound to an encoder."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from label_studio_sdk.label_interface.control_tags import ControlTag
+from label_studio_sdk.label_interface.object_tags import ObjectTag
+
+from errors import InvalidConfig, MediaError
+from ml_backend.base import LabelStudioMLBase, Progress
+
+Region = dict[str, Any]
+
+
+class ControlPrediction(NamedTuple):
+    """What a control model says of one task.
+
+    Attributes:
+        regions: Label Studio regions.
+        score: in [0, 1]; low where the model is unsure.
+    """
+
+    regions: list[Region]
+    score: float
+
+
+class ControlModel(ABC):
+    """Predicts and learns the regions of one control tag.
+
+    A subclass names the tags that it serves; `model.py` makes one control model for each such tag of the config.
+
+    Args:
+        backend: the project's model, for its labeling config, files and settings.
+        control: the control tag.
+
+    Raises:
+        InvalidConfig: the tag can't work; the message names tag and attribute.
+    """
+
+    control_type: ClassVar[str]  # the control tag's name in the labeling config
+    object_type: ClassVar[str]  # the object tag's name that it must be connected to
+
+    def __init__(self, backend: LabelStudioMLBase, control: ControlTag) -> None:
+        self.backend = backend
+        self.control = control
+        self.from_name: str = control.name
+        self.object: ObjectTag = self._connected_object()
+        self.to_name: str = self.object.name
+        self.labels: list[str] = list(control.labels)
+        if not self.labels:
+            raise InvalidConfig(f'<{self.control_type} name="{self.from_name}"> has no <Label>: add at least one.')
+
+    @classmethod
+    def is_control_matched(cls, control: ControlTag) -> bool:
+        """Whether this class serves the control tag."""
+        return control.tag == cls.control_type
+
+    def _connected_object(self) -> ObjectTag:
+        for tag in self.control.objects:
+            if tag.tag == self.object_type:
+                return tag
+        raise InvalidConfig(
+            f'<{self.control_type} name="{self.from_name}" toName="{",".join(self.control.to_name)}"> must be '
+            f"connected to a <{self.object_type}>: set toName to the name of one."
+        )
+
+    def media(self, task: dict[str, Any]) -> str:
+        """The value of the task's data that the control tag's object shows: a path or URL.
+
+        Raises:
+            MediaError: there is none.
+        """
+        key = self.object.value_name
+        value = task.get("data", {}).get(key)
+        if not isinstance(value, str) or not value:
+            raise MediaError(
+                f'The task\'s data has no "{key}", which <{self.object_type} name="{self.to_name}"> shows.'
+            )
+        return value
+
+    def get_path(self, task: dict[str, Any]) -> Path:
+        """The local path of the task's file; downloads it where that is needed.
+
+        Raises:
+            MediaError: the task has no such file, or it can't be had.
+        """
+        return Path(self.backend.get_local_path(self.media(task), task_id=task.get("id")))
+
+    def has_path(self, task: dict[str, Any]) -> bool:
+        """Whether `get_path` needs no download. Raises MediaError as it does."""
+        return self.backend.has_local_path(self.media(task), task_id=task.get("id"))
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """What this control model's predictions depend on, in a word; changes with each training."""
+
+    @abstractmethod
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        """Whether `predict_regions` is light work for this task."""
+
+    @abstractmethod
+    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
+        """Does the heavy part of the task's prediction."""
+
+    @abstractmethod
+    def check_ready(self) -> None:
+        """Raises NotReady where no task can be predicted yet."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Removes the project's files."""
+
+    @abstractmethod
+    def predict_regions(self, task: dict[str, Any]) -> ControlPrediction:
+        """Predicts the control tag's regions in a task."""
+
+    @abstractmethod
+    def check_annotation(self, regions: list[Region]) -> None:
+        """Raises InvalidAnnotation where an annotation's regions of this control tag don't fit the labeling config."""
+
+    @abstractmethod
+    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
+        """Learns from the project's annotations, as `LabelStudioMLBase.fit`; None where there is nothing to learn."""
+
+    @abstractmethod
+    def needs_training(self) -> bool:
+        """Whether the stored model doesn't fit the present config or encoder, and must be trained again."""

@@ -1,0 +1,75 @@
+"""The attributes of `<TimelineLabels>` that steer the model, validated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from errors import InvalidConfig
+
+
+class TimelineLabelsParameters(BaseModel):
+    """Attributes of the control tag, with the defaults of the published model.
+
+    Attributes:
+        model_trainable: train a classifier on the annotations (true), or map the encoder's own classes to labels
+            (false).
+        model_classifier_epochs: at most this many passes over the annotations in one training.
+        model_classifier_sequence_size: frames per training window.
+        model_classifier_hidden_size: units of the LSTM in each direction.
+        model_classifier_num_layers: layers of the LSTM.
+        model_classifier_f1_threshold: training stops when the macro-F1 on the annotations reaches it.
+        model_classifier_accuracy_threshold: or when the accuracy does.
+        model_score_threshold: a frame has a label from this probability on.
+        model_path: the encoder: a file in MODEL_ROOT or an official Ultralytics asset; None is the default encoder.
+        model_frame_stride: compute the features of every n-th frame and fill in between.
+        model_skip: leave this control tag alone.
+    """
+
+    model_config = ConfigDict(protected_namespaces=(), extra="ignore")
+
+    model_trainable: bool = False
+    model_classifier_epochs: int = Field(1000, ge=1)
+    model_classifier_sequence_size: int = Field(16, ge=2, le=4096)
+    model_classifier_hidden_size: int = Field(32, ge=1, le=1024)
+    model_classifier_num_layers: int = Field(1, ge=1, le=8)
+    model_classifier_f1_threshold: float = Field(0.95, ge=0, le=1)
+    model_classifier_accuracy_threshold: float = Field(1.0, ge=0, le=1)
+    model_score_threshold: float = Field(
+        0.5, ge=0, le=1, validation_alias=AliasChoices("model_score_threshold", "score_threshold")
+    )
+    model_path: str | None = None
+    model_frame_stride: int = Field(1, ge=1, le=1000)
+    model_skip: bool = False
+
+    @classmethod
+    def from_attributes(
+        cls, control_name: str, attributes: dict[str, str], score_threshold: float
+    ) -> TimelineLabelsParameters:
+        """Reads a control tag's attributes.
+
+        Args:
+            control_name: for the error's text.
+            attributes: the tag's XML attributes; others than these are left alone.
+            score_threshold: the default of `model_score_threshold`.
+
+        Raises:
+            InvalidConfig: naming each wrong attribute, its value and what is allowed.
+        """
+        given = {name: value.strip() for name, value in attributes.items() if value.strip()}
+        if "score_threshold" not in given:
+            given.setdefault("model_score_threshold", str(score_threshold))
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            faults = "; ".join(_fault(fault) for fault in error.errors())
+            raise InvalidConfig(f'<TimelineLabels name="{control_name}">: {faults}.') from error
+
+
+def _fault(fault: Any) -> str:
+    allowed = fault["msg"].replace("Input should be ", "").removesuffix(", unable to interpret input")
+    allowed = {"bool_parsing": "true or false", "int_parsing": "a whole number", "float_parsing": "a number"}.get(
+        fault["type"], allowed
+    )
+    return f'{fault["loc"][0]}="{fault["input"]}" isn\'t allowed; it must be {allowed}'

@@ -1,0 +1,436 @@
+"""`TimelineLabelsModel`: labels intervals of a video's timeline, by the encoder's own classes or by a trained
+classifier."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+from label_studio_sdk.label_interface.control_tags import ControlTag
+
+from control_models.base import ControlModel, ControlPrediction, Region
+from control_models.parameters import TimelineLabelsParameters
+from errors import InvalidAnnotation, InvalidConfig, MediaError, NotReady
+from ml_backend.base import LabelStudioMLBase, Progress
+from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs
+from utils.encoder import Encoder, get_encoder
+from utils.features import FeatureCache, VideoFeatures
+from utils.metrics import frame_metrics, prediction_score, segment_f1
+from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
+from utils.video import frame_rate, labeling_frames, rate_mismatch
+
+logger = logging.getLogger(__name__)
+
+# A candidate that scores this much below the present model, on annotations that it has seen and the present model has
+# not all seen, is worse beyond the noise of two trainings.
+PUBLISH_TOLERANCE = 0.02
+# Loading features is this share of a training's progress bar; the epochs are the rest.
+LOADING_SHARE = 0.3
+# A training's time: a fixed part that lets one video reach its thresholds, and a part for each video, up to what an
+# annotator who submits every few minutes can wait for.
+TRAINING_BASE_SECONDS = 60.0
+TRAINING_SECONDS_PER_VIDEO = 3.0
+TRAINING_MAX_SECONDS = 900.0
+
+
+class Example(NamedTuple):
+    """One annotation of a video, in labeling frames.
+
+    Attributes:
+        task_id: the video's task.
+        features: [num_frames, feature_dim].
+        labels: [num_frames, num_labels], 0 or 1.
+        weight: share of its task: the annotations of one task share a weight of 1.
+    """
+
+    task_id: int
+    features: np.ndarray
+    labels: np.ndarray
+    weight: float
+
+
+class TimelineLabelsModel(ControlModel):
+    """Serves `<TimelineLabels>` connected to a `<Video>`.
+
+    With `model_trainable="false"` (simple mode) the encoder's class probabilities, mapped to labels, make the timeline.
+    With "true" an LSTM on the encoder's features does, trained on the project's annotations.
+    """
+
+    control_type = "TimelineLabels"
+    object_type = "Video"
+
+    def __init__(self, backend: LabelStudioMLBase, control: ControlTag) -> None:
+        super().__init__(backend, control)
+        settings = backend.settings
+        self.parameters = TimelineLabelsParameters.from_attributes(
+            self.from_name, control.attr, settings.model_score_threshold
+        )
+        self.label_map: dict[str, int] = {label: column for column, label in enumerate(self.labels)}
+        self.encoder: Encoder = get_encoder(
+            self.parameters.model_path,
+            model_root=settings.model_root,
+            precision=settings.precision,
+            allow_custom=settings.allow_custom_model_path,
+            fallback=settings.model_fallback,
+        )
+        self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
+        if not self.parameters.model_trainable:
+            self.class_columns = self._class_columns()
+
+    # -- features
+
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        """Whether the video's features are cached."""
+        stride = self.parameters.model_frame_stride
+        return self.has_path(task) and self.cache.peek(self.encoder, self.get_path(task), stride) is not None
+
+    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
+        """Extracts the video's features into the cache.
+
+        Raises:
+            MediaError: the video can't be had or read.
+        """
+        path = self.get_path(task)
+        features = self.cache.get(self.encoder, path, self.parameters.model_frame_stride, progress)
+        mismatch = rate_mismatch(features.frame_rate, self.labeling_frame_rate(task))
+        if mismatch:
+            self.backend.note(task, mismatch)
+        if features.broken_frames or features.truncated:
+            self.backend.note(task, _damage(features))
+
+    def labeling_frame_rate(self, task: dict[str, Any]) -> float:
+        """Frames per second of Label Studio's timeline for this task, by the rules of its front end."""
+        attributes = self.object.attr
+        return frame_rate(attributes.get("frameRate", attributes.get("framerate")), task.get("data", {}))
+
+    def _video_features(self, task: dict[str, Any]) -> tuple[VideoFeatures, np.ndarray]:
+        """The video's features, and for each labeling frame the index of the video frame shown at its moment."""
+        features = self.cache.get(self.encoder, self.get_path(task), self.parameters.model_frame_stride)
+        return features, labeling_frames(features.times, features.duration, self.labeling_frame_rate(task))
+
+    def _labeling_features(self, task: dict[str, Any]) -> np.ndarray:
+        """[num_labeling_frames, feature_dim]; memory-mapped where labeling frames and video frames are the same."""
+        features, index = self._video_features(task)
+        identity = len(index) == len(features.times) and np.array_equal(index, np.arange(len(index)))
+        return features.features if identity else features.features[index]
+
+    # -- prediction
+
+    def predict_regions(self, task: dict[str, Any]) -> ControlPrediction:
+        """Predicts the timeline of a task's video.
+
+        Raises:
+            MediaError: the video can't be had or read.
+            NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
+        """
+        trainable = self.parameters.model_trainable
+        probs = self.create_timelines_trainable(task) if trainable else self.create_timelines_simple(task)
+        regions = convert_probs_to_timelinelabels(
+            probs, self.label_map, self.from_name, self.parameters.model_score_threshold, self.to_name
+        )
+        return ControlPrediction(regions, prediction_score(probs))
+
+    def create_timelines_simple(self, task: dict[str, Any]) -> np.ndarray:
+        """Label probabilities [num_labeling_frames, num_labels] from the encoder's classes."""
+        features, index = self._video_features(task)
+        probs = np.zeros((len(index), len(self.labels)), dtype=np.float32)
+        for label, columns in self.class_columns.items():
+            # The classes exclude each other, so the probability of any of them is their sum.
+            probs[:, self.label_map[label]] = features.probs[:, columns].sum(axis=1)[index].clip(0, 1)
+        return probs
+
+    def create_timelines_trainable(self, task: dict[str, Any]) -> np.ndarray:
+        """Label probabilities [num_labeling_frames, num_labels] from the trained classifier.
+
+        Raises:
+            NotReady: there is no classifier for the present config and encoder.
+        """
+        return self._ready_classifier().predict(self._labeling_features(task))
+
+    def check_ready(self) -> None:
+        """Raises NotReady where there is no classifier for the present config and encoder."""
+        if self.parameters.model_trainable:
+            self._ready_classifier()
+
+    def _ready_classifier(self) -> MultiLabelLSTM:
+        classifier = self._classifier()
+        if classifier is None:
+            raise NotReady(
+                f'"{self.from_name}" isn\'t trained yet: annotate a video and submit it. The first '
+                "prediction follows the first training."
+            )
+        if not self._fits(classifier):
+            raise NotReady(f'The labeling config or the encoder changed: "{self.from_name}" is being trained again.')
+        return classifier
+
+    def _class_columns(self) -> dict[str, list[int]]:
+        """Label -> columns of the encoder's class probabilities."""
+        names = self.encoder.class_names
+        if not names:
+            raise InvalidConfig(
+                f'<{self.control_type} name="{self.from_name}"> maps classes to labels, but {self.encoder.name} '
+                'has none: it isn\'t a classifier. Set model_trainable="true", or model_path to a classifier.'
+            )
+        column = {name: index for index, name in names.items()}
+        classes = self.backend.build_label_map(self.from_name, names.values())
+        if not classes:
+            examples = ", ".join(list(names.values())[:5])
+            raise InvalidConfig(
+                f'No label of <{self.control_type} name="{self.from_name}"> is a class of {self.encoder.name} (such as '
+                f'{examples}). Name the labels like classes, give them predicted_values="class,class", or set '
+                'model_trainable="true" to train on your own labels.'
+            )
+        columns: dict[str, list[int]] = {}
+        for name, label in classes.items():
+            columns.setdefault(label, []).append(column[name])
+        return columns
+
+    # -- the classifier's file
+
+    def get_classifier_path(self, project_id: str) -> Path:
+        """The file of a project's classifier. Deleting it resets the model."""
+        name = quote(f"timelinelabels-{project_id}-{self.encoder.name}-{self.from_name}", safe="")
+        return self.backend.settings.model_root / f"{name}.safetensors"
+
+    def _classifier(self) -> MultiLabelLSTM | None:
+        return MultiLabelLSTM.load_cached_model(self.get_classifier_path(self.backend.project_id))
+
+    def _requirements(self) -> dict[str, Any]:
+        """What a classifier was made for. Another value of any of these starts a new one."""
+        return {
+            "encoder": self.encoder.fingerprint,
+            "labels": self.labels,
+            "sequence_size": self.parameters.model_classifier_sequence_size,
+            "hidden_size": self.parameters.model_classifier_hidden_size,
+            "num_layers": self.parameters.model_classifier_num_layers,
+            "frame_stride": self.parameters.model_frame_stride,
+        }
+
+    def _fits(self, classifier: MultiLabelLSTM) -> bool:
+        return classifier.header.get("requirements") == self._requirements()
+
+    def forget(self) -> None:
+        """Removes the classifier's file."""
+        self._path.unlink(missing_ok=True)
+
+    def needs_training(self) -> bool:
+        """Whether there is a classifier, but of another label set, encoder or size. A missing one is a reset, and stays
+        missing."""
+        if not self.parameters.model_trainable:
+            return False
+        try:
+            classifier = self._classifier()
+        except UnusableClassifier:
+            return True
+        return classifier is not None and not self._fits(classifier)
+
+    @property
+    def version(self) -> str:
+        """`v7` for the classifier of the seventh training, `untrained` without one; in simple mode a hash of what it
+        depends on."""
+        if not self.parameters.model_trainable:
+            state = [self.encoder.fingerprint, self.class_columns, self.parameters.model_dump()]
+            return "simple-" + hashlib.sha256(json.dumps(state).encode()).hexdigest()[:8]
+        try:
+            classifier = self._classifier()
+        except UnusableClassifier:
+            return "unreadable"
+        return f"v{classifier.header['version']}" if classifier else "untrained"
+
+    # -- training
+
+    def check_annotation(self, regions: list[Region]) -> None:
+        """Checks an annotation's regions of this control tag.
+
+        Raises:
+            InvalidAnnotation: naming the labels that the config doesn't have, or the malformed region.
+        """
+        convert_timelinelabels_to_probs(regions, self.label_map, max_frame=0, from_name=self.from_name)
+
+    def fit(
+        self,
+        event: str,
+        data: dict[str, Any],
+        tasks: list[dict[str, Any]] | None = None,
+        from_scratch: bool = False,
+        progress: Progress | None = None,
+        version: int = 1,
+        **kwargs: Any,
+    ) -> dict[str, Any] | None:
+        """Trains the classifier on the project's annotations: first a test on the videos that it doesn't know, then the
+        training.
+
+        The present classifier predicts each video that it wasn't trained on before it learns from it, so its score is
+        what an annotator saw ("prequential" evaluation: Dawid, "The Prequential Approach", JRSS A 147, 1984).
+
+        Args:
+            event: the webhook's action.
+            data: the webhook's body; its `task` and `annotation` are the data where `tasks` is None.
+            tasks: every annotated task of the project: `{"id", "data", "annotations": [{"id", "result"}]}`.
+            from_scratch: forget the present classifier.
+            progress: told the share done, in [0, 1].
+            version: the number of the new classifier.
+
+        Returns:
+            The training's metrics, as in the README; None in simple mode.
+
+        Raises:
+            InvalidAnnotation: there is no annotated video to train on.
+            MediaError: no annotated video can be had.
+        """
+        if not self.parameters.model_trainable:
+            return None
+        if tasks is None:
+            tasks = [{**data["task"], "annotations": [data["annotation"]]}]
+        examples, unavailable = self._examples(tasks, progress)
+        present = None if from_scratch else self._present_classifier()
+        honest = (
+            self._score(present, [e for e in examples if e.task_id not in present.header["tasks"]]) if present else None
+        )
+        annotation_ids = sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
+        # What a deleted annotation taught can't be taken out of the weights, only be left out of new ones.
+        start = present if present and set(present.header["annotations"]) <= set(annotation_ids) else None
+        candidate = self._new_classifier() if start is None else MultiLabelLSTM.load(self._path)
+        metrics = self._train(candidate, examples, progress)
+        metrics |= {"score": self._score(candidate, examples), "honest": honest, "unavailable": unavailable}
+        metrics |= {"tasks": len({e.task_id for e in examples}), "warm_start": start is not None}
+        reason = self._reason_against(candidate, present if start else None, examples, metrics)
+        if reason:
+            logger.warning("%s: the training isn't published: %s", self._path.name, reason)
+            return metrics | {"published": False, "reason": reason}
+        header = {
+            "version": version,
+            "requirements": self._requirements(),
+            "encoder": self.encoder.name,
+            "tasks": sorted({e.task_id for e in examples}),
+            "annotations": annotation_ids,
+            "metrics": metrics,
+        }
+        candidate.save(self._path, header)
+        return metrics | {"published": True, "version": version}
+
+    @property
+    def _path(self) -> Path:
+        return self.get_classifier_path(self.backend.project_id)
+
+    def _present_classifier(self) -> MultiLabelLSTM | None:
+        """The stored classifier where it can go on learning, else None."""
+        try:
+            classifier = self._classifier()
+        except UnusableClassifier as error:
+            logger.warning("%s: a new classifier is started: %s", self._path.name, error)
+            return None
+        return classifier if classifier is not None and self._fits(classifier) else None
+
+    def _new_classifier(self) -> MultiLabelLSTM:
+        classifier = MultiLabelLSTM(
+            input_size=self.encoder.feature_dim,
+            output_size=len(self.labels),
+            sequence_size=self.parameters.model_classifier_sequence_size,
+            hidden_size=self.parameters.model_classifier_hidden_size,
+            num_layers=self.parameters.model_classifier_num_layers,
+        )
+        classifier.set_label_map(self.label_map)
+        return classifier
+
+    def _examples(self, tasks: list[dict[str, Any]], progress: Progress | None) -> tuple[list[Example], dict[str, str]]:
+        """The annotations as examples, and why a task's video can't be had, by task id."""
+        examples: list[Example] = []
+        unavailable: dict[str, str] = {}
+        for number, task in enumerate(tasks, start=1):
+            try:
+                self.prepare(task)
+                features = self._labeling_features(task)
+            except MediaError as error:
+                logger.warning("Task %s is left out of the training: %s", task.get("id"), error)
+                unavailable[str(task.get("id"))] = str(error)
+                continue
+            weight = 1 / len(task["annotations"])
+            for annotation in task["annotations"]:
+                regions = [self._known_labels(region) for region in annotation["result"]]
+                labels, _ = convert_timelinelabels_to_probs(regions, self.label_map, len(features), self.from_name)
+                examples.append(Example(task["id"], features, labels, weight))
+            if progress:
+                progress(LOADING_SHARE * number / len(tasks))
+        if examples:
+            return examples, unavailable
+        if unavailable:
+            raise MediaError(f"No annotated video can be had: {next(iter(unavailable.values()))}")
+        raise InvalidAnnotation("There is no annotation to train on: annotate a video and submit it.")
+
+    def _known_labels(self, region: Region) -> Region:
+        """The region without labels that were removed from the config after it was drawn."""
+        if region.get("from_name") != self.from_name:
+            return region
+        value = region.get("value", {})
+        known = [label for label in value.get("timelinelabels", []) if label in self.label_map]
+        return {**region, "value": {**value, "timelinelabels": known}}
+
+    def _train(self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress | None) -> dict[str, Any]:
+        parameters = self.parameters
+        epochs = parameters.model_classifier_epochs
+        videos = len({e.task_id for e in examples})
+
+        def epoch_done(epoch: int, _metrics: dict[str, float]) -> None:
+            if progress:
+                progress(LOADING_SHARE + (1 - LOADING_SHARE) * epoch / epochs)
+
+        return classifier.partial_fit(
+            [e.features for e in examples],
+            [e.labels for e in examples],
+            weights=[e.weight for e in examples],
+            epochs=epochs,
+            f1_threshold=parameters.model_classifier_f1_threshold,
+            accuracy_threshold=parameters.model_classifier_accuracy_threshold,
+            time_budget=min(TRAINING_BASE_SECONDS + TRAINING_SECONDS_PER_VIDEO * videos, TRAINING_MAX_SECONDS),
+            progress=epoch_done,
+        )
+
+    def _score(self, classifier: MultiLabelLSTM, examples: list[Example]) -> dict[str, Any] | None:
+        """Frame and segment metrics of a classifier over examples taken together; None without examples."""
+        if not examples:
+            return None
+        # A frame without labels between two videos keeps their segments apart.
+        gap = np.zeros((1, len(self.labels)), dtype=bool)
+        truth = np.concatenate([part for e in examples for part in (e.labels > 0, gap)])
+        threshold = self.parameters.model_score_threshold
+        predicted = np.concatenate(
+            [part for e in examples for part in (classifier.predict(e.features) >= threshold, gap)]
+        )
+        return {
+            "videos": len({e.task_id for e in examples}),
+            "frames": frame_metrics(truth, predicted, self.labels),
+            "segments": segment_f1(truth, predicted, self.labels),
+        }
+
+    def _reason_against(
+        self,
+        candidate: MultiLabelLSTM,
+        present: MultiLabelLSTM | None,
+        examples: list[Example],
+        metrics: dict[str, Any],
+    ) -> str | None:
+        """Why the candidate must not replace the present classifier; None where it may."""
+        if not np.isfinite(metrics["loss"]):
+            return f"it diverged (loss {metrics['loss']})"
+        if present is None:
+            return None
+        before = self._score(present, examples)["frames"]["macro_f1"]
+        after = metrics["score"]["frames"]["macro_f1"]
+        if after < before - PUBLISH_TOLERANCE:
+            return f"macro-F1 {after:.3f} on the project's annotations is below the present model's {before:.3f}"
+        return None
+
+
+def _damage(features: VideoFeatures) -> str:
+    parts = []
+    if features.broken_frames:
+        parts.append(f"{features.broken_frames} broken frames skipped")
+    if features.truncated:
+        parts.append("the file is cut off: only its readable part is used")
+    return "; ".join(parts)

@@ -1,0 +1,337 @@
+"""The web application: Label Studio's ML-backend routes on Flask."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+import time
+import uuid
+from typing import Any
+
+from flask import Flask, Response, g, jsonify, request
+from huey import Huey
+from werkzeug.exceptions import HTTPException
+
+from errors import BackendError, InvalidRequest, NotReady
+from ml_backend.base import LabelStudioMLBase, ModelResponse, Services
+from ml_backend.events import Events
+from ml_backend.jobs import PRIORITY_WANTED, Jobs, open_queue
+from ml_backend.metrics import Metrics
+from ml_backend.registry import ModelRegistry
+from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, Task, WebhookRequest, parse
+from ml_backend.settings import Settings, get_settings
+from ml_backend.store import Job, Store
+
+logger = logging.getLogger(__name__)
+
+# Label Studio sends the tasks of a whole page with their annotations in one request; a megabyte holds thousands of
+# regions.
+MAX_BODY_BYTES = 100 * 2**20
+PREPARATION_POLL_SECONDS = 0.1
+# Reachable without password, so that load balancers and container health checks can use it.
+OPEN_PATHS = {"/health"}
+
+
+def init_app(
+    model_class: type[LabelStudioMLBase],
+    basic_auth_user: str | None = None,
+    basic_auth_pass: str | None = None,
+    settings: Settings | None = None,
+    huey: Huey | None = None,
+) -> Flask:
+    """Makes the web application that serves a model.
+
+    Args:
+        model_class: the model.
+        basic_auth_user: user of HTTP Basic authentication; by default the environment's.
+        basic_auth_pass: its password.
+        settings: the environment; tests bring their own.
+        huey: the queue; tests bring one in immediate mode.
+
+    Returns:
+        A Flask application; `app.extensions["jobs"]` are its jobs.
+    """
+    settings = settings or get_settings()
+    store = Store(settings.database)
+    registry = ModelRegistry(model_class, Services(settings, store))
+    jobs = Jobs(store, registry, huey or open_queue(settings.database))
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.extensions["jobs"] = jobs
+    _require_password(
+        app, basic_auth_user or settings.basic_auth_user, basic_auth_pass or settings.secret("basic_auth_pass")
+    )
+    _answer_errors_as_json(app)
+    Routes(settings, store, registry, jobs).register(app)
+    threading.Thread(target=registry.model_class.warm_up, name="warm-up", daemon=True).start()
+    return app
+
+
+class Routes:
+    """The routes of the protocol.
+
+    Args:
+        settings: the environment.
+        store: the state.
+        registry: gives the projects' models.
+        jobs: the heavy work.
+    """
+
+    def __init__(self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs) -> None:
+        self._settings = settings
+        self._store = store
+        self._registry = registry
+        self._jobs = jobs
+        self._events = Events(store, registry)
+        self._metrics = Metrics(store)
+        # Requests that wait for features must leave threads to those that must be answered at once.
+        self._waiting = threading.BoundedSemaphore(max(1, settings.threads // 2))
+
+    def register(self, app: Flask) -> None:
+        """Adds the routes to the application."""
+        app.add_url_rule("/", view_func=self.health)
+        app.add_url_rule("/health", view_func=self.health)
+        app.add_url_rule("/setup", view_func=self.setup, methods=["POST"])
+        app.add_url_rule("/predict", view_func=self.predict, methods=["POST"])
+        app.add_url_rule("/webhook", view_func=self.webhook, methods=["POST"])
+        app.add_url_rule("/versions", view_func=self.versions, methods=["GET", "POST"])
+        app.add_url_rule("/job_status", view_func=self.job_status, methods=["POST"])
+        app.add_url_rule("/metrics", view_func=self.metrics)
+        app.before_request(self._start_clock)
+        app.after_request(self._observe)
+
+    @staticmethod
+    def _start_clock() -> None:
+        g.started = time.perf_counter()
+
+    def _observe(self, response: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule else "unknown"
+        started = g.get("started")
+        if started is not None:
+            self._metrics.latency.labels(route, response.status_code).observe(time.perf_counter() - started)
+        return response
+
+    def health(self) -> Response:
+        """Whether the backend is up, and what it runs on."""
+        return jsonify(
+            {
+                "status": "UP",
+                "model_class": self._registry.model_class.__name__,
+                **self._registry.model_class.health(),
+                "worker_alive": bool(self._store.live_workers()),
+                "queue_length": self._store.count_jobs("queued"),
+            }
+        )
+
+    def setup(self) -> Response:
+        """Connects a project: checks its labeling config, and reports the model version."""
+        body = parse(SetupRequest, _json())
+        model = self._registry.get(body.project, body.label_config)
+        changed = self._store.update_project(body.project, body.label_config, body.hostname, body.access_token)
+        model.set_extra_params(body.extra_params)
+        if changed and body.project in self._store.projects_behind():
+            self._jobs.add_training(body.project)
+        return jsonify({"model_version": model.model_version})
+
+    def predict(self) -> Response:
+        """Predicts tasks; the answers come in the tasks' order. A task that fails is answered `{"error": …}` in its
+        place.
+
+        Where no task succeeds, the first one's error is the answer, with its status.
+        """
+        body = parse(PredictRequest, _json())
+        model = self._registry.get(body.project or "", body.label_config)
+        context = (body.params or {}).get("context")
+        if not body.tasks:
+            return jsonify({"results": [], "model_version": model.model_version})
+        model.check_ready()
+        errors = self._prepare(body, model)
+        results: list[dict[str, Any]] = []
+        for index, task in enumerate(body.tasks):
+            try:
+                if index in errors:
+                    raise errors[index]
+                results.append(self._predict_task(model, task, context))
+            except BackendError as error:
+                errors[index] = error
+                results.append({"error": str(error)})
+        if len(errors) == len(body.tasks):
+            raise errors[0]
+        return jsonify({"results": results, "model_version": model.model_version})
+
+    @staticmethod
+    def _predict_task(model: LabelStudioMLBase, task: Task, context: Any) -> dict[str, Any]:
+        answer = model.predict([task.model_dump()], context=context)
+        if not isinstance(answer, ModelResponse):
+            answer = ModelResponse(predictions=answer)
+        version = answer.model_version or model.model_version
+        prediction = answer.predictions[0]
+        return {
+            "result": prediction["result"],
+            "score": prediction.get("score"),
+            "model_version": prediction.get("model_version") or version,
+        }
+
+    def _prepare(self, body: PredictRequest, model: LabelStudioMLBase) -> dict[int, BackendError]:
+        """Has the worker prepare the tasks that aren't, and waits for it. Returns why a task isn't ready, by its
+        index."""
+        errors: dict[int, BackendError] = {}
+        waiting: dict[int, Job] = {}
+        for index, task in enumerate(body.tasks):
+            try:
+                if not model.is_prepared(task.model_dump()):
+                    project_id = self._known_project(body)
+                    waiting[index] = self._jobs.add_preparation(project_id, task.model_dump(), PRIORITY_WANTED)
+            except BackendError as error:
+                errors[index] = error
+        if waiting and self._waiting.acquire(blocking=False):
+            try:
+                self._wait(waiting)
+            finally:
+                self._waiting.release()
+        return errors | {index: self._unprepared(job) for index, job in waiting.items() if not self._finished(job)}
+
+    def _known_project(self, body: PredictRequest) -> str:
+        """The id of the request's project, whose labeling config the worker finds in the store."""
+        if not body.project:
+            raise InvalidRequest("project is missing: the worker needs it to find the labeling config.")
+        if self._store.project(body.project) is None:
+            self._store.update_project(body.project, body.label_config)
+        return body.project
+
+    def _wait(self, jobs: dict[int, Job]) -> None:
+        deadline = time.monotonic() + self._settings.predict_timeout
+        while time.monotonic() < deadline:
+            if all(self._jobs.status(job.id).status in ("finished", "failed") for job in jobs.values()):
+                return
+            time.sleep(PREPARATION_POLL_SECONDS)
+
+    def _finished(self, job: Job) -> bool:
+        return self._jobs.status(job.id).status == "finished"
+
+    def _unprepared(self, job: Job) -> BackendError:
+        job = self._jobs.status(job.id)
+        if job.status == "failed":
+            error = BackendError(job.error)
+            error.status = (job.result or {}).get("status", BackendError.status)
+            return error
+        if not self._store.live_workers():
+            return NotReady("The video's features wait for a worker, and none is running: see the server's log.")
+        state = f"{job.progress:.0%} done" if job.status == "started" else "waiting for their turn"
+        return NotReady(f"The video's features are being extracted ({state}): ask again in a while.")
+
+    def webhook(self) -> tuple[Response, int]:
+        """Takes an event: stores what it says, and queues the work that follows."""
+        raw = _json()
+        body = parse(WebhookRequest, raw)
+        if not self._events.knows(body.action):
+            return jsonify({"status": "Unknown event"}), 200
+        work = self._events.apply(body, raw)
+        if work.train and self._settings.train_in_request:
+            return jsonify({"status": "ok", "result": self._jobs.run_training_now(body.project.id)}), 201
+        if work.train:
+            return jsonify({"status": "queued", "job": self._jobs.add_training(body.project.id).id}), 201
+        if work.prepare:
+            return jsonify(
+                {"status": "queued", "job": self._jobs.add_preparations(body.project.id, list(work.prepare)).id}
+            ), 201
+        return jsonify({"status": "ok"}), 200
+
+    def versions(self) -> Response:
+        """The published versions of a project's model (`?project=` or `{"project"}`), or of all; the present one
+        first."""
+        body = request.get_json(silent=True)
+        named = (body if isinstance(body, dict) else {}).get("project") or request.args.get("project")
+        ids = [str(named).split(".")[0]] if named else [project.id for project in self._store.projects()]
+        versions: list[str] = []
+        for project_id in ids:
+            versions.append(self._registry.get(project_id).model_version)
+            published = [t for t in self._store.trainings(project_id) if t.status == "published"]
+            versions.extend(training.model_version for training in reversed(published))
+        return jsonify({"versions": list(dict.fromkeys(versions))})
+
+    def job_status(self) -> Response:
+        """How far a job is."""
+        job = self._jobs.status(parse(JobStatusRequest, _json()).job)
+        return jsonify(
+            {
+                "job_status": job.status,
+                "progress": job.progress,
+                "error": job.error,
+                "result": job.result,
+                "created_at": _iso(job.created_at),
+                "started_at": _iso(job.started_at),
+                "finished_at": _iso(job.ended_at),
+            }
+        )
+
+    def metrics(self) -> Response:
+        """Prometheus' text format."""
+        return Response(self._metrics.text(), mimetype="text/plain; version=0.0.4")
+
+
+def _iso(moment: Any) -> str | None:
+    return moment.isoformat(timespec="seconds") + "Z" if moment else None
+
+
+def _json() -> Any:
+    """The request's JSON body.
+
+    Raises:
+        InvalidRequest: it isn't JSON.
+    """
+    try:
+        return request.get_json(force=True)
+    except HTTPException as error:
+        if error.code != 400:
+            raise
+        raise InvalidRequest("The body isn't JSON.") from error
+
+
+def _require_password(app: Flask, user: str | None, password: str | None) -> None:
+    """Asks for HTTP Basic authentication where a user and a password are set."""
+    if not user and not password:
+        return
+    expected = f"{user or ''}:{password or ''}".encode()
+
+    @app.before_request
+    def check_password() -> Response | None:
+        if request.path in OPEN_PATHS:
+            return None
+        given = request.authorization
+        credentials = f"{given.username}:{given.password}" if given and given.type == "basic" else ""
+        if hmac.compare_digest(credentials.encode(), expected):
+            return None
+        response = jsonify(
+            {"error": "User and password are needed: BASIC_AUTH_USER and BASIC_AUTH_PASS of the backend."}
+        )
+        response.status_code = 401
+        response.headers["WWW-Authenticate"] = 'Basic realm="ml-backend"'
+        return response
+
+
+def _answer_errors_as_json(app: Flask) -> None:
+    @app.errorhandler(BackendError)
+    def backend_error(error: BackendError) -> Response:
+        response = jsonify({"error": str(error)})
+        response.status_code = error.status
+        if error.retry_after is not None:
+            response.headers["Retry-After"] = str(error.retry_after)
+        return response
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        response = jsonify({"error": error.description})
+        response.status_code = error.code or 500
+        return response
+
+    @app.errorhandler(Exception)
+    def bug(error: Exception) -> Response:
+        reference = uuid.uuid4().hex[:8]
+        logger.exception("Reference %s: %s %s failed", reference, request.method, request.path)
+        response = jsonify(
+            {"error": f"Something went wrong here, not with the request. Reference {reference} in the log."}
+        )
+        response.status_code = 500
+        return response

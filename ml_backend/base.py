@@ -1,0 +1,384 @@
+"""The contract between a model and the backend: `LabelStudioMLBase`, with label-studio-ml 2.x's public surface.
+
+A backend written for label-studio-ml 2.x runs here with its import line changed::
+
+    from ml_backend import LabelStudioMLBase, ModelResponse, init_app
+
+    class MyModel(LabelStudioMLBase):
+        def predict(self, tasks, context=None, **kwargs):
+            return ModelResponse(predictions=[{"result": [], "score": 0.5} for _ in tasks])
+
+    app = init_app(MyModel)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
+from label_studio_sdk.label_interface import LabelInterface
+from pydantic import BaseModel, ConfigDict
+
+from errors import InvalidConfig, InvalidRequest
+from ml_backend import label_studio
+from ml_backend.settings import Settings, get_settings
+from ml_backend.store import Store
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[float], None]
+
+
+class ModelResponse(BaseModel):
+    """Predictions of a list of tasks, in their order.
+
+    Attributes:
+        predictions: each a dict with `result` (a list of regions) and `score`, and optionally its own `model_version`.
+        model_version: the version of every prediction that names none.
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    predictions: list[dict[str, Any]]
+    model_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the backend lends to its models.
+
+    Attributes:
+        settings: the environment.
+        store: the state; without one a model's values live in memory.
+    """
+
+    settings: Settings
+    store: Store | None = None
+
+
+class LabelStudioMLBase:
+    """A model that serves one Label Studio project with one labeling config.
+
+    Subclasses implement `predict`, usually `fit`, and `setup` for what is done once. The backend calls `fit` in its
+    worker, never twice at once for one project, and `predict` in the web process, possibly in several threads at once.
+
+    Args:
+        project_id: Label Studio's id of the project; a suffix after a dot (its creation time) is dropped.
+        label_config: the project's labeling config, XML.
+
+    Raises:
+        InvalidConfig: the labeling config isn't valid XML.
+    """
+
+    INITIAL_MODEL_VERSION = "0.0.1"
+
+    services: ClassVar[Services | None] = None
+
+    def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
+        self.project_id = str(project_id or "").split(".")[0]
+        self._values: dict[str, str] = {}
+        self._extra_params: dict[str, Any] = {}
+        self._label_interface: LabelInterface | None = None
+        if label_config is not None:
+            self.use_label_config(label_config)
+        self.setup()
+
+    @classmethod
+    def bind(cls, services: Services) -> type[LabelStudioMLBase]:
+        """This class with the backend's services; the class itself stays as it is."""
+        return type(cls.__name__, (cls,), {"services": services, "__module__": cls.__module__, "__doc__": cls.__doc__})
+
+    @property
+    def settings(self) -> Settings:
+        """The backend's settings."""
+        return self.services.settings if self.services else get_settings()
+
+    # -- to implement
+
+    def setup(self) -> None:
+        """Called at the end of `__init__`: checks the labeling config, sets what `predict` and `fit` share."""
+
+    def predict(
+        self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
+    ) -> ModelResponse | list[dict[str, Any]]:
+        """Predicts tasks.
+
+        Args:
+            tasks: Label Studio's tasks: `{"id", "data", "annotations" …}`.
+            context: an interactive prediction's regions, else None.
+
+        Returns:
+            One prediction per task, in order: a `ModelResponse`, or a list of dicts with `result` and `score`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predict().")
+
+    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
+        """Learns. Events that come while a training runs or waits are answered by one call, with the latest of them.
+
+        Args:
+            event: the webhook's action, such as "ANNOTATION_CREATED" or "START_TRAINING".
+            data: the webhook's body.
+            kwargs: `tasks`, every annotated task of the project (`{"id", "data", "annotations": [{"id", "result"}]}`);
+                `from_scratch`, True where the present model must be forgotten; `progress`, a function of the share
+                done, in [0, 1].
+
+        Returns:
+            What `/job_status` and the store of trainings keep: JSON. `{"published": False}` marks a model that wasn't
+            kept.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no fit().")
+
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        """Whether `predict` of this task is light work. Anything else is done by `prepare` in the worker first."""
+        return True
+
+    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
+        """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
+
+    def check_annotation(self, annotation: dict[str, Any]) -> None:
+        """Raises InvalidAnnotation where an annotation can't be learnt from, before it is stored."""
+
+    def needs_training(self) -> bool:
+        """Whether the stored model doesn't fit the present labeling config or files, and must be trained again."""
+        return False
+
+    def check_ready(self) -> None:
+        """Raises NotReady where no task of the project can be predicted yet."""
+
+    def forget(self) -> None:
+        """Removes the project's files, when the project is deleted."""
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Called in the background when a process starts: loads what the first request would wait for."""
+
+    @classmethod
+    def health(cls) -> dict[str, Any]:
+        """What `/health` says of the model, such as its device. Answers at once."""
+        return {}
+
+    # -- the labeling config
+
+    def use_label_config(self, label_config: str) -> None:
+        """Parses a labeling config and uses it from now on.
+
+        Raises:
+            InvalidConfig: it isn't valid XML, or a tag refers to one that isn't there.
+        """
+        try:
+            self._label_interface = LabelInterface(label_config)
+        except Exception as error:  # the SDK raises lxml's and its own types
+            raise InvalidConfig(f"The labeling config can't be read: {error}") from error
+
+    @property
+    def label_interface(self) -> LabelInterface:
+        """The parsed labeling config (label-studio-sdk).
+
+        Raises:
+            InvalidRequest: no labeling config is known.
+        """
+        if self._label_interface is None:
+            raise InvalidRequest("The project's labeling config isn't known: send label_config, or call /setup first.")
+        return self._label_interface
+
+    @property
+    def label_config(self) -> str:
+        """The labeling config, XML."""
+        return self.label_interface.config
+
+    @property
+    def parsed_label_config(self) -> dict[str, Any]:
+        """The labeling config as Label Studio's dict of control tags."""
+        return parse_config(self.label_config)
+
+    def get_first_tag_occurence(
+        self,
+        control_type: str | tuple[str, ...],
+        object_type: str | tuple[str, ...],
+        name_filter: Callable[[str], bool] | None = None,
+        to_name_filter: Callable[[str], bool] | None = None,
+    ) -> tuple[str, str, str]:
+        """The first control tag of a type that is connected to an object tag of a type.
+
+        Args:
+            control_type: tag name or names, such as "TimelineLabels".
+            object_type: tag name or names, such as "Video".
+            name_filter: accepts a control's name.
+            to_name_filter: accepts an object's name.
+
+        Returns:
+            The control's name, the object's name, and the task-data key that the object shows.
+
+        Raises:
+            InvalidConfig: there is none.
+        """
+        try:
+            return self.label_interface.get_first_tag_occurence(control_type, object_type, name_filter, to_name_filter)
+        except ValueError as error:
+            raise InvalidConfig(f"The labeling config has no {control_type} connected to a {object_type}.") from error
+
+    def build_label_map(self, tag_name: str, names: Iterable[str]) -> dict[str, str]:
+        """Maps a model's class names to the labels of a control tag.
+
+        A label's attribute `predicted_values` names the classes (separated by commas) that stand for it. A label
+        without it stands for the class of its own name, else for the one that differs in case only.
+
+        Args:
+            tag_name: the control tag's name.
+            names: the model's class names.
+
+        Returns:
+            Class name -> label.
+        """
+        names = list(names)
+        known = set(names)
+        lower = {name.lower(): name for name in reversed(names)}
+        label_map: dict[str, str] = {}
+        for label, tag in self.label_interface.get_control(tag_name).labels_attrs.items():
+            predicted = tag.attr.get("predicted_values")
+            if predicted:
+                wanted = [value.strip() for value in predicted.split(",")]
+            else:
+                wanted = [label if label in known else lower.get(label.lower(), "")]
+            label_map.update({name: label for name in wanted if name in known})
+        return label_map
+
+    # -- version, parameters, values
+
+    @property
+    def model_version(self) -> str:
+        """The version that `/setup` and predictions carry."""
+        return self.get("model_version") or self.INITIAL_MODEL_VERSION
+
+    def bump_model_version(self) -> str:
+        """Raises the last number of the model version, and returns the new version."""
+        *head, last = self.model_version.split(".")
+        version = ".".join([*head, str(int(last) + 1)])
+        self.set("model_version", version)
+        return version
+
+    def next_version(self) -> int:
+        """A number that no earlier training of the project had, also after its model was deleted."""
+        if self.services and self.services.store:
+            return self.services.store.increment_value(self.project_id, "trainings")
+        number = int(self.get("trainings") or 0) + 1
+        self.set("trainings", str(number))
+        return number
+
+    def note(self, task: dict[str, Any], text: str) -> None:
+        """Reports something about a task's media that the user should know, once."""
+        if self.services and self.services.store:
+            self.services.store.add_note(self.project_id, task.get("id"), text)
+        else:
+            logger.warning("Task %s: %s", task.get("id"), text)
+
+    @property
+    def extra_params(self) -> dict[str, Any]:
+        """The connection's extra parameters, from `/setup`."""
+        stored = self.get("extra_params")
+        return json.loads(stored) if stored else self._extra_params
+
+    def set_extra_params(self, extra_params: dict[str, Any] | str | None) -> None:
+        """Stores the connection's extra parameters: a dict, or JSON text as Label Studio sends it.
+
+        Raises:
+            InvalidRequest: the text isn't a JSON object.
+        """
+        if isinstance(extra_params, str):
+            try:
+                extra_params = json.loads(extra_params) if extra_params.strip() else {}
+            except ValueError as error:
+                raise InvalidRequest(f"extra_params isn't JSON: {error}") from error
+        if not isinstance(extra_params or {}, dict):
+            raise InvalidRequest("extra_params must be a JSON object.")
+        self.set("extra_params", json.dumps(extra_params or {}))
+
+    def get(self, key: str) -> str | None:
+        """The project's value of a key, or None."""
+        if self.services and self.services.store:
+            return self.services.store.get_value(self.project_id, key)
+        return self._values.get(key)
+
+    def set(self, key: str, value: str) -> None:
+        """Keeps a value for the project, across processes and restarts."""
+        if self.services and self.services.store:
+            self.services.store.set_value(self.project_id, key, value)
+        else:
+            self._values[key] = value
+
+    def has(self, key: str) -> bool:
+        """Whether the project has a value of a key."""
+        return self.get(key) is not None
+
+    # -- media
+
+    @property
+    def connection(self) -> label_studio.Connection:
+        """How to reach Label Studio: the environment's URL and key, else those that `/setup` brought."""
+        project = self.services.store.project(self.project_id) if self.services and self.services.store else None
+        settings = self.settings
+        return label_studio.choose_connection(
+            environment=label_studio.Connection(settings.label_studio_url, settings.secret("label_studio_api_key")),
+            setup=label_studio.Connection(*((project.hostname, project.access_token) if project else (None, None))),
+        )
+
+    def has_local_path(self, url: str, task_id: int | None = None) -> bool:
+        """Whether `get_local_path` needs no download.
+
+        Raises:
+            MediaError: the file can't be had.
+        """
+        return label_studio.find_local_path(url, self.connection, **self._media_folders(), task_id=task_id) is not None
+
+    def _media_folders(self) -> dict[str, Path | None]:
+        root = self.settings.local_files_document_root
+        return {"document_root": root, "cache_dir": self.settings.cache_dir / "media"}
+
+    def get_local_path(
+        self,
+        url: str,
+        project_dir: str | None = None,
+        ls_host: str | None = None,
+        ls_access_token: str | None = None,
+        task_id: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> str:
+        """The path of a local copy of a task's file; downloads it where that is needed.
+
+        Args:
+            url: a value of the task's data: a path under LOCAL_FILES_DOCUMENT_ROOT, `/data/upload/…`,
+                `/data/local-files/?d=…`, a cloud URI or an http(s) URL.
+            project_dir: kept for 2.x's signature; the cache folder is the backend's.
+            ls_host: another Label Studio URL.
+            ls_access_token: another API key.
+            task_id: needed for cloud URIs.
+
+        Raises:
+            MediaError: the file can't be had; the message says why.
+        """
+        connection = self.connection
+        if ls_host or ls_access_token:
+            connection = label_studio.Connection(ls_host or connection.url, ls_access_token or connection.api_key)
+        return str(label_studio.local_path(url, connection, **self._media_folders(), task_id=task_id))
+
+    def preload_task_data(self, task: Any, value: Any = None) -> Any:
+        """A task's data with every file in it replaced by the path of a local copy.
+
+        Args:
+            task: the task, for its id.
+            value: the part to replace; by default the whole task.
+        """
+        value = task if value is None else value
+        if isinstance(value, dict):
+            return {key: self.preload_task_data(task, item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.preload_task_data(task, item) for item in value]
+        if isinstance(value, str) and label_studio.is_media(value):
+            return self.get_local_path(value, task_id=task.get("id"))
+        return value

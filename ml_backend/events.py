@@ -1,0 +1,151 @@
+"""What each of Label Studio's webhook actions does to the stored state, and what work follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from errors import InvalidConfig, InvalidRequest
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.registry import ModelRegistry
+from ml_backend.schemas import Annotation, Project, Task, WebhookRequest
+from ml_backend.store import Store
+
+
+class Work(NamedTuple):
+    """What follows from an event.
+
+    Attributes:
+        train: the model is behind its data.
+        from_scratch: all annotations are fetched from Label Studio, and a new model is trained on them.
+        prepare: tasks whose predictions will be asked for some day.
+    """
+
+    train: bool = False
+    from_scratch: bool = False
+    prepare: tuple[dict[str, Any], ...] = ()
+
+
+class Events:
+    """Applies webhook events to the store.
+
+    Args:
+        store: the state.
+        registry: gives the projects' models, which check annotations.
+    """
+
+    def __init__(self, store: Store, registry: ModelRegistry) -> None:
+        self._store = store
+        self._registry = registry
+        self._handlers: dict[str, Callable[[Project, WebhookRequest], Work]] = {
+            "ANNOTATION_CREATED": self._annotation_saved,
+            "ANNOTATION_UPDATED": self._annotation_saved,
+            "ANNOTATIONS_CREATED": self._annotations_created,
+            "ANNOTATION_DELETED": self._annotations_deleted,
+            "ANNOTATIONS_DELETED": self._annotations_deleted,
+            "TASKS_CREATED": self._tasks_created,
+            "TASKS_DELETED": self._tasks_deleted,
+            "PROJECT_UPDATED": self._project_updated,
+            "PROJECT_DELETED": self._project_deleted,
+            "START_TRAINING": self._start_training,
+        }
+
+    def knows(self, action: str) -> bool:
+        """Whether the action means something here."""
+        return action in self._handlers
+
+    def apply(self, request: WebhookRequest, body: dict[str, Any]) -> Work:
+        """Stores what an event says.
+
+        Args:
+            request: the validated webhook.
+            body: its JSON, kept for the model's `fit`.
+
+        Raises:
+            InvalidRequest: a key that the action needs is missing.
+            InvalidAnnotation: the annotation doesn't fit the labeling config; nothing is stored.
+            InvalidConfig: the labeling config can't work; the annotation is stored all the same, and trained on once it
+            can.
+        """
+        project = _needed(request.project, "project", request)
+        work = self._handlers[request.action](project, request)
+        if work.train:
+            self._store.note_event(project.id, request.action, body, work.from_scratch)
+        return work
+
+    def _annotation_saved(self, project: Project, request: WebhookRequest) -> Work:
+        annotation = _needed(request.annotation, "annotation", request)
+        task = _needed(request.task, "task", request)
+        return self._save(project, [(task, annotation)])
+
+    def _annotations_created(self, project: Project, request: WebhookRequest) -> Work:
+        tasks = {task.id: task for task in request.tasks} | ({request.task.id: request.task} if request.task else {})
+        pairs = []
+        for annotation in request.annotations:
+            task_id = (annotation.model_extra or {}).get("task")
+            task = tasks.get(task_id) or self._stored_task(project.id, task_id)
+            if task is not None:
+                pairs.append((task, annotation))
+        if len(pairs) < len(request.annotations):
+            # Bulk imports name the task by its id alone: its data is fetched from Label Studio with all annotations.
+            self._store.update_project(project.id, project.label_config)
+            return Work(train=True, from_scratch=True)
+        return self._save(project, pairs)
+
+    def _stored_task(self, project_id: str, task_id: Any) -> Task | None:
+        data = self._store.task_data(project_id, task_id) if isinstance(task_id, int) else None
+        return None if data is None else Task(id=task_id, data=data)
+
+    def _save(self, project: Project, pairs: list[tuple[Task, Annotation]]) -> Work:
+        config_error: InvalidConfig | None = None
+        model: LabelStudioMLBase | None = None
+        try:
+            model = self._registry.get(project.id, project.label_config)
+        except InvalidConfig as error:
+            config_error = error
+        for task, annotation in pairs:
+            if task.id is None:
+                raise InvalidRequest("task.id is missing.")
+            if model is not None and not annotation.was_cancelled:
+                model.check_annotation(annotation.model_dump())
+        changed = self._store.update_project(project.id, project.label_config)
+        for task, annotation in pairs:
+            changed |= self._store.save_annotation(project.id, task.model_dump(), annotation.model_dump())
+        if config_error is not None:
+            raise config_error
+        return Work(train=changed)
+
+    def _annotations_deleted(self, project: Project, request: WebhookRequest) -> Work:
+        ids = [a.id for a in [*request.annotations, *([request.annotation] if request.annotation else [])]]
+        return Work(train=self._store.delete_annotations(project.id, ids))
+
+    def _tasks_created(self, project: Project, request: WebhookRequest) -> Work:
+        self._store.update_project(project.id, project.label_config)
+        return Work(prepare=tuple({"id": task.id, "data": task.data} for task in request.tasks))
+
+    def _tasks_deleted(self, project: Project, request: WebhookRequest) -> Work:
+        return Work(train=self._store.delete_tasks(project.id, [task.id for task in request.tasks]))
+
+    def _project_updated(self, project: Project, request: WebhookRequest) -> Work:
+        changed = self._store.update_project(project.id, project.label_config)
+        if changed:
+            self._registry.get(project.id)  # raises where the new config can't work
+        return Work(train=changed and project.id in self._store.projects_behind())
+
+    def _project_deleted(self, project: Project, request: WebhookRequest) -> Work:
+        with suppress(InvalidConfig, InvalidRequest):
+            self._registry.get(project.id).forget()
+        self._store.delete_project(project.id)
+        return Work()
+
+    def _start_training(self, project: Project, request: WebhookRequest) -> Work:
+        self._store.update_project(project.id, project.label_config)
+        self._registry.get(project.id)  # raises where the config can't work
+        return Work(train=True, from_scratch=True)
+
+
+def _needed(value: Any, key: str, request: WebhookRequest) -> Any:
+    if value is None:
+        raise InvalidRequest(f"{request.action} needs the key {key!r}.")
+    return value

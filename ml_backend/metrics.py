@@ -1,0 +1,73 @@
+"""What `/metrics` shows: the requests that this process answered, and the state of jobs, trainings and media."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from ml_backend.store import Store
+
+# From a cached prediction (milliseconds) to one that waits for a long video's features (Label Studio's limit is 100 s).
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 100)
+
+
+class StateCollector(Collector):
+    """Gauges read from the store when they are asked for, so that every process shows the same."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges."""
+        jobs = GaugeMetricFamily("backend_jobs", "Jobs by kind and status", labels=["kind", "status"])
+        counts = Counter((job.kind, job.status) for job in self._store.jobs("queued", "started", "finished", "failed"))
+        for key, count in sorted(counts.items()):
+            jobs.add_metric(key, count)
+        yield jobs
+        yield GaugeMetricFamily("backend_workers", "Live worker processes", len(self._store.live_workers()))
+        annotated = GaugeMetricFamily("backend_annotated_tasks", "Annotated tasks", labels=["project"])
+        behind = GaugeMetricFamily("backend_model_behind", "1 where the model is behind its data", labels=["project"])
+        trainings = GaugeMetricFamily("backend_trainings", "Trainings by status", labels=["project", "status"])
+        lagging = set(self._store.projects_behind())
+        for project in self._store.projects():
+            annotated.add_metric([project.id], len(self._store.annotated_tasks(project.id)))
+            behind.add_metric([project.id], project.id in lagging)
+            for status, count in sorted(Counter(t.status for t in self._store.trainings(project.id)).items()):
+                trainings.add_metric([project.id, status], count)
+        yield from (annotated, behind, trainings)
+        notes = GaugeMetricFamily(
+            "backend_media_notes",
+            "Videos with a note: another frame rate than the config's, damage",
+            labels=["project"],
+        )
+        for project_id, count in sorted(Counter(note.project_id for note in self._store.notes()).items()):
+            notes.add_metric([project_id], count)
+        yield notes
+
+
+class Metrics:
+    """The metrics of one web process.
+
+    Args:
+        store: the state.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(StateCollector(store))
+        self.latency = Histogram(
+            "backend_request_seconds",
+            "Time to answer, by route and status",
+            ["route", "status"],
+            buckets=LATENCY_BUCKETS,
+            registry=self._registry,
+        )
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,61 @@
+"""The projects' models, made from their labeling configs and kept while they are in use."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from errors import InvalidRequest
+from ml_backend.base import LabelStudioMLBase, Services
+from ml_backend.store import Store
+
+# A model without its encoder is small; more projects than this at once are unusual, and one that was dropped is made
+# again.
+MAX_MODELS = 64
+
+
+class ModelRegistry:
+    """Gives the model of a project; the same object for the same project and labeling config.
+
+    Args:
+        model_class: the backend's model.
+        services: what the models are given.
+    """
+
+    def __init__(self, model_class: type[LabelStudioMLBase], services: Services) -> None:
+        self.model_class = model_class.bind(services)
+        self._store: Store = services.store
+        self._models: OrderedDict[tuple[str, str], LabelStudioMLBase] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, project_id: str, label_config: str | None = None) -> LabelStudioMLBase:
+        """The model of a project.
+
+        Args:
+            project_id: the project.
+            label_config: its labeling config; by default the stored one.
+
+        Raises:
+            InvalidConfig: the labeling config can't work.
+            InvalidRequest: no labeling config is given or stored.
+        """
+        if label_config is None:
+            project = self._store.project(project_id)
+            if project is None or not project.label_config:
+                raise InvalidRequest(
+                    f"Project {project_id or 'without id'} isn't known: send label_config, or connect this "
+                    "backend to the project first (/setup)."
+                )
+            label_config = project.label_config
+        key = (project_id, label_config)
+        with self._lock:
+            model = self._models.get(key)
+        if model is None:
+            # Not under the lock: making one may load an encoder, and other projects' requests go on meanwhile.
+            model = self.model_class(project_id=project_id, label_config=label_config)
+        with self._lock:
+            model = self._models.setdefault(key, model)
+            self._models.move_to_end(key)
+            while len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+            return model

@@ -1,0 +1,105 @@
+"""What Label Studio sends, as pydantic models. Keys that the backend doesn't use are kept, not refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from errors import InvalidRequest
+
+
+def _project_id(value: Any) -> Any:
+    """Label Studio writes a project as `7` (webhooks) or as `"7.1795355528"`, its id and creation time (setup,
+    predict)."""
+    if isinstance(value, bool):
+        return value
+    return str(value).split(".")[0] if isinstance(value, str | int) else value
+
+
+# The id becomes part of a file name, so it is confined to what can't leave a folder.
+ProjectId = Annotated[str, BeforeValidator(_project_id), StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class Annotation(_Sent):
+    """One annotator's result on a task. `ANNOTATIONS_DELETED` sends the id alone."""
+
+    id: int
+    result: list[dict[str, Any]] = []
+    was_cancelled: bool | None = False
+    completed_by: Any = None
+    updated_at: str | None = None
+
+
+class Task(_Sent):
+    """A task. `TASKS_DELETED` sends the id alone; a prediction can be asked for a task without id."""
+
+    id: int | None = None
+    data: dict[str, Any] = {}
+    annotations: list[dict[str, Any]] | None = None
+
+
+class Project(_Sent):
+    """The project that a webhook speaks of."""
+
+    id: ProjectId
+    label_config: str | None = None
+
+
+class SetupRequest(_Sent):
+    """`POST /setup`."""
+
+    project: ProjectId
+    # The protocol's name is `schema`, which pydantic's BaseModel already uses.
+    label_config: str = Field(alias="schema")
+    hostname: str | None = None
+    access_token: str | None = None
+    extra_params: Any = None
+
+
+class PredictRequest(_Sent):
+    """`POST /predict`. Without `label_config` the project's stored one is used."""
+
+    tasks: list[Task]
+    project: ProjectId | None = None
+    label_config: str | None = None
+    params: dict[str, Any] | None = None
+
+
+class WebhookRequest(_Sent):
+    """`POST /webhook`: an action with the objects it concerns."""
+
+    action: str
+    project: Project | None = None
+    annotation: Annotation | None = None
+    annotations: list[Annotation] = []
+    task: Task | None = None
+    tasks: list[Task] = []
+
+
+class JobStatusRequest(_Sent):
+    """`POST /job_status`."""
+
+    job: str
+
+
+RequestModel = TypeVar("RequestModel", bound=_Sent)
+
+
+def parse(model: type[RequestModel], body: Any) -> RequestModel:
+    """Validates a request's JSON body.
+
+    Raises:
+        InvalidRequest: with one line per fault, each naming the key and what is wrong with it.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"The body must be a JSON object, not {type(body).__name__}.")
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors()]
+        raise InvalidRequest("The request can't be read: " + "; ".join(faults)) from error

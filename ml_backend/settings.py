@@ -1,0 +1,90 @@
+"""Every environment variable of the backend, read and validated in one place."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AliasChoices, ByteSize, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _from_project_root(path: Path) -> Path:
+    """A relative path is relative to the project root, whatever folder the process was started in."""
+    return (PROJECT_ROOT / path.expanduser()).resolve()
+
+
+Folder = Annotated[Path, AfterValidator(_from_project_root)]
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Field names are the environment variables' names in lower case.
+
+    Raises:
+        pydantic.ValidationError: naming the variable whose value can't be used.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="ignore", protected_namespaces=(), env_ignore_empty=True, validate_default=True
+    )
+
+    host: str = "0.0.0.0"
+    port: int = Field(9090, ge=0, le=65535)
+    workers: int = Field(1, ge=1, description="gunicorn worker processes")
+    threads: int = Field(8, ge=2, description="threads of each gunicorn worker")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    basic_auth_user: str | None = None
+    basic_auth_pass: SecretStr | None = None
+
+    label_studio_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("label_studio_url", "label_studio_host"),
+        description="wins over /setup's hostname",
+    )
+    label_studio_api_key: SecretStr | None = None
+    local_files_document_root: Folder | None = None
+
+    model_root: Folder = Path("models")
+    cache_dir: Folder = Path("cache_dir")
+    cache_size_limit: ByteSize = Field(ByteSize(20 * 10**9), description="bytes, or with a unit: 20GB")
+    data_dir: Folder = Path("data")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; by default a SQLite file in DATA_DIR")
+
+    allow_custom_model_path: bool = True
+    model_score_threshold: float = Field(0.5, ge=0, le=1)
+    model_fallback: bool = True
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+    predict_timeout: float = Field(
+        90, ge=0, description="seconds that /predict waits for features; Label Studio waits 100"
+    )
+    train_in_request: bool = False
+    run_worker: bool = Field(True, description="false where the jobs' worker is started elsewhere")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @cached_property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the state; its folder is made where it is a SQLite file in DATA_DIR."""
+        if self.database_url:
+            return self.database_url
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{self.data_dir / 'state.db'}"
+
+    def secret(self, name: str) -> str | None:
+        """The plain text of a secret field, None where it isn't set."""
+        value: SecretStr | None = getattr(self, name)
+        return value.get_secret_value() if value else None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read from the environment once."""
+    return Settings()

@@ -1,0 +1,143 @@
+"""`YOLO`: the backend's model. It makes a control model for each control tag that it can serve, and dispatches to
+them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+from control_models.base import ControlModel
+from control_models.timeline_labels import TimelineLabelsModel
+from errors import EncoderError, InvalidConfig, NotReady
+from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
+from utils.encoder import Encoder, get_encoder
+
+logger = logging.getLogger(__name__)
+
+CONTROL_MODELS: tuple[type[ControlModel], ...] = (TimelineLabelsModel,)
+
+
+class YOLO(LabelStudioMLBase):
+    """Labels video with an Ultralytics encoder.
+
+    Raises:
+        InvalidConfig: no control tag of the labeling config can be served, or one's attributes can't work.
+    """
+
+    _health: ClassVar[dict[str, Any]] = {"encoder": "loading"}
+
+    def setup(self) -> None:
+        """Makes the control models of the labeling config."""
+        self.control_models: list[ControlModel] = [
+            model_class(self, control)
+            for control in self.label_interface.controls
+            for model_class in CONTROL_MODELS
+            if model_class.is_control_matched(control) and control.attr.get("model_skip", "false").lower() != "true"
+        ]
+        if not self.control_models:
+            served = ", ".join(f"<{model_class.control_type}>" for model_class in CONTROL_MODELS)
+            raise InvalidConfig(f"The labeling config has no control tag that this backend serves: {served}.")
+
+    @property
+    def model_version(self) -> str:
+        """The encoder's name and each control model's version, such as `yolov8n-cls-v7`."""
+        parts = dict.fromkeys(f"{model.encoder.name}-{model.version}" for model in self.control_models)
+        return "+".join(parts)
+
+    def predict(
+        self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
+    ) -> ModelResponse:
+        """Predicts the tasks' timelines.
+
+        Raises:
+            BackendError: of the first task that can't be predicted.
+        """
+        version = self.model_version
+        return ModelResponse(predictions=[self._predict_task(task) for task in tasks], model_version=version)
+
+    def _predict_task(self, task: dict[str, Any]) -> dict[str, Any]:
+        predictions = []
+        not_ready: NotReady | None = None
+        for control_model in self.control_models:
+            try:
+                predictions.append(control_model.predict_regions(task))
+            except NotReady as error:
+                not_ready = error
+        if not predictions:
+            raise not_ready
+        return {
+            "result": [region for prediction in predictions for region in prediction.regions],
+            "score": min(prediction.score for prediction in predictions),
+        }
+
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        """Whether the features of the task's videos are cached."""
+        return all(control_model.is_prepared(task) for control_model in self.control_models)
+
+    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
+        """Extracts the features of the task's videos."""
+        for control_model in self.control_models:
+            control_model.prepare(task, progress)
+
+    def check_annotation(self, annotation: dict[str, Any]) -> None:
+        """Raises InvalidAnnotation where an annotation's regions don't fit the labeling config."""
+        for control_model in self.control_models:
+            control_model.check_annotation(annotation["result"])
+
+    def needs_training(self) -> bool:
+        """Whether a classifier fits the present config or encoder no more."""
+        return any(control_model.needs_training() for control_model in self.control_models)
+
+    def check_ready(self) -> None:
+        """Raises NotReady where no control model can predict yet."""
+        not_ready: NotReady | None = None
+        for control_model in self.control_models:
+            try:
+                return control_model.check_ready()
+            except NotReady as error:
+                not_ready = error
+        raise not_ready
+
+    def forget(self) -> None:
+        """Removes the project's classifiers."""
+        for control_model in self.control_models:
+            control_model.forget()
+
+    @classmethod
+    def _default_encoder(cls) -> Encoder:
+        settings = cls.services.settings
+        return get_encoder(
+            None, model_root=settings.model_root, precision=settings.precision, fallback=settings.model_fallback
+        )
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """Loads the default encoder, or says why it can't be."""
+        try:
+            encoder = cls._default_encoder()
+            encoder.class_names  # noqa: B018 (loads the model)
+        except EncoderError as error:
+            cls._health = {"encoder": None, "encoder_error": str(error)}
+            logger.error("%s", error)
+            return
+        cls._health = {
+            "encoder": encoder.name,
+            "encoder_is_fallback": encoder.is_fallback,
+            "precision": encoder.precision,
+        }
+        logger.info("Default encoder: %s", ", ".join(f"{key}={value}" for key, value in cls._health.items()))
+
+    @classmethod
+    def health(cls) -> dict[str, Any]:
+        """The default encoder, whether it is the bundled one, the device and the precision."""
+        return cls._health
+
+    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Trains each trainable control model on the project's annotations.
+
+        Returns:
+            Name of the control tag -> metrics.
+        """
+        version = self.next_version()
+        results = {model.from_name: model.fit(event, data, version=version, **kwargs) for model in self.control_models}
+        return {name: metrics for name, metrics in results.items() if metrics is not None}
