@@ -104,8 +104,7 @@ def convert_probs_to_timelinelabels(
     probs = np.asarray(probs)
     if probs.ndim != 2:
         raise ValueError(f"probs must be [num_frames, num_labels], not of shape {probs.shape}")
-    if not np.all((probs >= 0) & (probs <= 1)):
-        raise ValueError("probs must lie in [0, 1]; they hold NaN or values outside")
+    check_probabilities(probs)
     regions = []
     for label, column in label_mapping.items():
         threshold = score_threshold[label] if isinstance(score_threshold, Mapping) else score_threshold
@@ -120,6 +119,12 @@ def segments(mask: ArrayLike) -> list[tuple[int, int]]:
     steps = np.diff(np.asarray(mask, dtype=np.int8), prepend=0, append=0)
     edges = np.flatnonzero(steps).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def check_probabilities(probs: np.ndarray) -> None:
+    """Raises ValueError where `probs` holds NaN or values outside [0, 1]."""
+    if not np.all((probs >= 0) & (probs <= 1)):
+        raise ValueError("probs must lie in [0, 1]; they hold NaN or values outside")
 
 
 def _region(label: str, start: int, end: int, score: float, from_name: str, to_name: str) -> Region:

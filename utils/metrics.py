@@ -1,0 +1,193 @@
+"""How good a prediction is, and how sure: frame and segment F1, calibration, the score that orders tasks.
+
+Counted here rather than by scikit-learn: its multi-label functions take a single column for a binary problem, and it
+has no segment measure, which needs the same ratios of counts. The tests compare the two.
+
+Ratios of counts are never undefined. A label with no true and no predicted item scores 1 (nothing to find, nothing
+found) and stays out of the macro mean; otherwise a precision without predictions and a recall without true items is 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from utils.converter import check_probabilities, segments
+
+# Large enough that a single odd frame doesn't decide, small enough that a brief event in doubt shows.
+LEAST_SURE_SHARE = 0.1
+
+
+def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
+    """Compares labels frame by frame.
+
+    Args:
+        truth, predicted: [num_frames, num_labels], booleans or 0 and 1.
+        label_names: one per column.
+
+    Returns:
+        per_label: label -> {precision, recall, f1, support}; support is the number of true frames.
+        macro_f1: mean F1 of the labels that occur in `truth` or `predicted`; 1 where none does.
+        accuracy: share of right entries among all frames and labels (1 - Hamming loss).
+
+    Raises:
+        ValueError: shapes that don't fit, no frames, or values other than 0 and 1 (probabilities, say).
+    """
+    truth, predicted = _label_arrays(truth, predicted)
+    hits = (truth & predicted).sum(axis=0)
+    summary = _summary(label_names, hits, truth.sum(axis=0), predicted.sum(axis=0))
+    return {**summary, "accuracy": float((truth == predicted).mean())}
+
+
+def segment_f1(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str], iou: float = 0.5) -> dict[str, Any]:
+    """Compares labels segment by segment: the segmental F1@IoU of Lea et al. 2017.
+
+    A segment is a run of frames. True and predicted segments of a label are matched one to one where the length of
+    their intersection over that of their union reaches `iou`; the rest are misses and false alarms. Unlike frame F1, it
+    punishes a prediction that flickers and counts a brief event like a long one. To pool several videos, put a frame
+    without labels between them.
+
+    Source: Lea, Flynn, Vidal, Reiter, Hager, "Temporal Convolutional Networks for Action Segmentation and Detection",
+    CVPR 2017. They match each prediction with the segment it overlaps best, which is the same from an IoU of 0.5 on.
+
+    Args:
+        truth, predicted: [num_frames, num_labels], booleans or 0 and 1.
+        label_names: one per column.
+        iou: in (0, 1].
+
+    Returns:
+        per_label: label -> {precision, recall, f1, support}; support is the number of true segments.
+        macro_f1: mean F1 of the labels that occur in `truth` or `predicted`; 1 where none does.
+
+    Raises:
+        ValueError: as `frame_metrics`.
+    """
+    truth, predicted = _label_arrays(truth, predicted)
+    true_segments = [segments(column) for column in truth.T]
+    predicted_segments = [segments(column) for column in predicted.T]
+    hits = [_matches(*pair, iou) for pair in zip(true_segments, predicted_segments, strict=True)]
+    return _summary(label_names, hits, list(map(len, true_segments)), list(map(len, predicted_segments)))
+
+
+@dataclass(frozen=True)
+class ReliabilityCurve:
+    """Predicted probability against observed frequency, in bins of equal width; NaN where a bin is empty."""
+
+    mean_probability: np.ndarray  # [bins]
+    observed_frequency: np.ndarray  # [bins]
+    count: np.ndarray  # [bins]
+    expected_calibration_error: float  # mean distance of the two, weighted by count
+
+
+def reliability_curve(truth: ArrayLike, probs: ArrayLike, bins: int = 10) -> ReliabilityCurve:
+    """Shows whether what is predicted with probability p is true in a share p of the cases.
+
+    Each frame and label is a case of its own. Most are easy negatives near 0, which make the error over all look small:
+    to judge regions, pass the cases at or above the threshold.
+
+    Source: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, for the bins (an upper
+    edge belongs to its bin) and the error, applied to the probability of the label.
+
+    Args:
+        truth: booleans or 0 and 1, of any shape.
+        probs: the same shape, in [0, 1].
+
+    Raises:
+        ValueError: shapes that don't fit, no cases, values out of range.
+    """
+    truth, probs = _as_labels(truth).ravel(), np.asarray(probs, dtype=np.float64).ravel()
+    if truth.shape != probs.shape or not truth.size:
+        raise ValueError(
+            f"truth and probs must have the same number of cases, at least one: {truth.size}, {probs.size}"
+        )
+    check_probabilities(probs)
+    bin_of_case = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probs)
+    count = np.bincount(bin_of_case, minlength=bins)
+    divisor = np.where(count, count, np.nan)
+    mean_probability = np.bincount(bin_of_case, weights=probs, minlength=bins) / divisor
+    observed_frequency = np.bincount(bin_of_case, weights=truth, minlength=bins) / divisor
+    error = np.nansum(np.abs(mean_probability - observed_frequency) * count) / truth.size
+    return ReliabilityCurve(mean_probability, observed_frequency, count, float(error))
+
+
+def prediction_score(probs: ArrayLike) -> float:
+    """Says how sure a prediction is, so that Label Studio's uncertainty sampling shows the least sure task first.
+
+    A frame is as sure as its least sure label: |2p - 1|, 0 for a probability of a half and 1 for a certain yes or no.
+    The score is the mean over the least sure tenth of the frames; with all of them, easy background would hide what is
+    in doubt. Regions play no part: a prediction without any is sure where all probabilities are near 0, and unsure
+    where many just miss the threshold.
+
+    Args:
+        probs: [num_frames, num_labels], in [0, 1].
+
+    Returns:
+        In [0, 1]; low: an annotation of this video teaches much.
+
+    Raises:
+        ValueError: no frames or labels, NaN, or values outside [0, 1].
+    """
+    probs = np.asarray(probs, dtype=np.float64)
+    if probs.ndim != 2 or not probs.size:
+        raise ValueError(f"probs must be [num_frames, num_labels], not empty: {probs.shape}")
+    check_probabilities(probs)
+    sureness = np.sort(np.abs(2 * probs - 1).min(axis=1))
+    return float(sureness[: max(1, round(LEAST_SURE_SHARE * len(sureness)))].mean())
+
+
+def _label_arrays(truth: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    truth, predicted = _as_labels(truth), _as_labels(predicted)
+    if truth.ndim != 2 or truth.shape != predicted.shape or not truth.size:
+        raise ValueError(
+            f"truth and predicted must be [num_frames, num_labels], not empty: {truth.shape}, {predicted.shape}"
+        )
+    return truth, predicted
+
+
+def _as_labels(labels: ArrayLike) -> np.ndarray:
+    labels = np.asarray(labels)
+    if not np.all((labels == 0) | (labels == 1)):
+        raise ValueError("labels must be 0 or 1; apply a threshold to probabilities first")
+    return labels.astype(bool)
+
+
+def _summary(label_names: Sequence[str], hits: ArrayLike, true: ArrayLike, predicted: ArrayLike) -> dict[str, Any]:
+    """Turns counts [num_labels] of matched, true and predicted items into scores."""
+    per_label = {}
+    occurring = []
+    for label, *counts in zip(label_names, *np.array([hits, true, predicted]).tolist(), strict=True):
+        per_label[label] = _scores(*counts)
+        if any(counts):
+            occurring.append(per_label[label]["f1"])
+    return {"per_label": per_label, "macro_f1": float(np.mean(occurring)) if occurring else 1.0}
+
+
+def _scores(hits: int, true: int, predicted: int) -> dict[str, float]:
+    if not true and not predicted:
+        return {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 0}
+    return {
+        "precision": hits / predicted if predicted else 0.0,
+        "recall": hits / true if true else 0.0,
+        "f1": 2 * hits / (true + predicted),
+        "support": true,
+    }
+
+
+def _matches(true: list[tuple[int, int]], predicted: list[tuple[int, int]], iou: float) -> int:
+    """Counts the pairs of the largest one-to-one matching of two ordered lists of disjoint segments."""
+    # One sweep finds it: pairs that overlap never cross, so matching the first two where they fit costs at most one
+    # other pair; and where they don't, the one that ends first overlaps nothing after the other.
+    hits = i = j = 0
+    while i < len(true) and j < len(predicted):
+        (true_start, true_end), (predicted_start, predicted_end) = true[i], predicted[j]
+        overlap = min(true_end, predicted_end) - max(true_start, predicted_start)
+        union = (true_end - true_start) + (predicted_end - predicted_start) - overlap
+        if overlap > 0 and overlap >= iou * union:
+            hits, i, j = hits + 1, i + 1, j + 1
+        elif true_end <= predicted_end:
+            i += 1
+        else:
+            j += 1
+    return hits
