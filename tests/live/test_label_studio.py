@@ -1,0 +1,256 @@
+"""The loop that the backend exists for, through a real Label Studio: annotate, train, predict, correct."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from errors import MediaError
+from ml_backend.label_studio import Connection, LabelStudioError, annotated_tasks, create_prediction, local_path
+from tests.live.browser import Browser
+from tests.live.conftest import Backend, wait_until
+from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
+from tests.videos import write_video
+
+NUM_FRAMES = 100
+SIZE = (320, 240)
+CONFIG = """<View>
+  <TimelineLabels name="tl" toName="video" model_trainable="true">
+    <Label value="Ball" background="red"/>
+    <Label value="Box" background="blue"/>
+  </TimelineLabels>
+  <Video name="video" value="$video" height="300" frameRate="25" timelineHeight="150"/>
+</View>"""
+# A video's true regions: label -> ranges of frames, 1-based, both ends included, as Label Studio counts.
+Truth = dict[str, list[tuple[int, int]]]
+FIRST: Truth = {"Ball": [(11, 45)], "Box": [(61, 85)]}
+SECOND: Truth = {"Ball": [(41, 75)], "Box": [(6, 30)]}
+THIRD: Truth = {"Ball": [(21, 50)], "Box": [(66, 95)]}
+TRAINING_SECONDS = 180
+
+
+def draw(folder: Path, name: str, truth: Truth) -> Path:
+    """A video over a noisy background, with a red ball and a blue box in the frames that `truth` says."""
+    noise = np.random.default_rng(len(name)).integers(90, 130, (SIZE[1], SIZE[0], 3), np.uint8)
+    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
+    ball = (rows - 120) ** 2 + (columns - 90) ** 2 < 70**2
+
+    def picture(index: int) -> np.ndarray:
+        image = noise.copy()
+        if any(start <= index + 1 <= end for start, end in truth.get("Ball", [])):
+            image[ball] = (220, 30, 30)
+        if any(start <= index + 1 <= end for start, end in truth.get("Box", [])):
+            image[60:180, 190:300] = (30, 30, 220)
+        return image
+
+    return write_video(folder / f"{name}.mp4", picture, NUM_FRAMES, size=SIZE)
+
+
+def regions(truth: Truth) -> list[dict[str, Any]]:
+    """The truth as the result of an annotation."""
+    return [
+        {
+            "id": f"{label}-{start}",
+            "from_name": "tl",
+            "to_name": "video",
+            "type": "timelinelabels",
+            "value": {"ranges": [{"start": start, "end": end}], "timelinelabels": [label]},
+        }
+        for label, ranges in truth.items()
+        for start, end in ranges
+    ]
+
+
+def frames(result: list[dict[str, Any]]) -> set[tuple[str, int]]:
+    """Every (label, frame) that a result marks."""
+    return {
+        (label, frame)
+        for region in result
+        for label in region["value"]["timelinelabels"]
+        for span in region["value"]["ranges"]
+        for frame in range(span["start"], span["end"] + 1)
+    }
+
+
+def agreement(result: list[dict[str, Any]], truth: Truth) -> float:
+    """Frame-level F1 over all labels."""
+    found, expected = frames(result), frames(regions(truth))
+    return 2 * len(found & expected) / (len(found) + len(expected))
+
+
+def model_version(label_studio: LabelStudio, model: int) -> str:
+    """The version that Label Studio reads from the backend's `/setup` when its model page is opened."""
+    state = label_studio.get(f"/api/ml/{model}/")
+    assert state["state"] == "CO", state
+    return state["model_version"]
+
+
+def wait_for_new_version(label_studio: LabelStudio, model: int, old: str) -> str:
+    wait_until(lambda: model_version(label_studio, model) != old, TRAINING_SECONDS, "a new model version")
+    return model_version(label_studio, model)
+
+
+def wait_for_predictions(label_studio: LabelStudio, project: int, task: int, version: str) -> list[dict[str, Any]]:
+    """Ask for predictions, and return the result of the one that `version` made once it is there."""
+    label_studio.retrieve_predictions(project)
+
+    def made_by_version() -> list[dict[str, Any]]:
+        return [made for made in label_studio.predictions(task) if made["model_version"] == version]
+
+    wait_until(made_by_version, TRAINING_SECONDS, f"a prediction of {version}")
+    assert len(made_by_version()) == 1
+    return made_by_version()[0]["result"]
+
+
+SHOWN_PREDICTIONS = """
+    const predictions = window.Htx?.annotationStore?.predictions ?? [];
+    return JSON.stringify(predictions.map(it => ({version: it.createdBy, regions: it.serializeAnnotation().length})));
+"""
+
+
+def test_second_annotation_makes_a_new_version_whose_predictions_replace_the_first(
+    label_studio: LabelStudio, backend: Backend, browser: Browser, tmp_path: Path
+) -> None:
+    project = label_studio.create_project("Annotate, predict, correct", CONFIG)
+    tasks = [
+        label_studio.upload(project, draw(tmp_path, name, truth))
+        for name, truth in [("first", FIRST), ("second", SECOND), ("third", THIRD)]
+    ]
+    model = label_studio.connect(project, backend.url)
+    untrained = model_version(label_studio, model)
+
+    label_studio.submit(tasks[0], regions(FIRST))
+    once = wait_for_new_version(label_studio, model, untrained)
+    predicted = {task: wait_for_predictions(label_studio, project, task, once) for task in tasks}
+    assert agreement(predicted[tasks[0]], FIRST) >= 0.9
+
+    label_studio.submit(tasks[1], regions(SECOND))
+    twice = wait_for_new_version(label_studio, model, once)
+    predicted = {task: wait_for_predictions(label_studio, project, task, twice) for task in tasks}
+    assert agreement(predicted[tasks[0]], FIRST) >= 0.9
+    assert agreement(predicted[tasks[1]], SECOND) >= 0.9
+    assert agreement(predicted[tasks[2]], THIRD) >= 0.8
+    assert [made["model_version"] for made in label_studio.predictions(tasks[2])] == [once, twice]
+
+    # The label stream opens the third video, the only one without an annotation, with the second set alone.
+    browser.open(f"{label_studio.url}/projects/{project}/data?labeling=1")
+    wait_until(lambda: json.loads(browser.run(SHOWN_PREDICTIONS)), 60, "the labeling page's predictions")
+    browser.screenshot(tmp_path / "labeling.png")
+    assert json.loads(browser.run(SHOWN_PREDICTIONS)) == [{"version": twice, "regions": len(predicted[tasks[2]])}]
+
+
+def test_start_training_learns_all_annotations(label_studio: LabelStudio, backend: Backend, tmp_path: Path) -> None:
+    """Annotations from before the backend was connected: no webhook told it of them."""
+    only_ball: Truth = {"Ball": [(21, 60)]}
+    only_box: Truth = {"Box": [(41, 80)]}
+    project = label_studio.create_project("Start training", CONFIG)
+    tasks = []
+    for name, truth in [("ball", only_ball), ("box", only_box)]:
+        tasks.append(label_studio.upload(project, draw(tmp_path, name, truth)))
+        label_studio.submit(tasks[-1], regions(truth))
+    model = label_studio.connect(project, backend.url)
+    untrained = model_version(label_studio, model)
+
+    label_studio.post(f"/api/ml/{model}/train", {})
+    job = label_studio.train_jobs(model)[-1]
+    wait_until(lambda: job_status(backend, job) not in ("queued", "started"), TRAINING_SECONDS, "the training")
+    assert job_status(backend, job) == "finished"
+
+    version = model_version(label_studio, model)
+    assert version != untrained
+    for task, truth in zip(tasks, [only_ball, only_box], strict=True):
+        assert agreement(wait_for_predictions(label_studio, project, task, version), truth) >= 0.9
+
+
+def job_status(backend: Backend, job: str) -> str:
+    return backend.http.post("/job_status", json={"job": job}).json()["job_status"]
+
+
+@pytest.fixture
+def annotated(label_studio: LabelStudio, tmp_path: Path) -> tuple[int, int, Path]:
+    """A project with one annotated video: (project, task, the video's file)."""
+    project = label_studio.create_project("Access", CONFIG)
+    video = draw(tmp_path, "clip with spaces (1)", FIRST)
+    task = label_studio.upload(project, video)
+    label_studio.submit(task, regions(FIRST))
+    return project, task, video
+
+
+@pytest.fixture
+def legacy_tokens(label_studio: LabelStudio) -> Iterator[None]:
+    """Legacy tokens switched on for one test."""
+    label_studio.allow_legacy_tokens(True)
+    yield
+    label_studio.allow_legacy_tokens(False)
+
+
+def use_api(label_studio: LabelStudio, key: str, annotated: tuple[int, int, Path], cache: Path) -> None:
+    """Everything that the backend asks of Label Studio's API, each answer checked."""
+    project, task, video = annotated
+    connection = Connection(label_studio.url, key)
+    (found,) = annotated_tasks(connection, project)
+    assert found["id"] == task
+    assert found["data"]["video"].startswith("/data/upload/")
+    (annotation,) = found["annotations"]
+    assert annotation["result"] == regions(FIRST)
+    assert annotation["was_cancelled"] is False
+
+    path = local_path(found["data"]["video"], connection, document_root=None, cache_dir=cache)
+    assert path.read_bytes() == video.read_bytes()
+
+    prediction = create_prediction(connection, task, regions(SECOND), 0.75, "by hand")
+    (stored,) = label_studio.predictions(task)
+    assert (stored["id"], stored["score"], stored["model_version"]) == (prediction, 0.75, "by hand")
+    assert stored["result"] == regions(SECOND)
+
+
+def test_personal_access_token(label_studio: LabelStudio, annotated: tuple[int, int, Path], tmp_path: Path) -> None:
+    use_api(label_studio, label_studio.personal_access_token, annotated, tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("legacy_tokens")
+def test_legacy_token_where_it_is_allowed(
+    label_studio: LabelStudio, annotated: tuple[int, int, Path], tmp_path: Path
+) -> None:
+    use_api(label_studio, LEGACY_TOKEN, annotated, tmp_path / "cache")
+
+
+def test_legacy_token_is_refused_with_advice(
+    label_studio: LabelStudio, annotated: tuple[int, int, Path], tmp_path: Path
+) -> None:
+    project, task, _ = annotated
+    connection = Connection(label_studio.url, LEGACY_TOKEN)
+    upload = label_studio.get(f"/api/tasks/{task}/")["data"]["video"]
+    with pytest.raises(MediaError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
+        local_path(upload, connection, document_root=None, cache_dir=tmp_path)
+    with pytest.raises(LabelStudioError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
+        list(annotated_tasks(connection, project))
+
+
+def test_local_files_over_http(label_studio: LabelStudio, tmp_path: Path) -> None:
+    project = label_studio.create_project("Local files", CONFIG)
+    folder = label_studio.files / "videos"
+    folder.mkdir()
+    video = draw(folder, "clip", FIRST)
+    label_studio.serve_folder(project, folder)
+    connection = Connection(label_studio.url, label_studio.personal_access_token)
+    path = local_path("/data/local-files/?d=videos/clip.mp4", connection, document_root=None, cache_dir=tmp_path)
+    assert path.read_bytes() == video.read_bytes()
+    with pytest.raises(MediaError, match="404"):
+        local_path("/data/local-files/?d=videos/none.mp4", connection, document_root=None, cache_dir=tmp_path)
+
+
+def test_tasks_over_several_pages(label_studio: LabelStudio) -> None:
+    project = label_studio.create_project("Pages", CONFIG)
+    annotation = {"result": regions(FIRST)}
+    tasks = [{"data": {"video": f"s3://bucket/{index}.mp4"}, "annotations": [annotation]} for index in range(205)]
+    label_studio.post(f"/api/projects/{project}/import", tasks)
+    connection = Connection(label_studio.url, label_studio.personal_access_token)
+    progress: list[tuple[int, int]] = []
+    found = list(annotated_tasks(connection, project, lambda done, total: progress.append((done, total))))
+    assert {task["data"]["video"] for task in found} == {task["data"]["video"] for task in tasks}
+    assert len(found) == 205
+    assert progress[-1] == (205, 205)
