@@ -12,6 +12,7 @@ time that it covers. Which picture is on the screen then follows from the presen
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ OPEN_OPTIONS = {
     "format_whitelist": "mov,matroska,avi,asf,flv,h264,hevc,ivf,m4v,mpeg,mpegts,mpegvideo,mxf,obu,ogg",
     "protocol_whitelist": "file",
 }
-REENCODE = "re-encode the original: ffmpeg -i ORIGINAL -c:v libx264 -pix_fmt yuv420p -movflags +faststart NEW.mp4"
+REENCODE = "ffmpeg -i ORIGINAL -c:v libx264 -pix_fmt yuv420p -movflags +faststart NEW.mp4"
 MP4_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
 
 
@@ -59,10 +60,9 @@ class VideoReader(Iterator[Frame]):
     anywhere, begin at zero.
 
     Attributes:
-        average_rate: frames per second that the file declares; where it declares none, 0 until the iteration has
-            ended and then as measured.
-        duration: seconds. As declared by the container until the iteration has ended; then the end of what could be
-            read, in any stream: a browser keeps the last picture while longer audio plays on.
+        average_rate: frames per second. As the file declares it; where it doesn't, 0 and in the end as measured.
+        duration: seconds, of the longest stream: a browser keeps the last picture while longer audio plays on. As the
+            file declares it (0 where it doesn't), and in the end as far as it could be read.
         broken_frames: frames skipped because they could not be decoded; complete when the iteration has ended.
         truncated: whether the file is cut off or its rest can't be read; known when the iteration has ended.
     """
@@ -74,12 +74,11 @@ class VideoReader(Iterator[Frame]):
         self._codec = self._stream.codec_context
         self._codec.thread_type = "AUTO"
         self._codec.thread_count = threads
-        self._time_base = float(self._stream.time_base)
         self._start = _clock_start(self._container)
         self._coded_order = self._container.format.name in CODED_ORDER_FORMATS and self._codec.has_b_frames
 
         self.average_rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        self.duration = (self._container.duration or 0) / av.time_base
+        self.duration = self._declared_end()
         self.broken_frames = 0
         self.truncated = False
 
@@ -169,7 +168,16 @@ class VideoReader(Iterator[Frame]):
         timestamp = packet.dts if use_dts else packet.pts
         if timestamp is None:
             return self._num_packets * self._interval
-        return float(timestamp * packet.time_base) - self._start
+        return self._seconds(timestamp, packet.time_base)
+
+    def _declared_end(self) -> float:
+        """Seconds; 0 where the file doesn't declare its length."""
+        ends = [
+            self._seconds((stream.start_time or 0) + stream.duration, stream.time_base)
+            for stream in self._container.streams
+            if stream.type in ("video", "audio") and stream.duration is not None
+        ]
+        return max(ends, default=(self._container.duration or 0) / av.time_base)
 
     def _time(self, picture: av.VideoFrame) -> float:
         """Seconds; where the picture carries no usable timestamp, that of the earliest packet without a picture so far.
@@ -181,7 +189,11 @@ class VideoReader(Iterator[Frame]):
         packet_time = self._packet_times.popleft() if self._packet_times else self._last_time + self._interval
         if self._coded_order or picture.pts is None:
             return packet_time
-        return picture.pts * self._time_base - self._start
+        return self._seconds(picture.pts, self._stream.time_base)
+
+    def _seconds(self, timestamp: int, time_base: Fraction) -> float:
+        # One rounding: 700 / 1000 is 0.7, 700 * (1 / 1000) is more.
+        return timestamp * time_base.numerator / time_base.denominator - self._start
 
     def _fail(self) -> None:
         self._num_failures += 1
@@ -194,14 +206,18 @@ class VideoReader(Iterator[Frame]):
         # Decoders drop some broken pictures without an error. Two fields of one picture can be two packets.
         if self._codec.name not in HIDDEN_FRAME_CODECS and not self._interlaced:
             self.broken_frames += max(0, self._num_packets - self._num_pictures - self._num_failures)
-        self.truncated |= self._end < self.duration - TAIL_TOLERANCE
+        declared = self._declared_end()  # asked again: the parts of a fragmented MP4 are known only now
+        self.truncated |= self._end < declared - TAIL_TOLERANCE
         if self._last_time == -math.inf:
             state = "cut off" if self.truncated else "damaged"
             raise UnreadableVideo(
                 f"No picture of {self._path.name} can be decoded: the file is {state} (codec {self._codec.name}). "
-                f"Upload a complete copy, or {REENCODE}"
+                f"Upload a complete copy, or re-encode the original: {REENCODE}"
             )
-        self.duration = max(self._end, self._last_time)
+        if self.truncated or declared <= self._last_time:
+            self.duration = max(self._end, self._last_time)
+        else:
+            self.duration = declared
         if not self.average_rate and self.duration:
             self.average_rate = self._num_pictures / self.duration
 
@@ -248,21 +264,16 @@ def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:  # the cover of an audio file
-            continue
-        if stream.codec_context is None:
-            raise UnreadableVideo(
-                f"There is no decoder for the codec of {path.name}. Upload it in another codec: {REENCODE}"
-            )
-        return stream
-    raise UnreadableVideo(f"{path.name} has no picture, only {_other_streams(container)}. Upload a file with video.")
-
-
-def _other_streams(container: av.container.InputContainer) -> str:
-    return (
-        " and ".join(sorted({stream.type for stream in container.streams if stream.type != "video"})) or "a cover image"
-    )
+    """The first stream of moving pictures; the cover of an audio file is none."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams and container.streams.audio:
+        raise UnreadableVideo(f"{path.name} has sound but no moving pictures. Upload a file with video.")
+    if not streams:
+        raise UnreadableVideo(f"The header of {path.name} names no video: it is cut off. Upload a complete copy.")
+    for stream in streams:
+        if stream.codec_context is not None:
+            return stream
+    raise UnreadableVideo(f"There is no decoder for the codec of {path.name}. Upload it in another one: {REENCODE}")
 
 
 def _clock_start(container: av.container.InputContainer) -> float:
