@@ -287,6 +287,9 @@ class TimelineLabelsModel(ControlModel):
             return None
         if tasks is None:
             tasks = [{**data["task"], "annotations": [data["annotation"]]}]
+        if not tasks:
+            self.forget()
+            return {"published": True, "tasks": 0}
         examples, unavailable = self._examples(tasks, progress)
         present = None if from_scratch else self._present_classifier()
         honest = (

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ from ml_backend.store import Store
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
+
+# What a value of a task's data looks like where it names a file, and not a text or a number.
+FILE = re.compile(r"(https?|s3|gs|azure-blob)://|/data/(upload|local-files)/")
 
 
 class ModelResponse(BaseModel):
@@ -379,6 +383,6 @@ class LabelStudioMLBase:
             return {key: self.preload_task_data(task, item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.preload_task_data(task, item) for item in value]
-        if isinstance(value, str) and label_studio.is_media(value):
+        if isinstance(value, str) and FILE.match(value):
             return self.get_local_path(value, task_id=task.get("id"))
         return value

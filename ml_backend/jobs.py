@@ -280,7 +280,8 @@ class Jobs:
             if job.id not in sent:
                 self._send(job.id, job.priority)
         for project_id in self.store.projects_behind():
-            self.add_training(project_id)
+            if self.store.live_job(f"{TRAIN}:{project_id}") is None:
+                self.add_training(project_id)
 
     def _retrain_where_needed(self) -> None:
         """Queues a training where the stored model doesn't fit the present encoder; at start-up, when that can have

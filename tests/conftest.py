@@ -1,0 +1,46 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from huey import MemoryHuey
+
+from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.settings import Settings
+from tests.servers import NO_INTERNET, clean_environment
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a backend in a temporary folder, without internet, and without the machine's own variables."""
+    for name in set(os.environ) - set(clean_environment()):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HTTPS_PROXY", NO_INTERNET)
+    (tmp_path / "videos").mkdir()
+    return Settings(
+        data_dir=tmp_path / "data",
+        cache_dir=tmp_path / "cache",
+        model_root=tmp_path / "models",
+        local_files_document_root=tmp_path / "videos",
+    )
+
+
+@pytest.fixture
+def make_app(settings: Settings) -> Iterator[Callable[..., Flask]]:
+    """Makes an app whose jobs are done at once, where they are added."""
+    apps = []
+
+    def make(model_class: type[LabelStudioMLBase], **changes: Any) -> Flask:
+        app = init_app(model_class, settings=settings.model_copy(update=changes), huey=MemoryHuey(immediate=True))
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        app.extensions["jobs"].store.close()

@@ -1,0 +1,202 @@
+"""The backend as users run it: gunicorn, a worker process, real videos, HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from tests.servers import Backend, annotation, region, wait_until
+from tests.videos import write_video
+from utils.converter import convert_timelinelabels_to_probs
+from utils.metrics import frame_metrics
+
+CONFIG = """<View>
+<TimelineLabels name="tl" toName="video" model_trainable="true">
+  <Label value="Ball touch"/><Label value="Ball in frame"/>
+</TimelineLabels>
+<Video name="video" value="$video" frameRate="25.0"/></View>"""
+LABELS = {"Ball touch": 0, "Ball in frame": 1}
+
+
+def picture(frame: int) -> np.ndarray:
+    """A panning scene; an orange ball in labeling frames 51 to 150, a blue flash over it in 101 to 130. `frame` counts from 0."""
+    noise = np.random.default_rng(0).integers(0, 255, (15, 20, 3), dtype=np.uint8)
+    image = np.roll(noise.repeat(16, 0).repeat(16, 1), frame, axis=1)
+    if 50 <= frame < 150:
+        y, x = np.ogrid[:240, :320]
+        image[(x - 60 - frame) ** 2 + (y - 120) ** 2 < 40**2] = (255, 120, 0)
+    if 100 <= frame < 130:
+        image[20:90, 20:120] = (0, 0, 255)
+    return image
+
+
+REGIONS = [region(51, 150, "Ball in frame"), region(101, 130, "Ball touch")]
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    backend = Backend(tmp_path_factory.mktemp("backend")).start()
+    backend.wait_for_worker()
+    write_video(backend.videos / "ball.mp4", picture, 250)
+    yield backend
+    backend.stop()
+
+
+def ball_task(backend: Backend, task_id: int = 1) -> dict:
+    return {"id": task_id, "data": {"video": str(backend.videos / "ball.mp4")}}
+
+
+def macro_f1(response: httpx.Response) -> float:
+    regions = response.json()["results"][0]["result"]
+    truth, _ = convert_timelinelabels_to_probs(REGIONS, LABELS, 250)
+    predicted, _ = convert_timelinelabels_to_probs(regions, LABELS, 250)
+    return frame_metrics(truth, predicted, list(LABELS))["macro_f1"]
+
+
+def test_annotate_train_predict_restart_reset(backend: Backend) -> None:
+    task = ball_task(backend)
+    untrained = backend.setup(CONFIG).json()["model_version"]
+    answer = backend.predict(CONFIG, task)
+    assert answer.status_code == 503
+    assert "annotate a video" in answer.json()["error"]
+    assert int(answer.headers["Retry-After"]) > 0
+
+    answer = backend.annotate(CONFIG, task, annotation(1, *REGIONS))
+    assert answer.status_code == 201
+    assert answer.json()["status"] == "queued"
+    status = backend.wait_for_job(answer.json()["job"])
+    assert status["job_status"] == "finished", status
+
+    version = backend.setup(CONFIG).json()["model_version"]
+    assert version != untrained
+    answer = backend.predict(CONFIG, task)
+    assert answer.status_code == 200
+    assert answer.json()["results"][0]["model_version"] == version
+    assert macro_f1(answer) >= 0.9
+
+    backend.stop()
+    backend.start()
+    answer = backend.predict(CONFIG, task)
+    assert answer.json()["results"][0]["model_version"] == version
+    assert macro_f1(answer) >= 0.9
+
+    (classifier,) = (backend.folder / "models").glob("timelinelabels-1-*-tl.safetensors")
+    classifier.unlink()
+    assert backend.predict(CONFIG, task).status_code == 503
+    assert backend.setup(CONFIG).json()["model_version"] == untrained
+
+
+def test_a_killed_worker_loses_no_training(backend: Backend) -> None:
+    backend.wait_for_worker()
+    backend.setup(CONFIG, project=2)
+    write_video(backend.videos / "long.mp4", picture, 1000)
+    task = {"id": 1, "data": {"video": str(backend.videos / "long.mp4")}}
+    job = backend.annotate(CONFIG, task, annotation(1, *REGIONS), project=2).json()["job"]
+    wait_until(
+        lambda: backend.post("/job_status", {"job": job}).json()["job_status"] == "started", 60, "the job to start"
+    )
+    os.kill(backend.worker_pid(), signal.SIGKILL)
+    assert backend.wait_for_job(job)["job_status"] == "finished"
+    assert backend.predict(CONFIG, task, project=2).status_code == 200
+
+
+def test_twenty_webhooks_in_two_seconds_are_few_trainings(backend: Backend) -> None:
+    backend.setup(CONFIG, project=3)
+    times = []
+
+    def submit(number: int) -> str:
+        time.sleep(number * 0.1)
+        started = time.monotonic()
+        answer = backend.annotate(CONFIG, ball_task(backend, number), annotation(number, *REGIONS), project=3)
+        times.append(time.monotonic() - started)
+        assert answer.status_code == 201
+        return answer.json()["job"]
+
+    with ThreadPoolExecutor(20) as pool:
+        jobs = set(pool.map(submit, range(1, 21)))
+    assert max(times) < 1
+    assert len(jobs) <= 6
+    results = [backend.wait_for_job(job) for job in jobs]
+    assert {result["job_status"] for result in results} == {"finished"}
+    assert max(result["result"]["tl"]["tasks"] for result in results) == 20
+    assert 'backend_model_behind{project="3"} 0.0' in backend.http.get("/metrics").text
+
+
+def test_bad_input_is_answered_and_survived(backend: Backend, tmp_path: Path) -> None:
+    post = backend.post
+    assert backend.http.post("/predict", content=b"{no json").status_code == 400
+    assert "JSON" in backend.http.post("/webhook", content=b"").json()["error"]
+    assert post("/predict", [1, 2]).status_code == 400
+    answer = post("/predict", {"project": "1.1", "label_config": CONFIG})
+    assert answer.status_code == 400
+    assert "tasks" in answer.json()["error"]
+    answer = post("/predict", {"tasks": "all", "project": 7.5, "label_config": CONFIG})
+    assert answer.status_code == 400
+    assert post("/webhook", {"action": "ANNOTATION_CREATED"}).status_code == 400
+    answer = backend.annotate(CONFIG, ball_task(backend), annotation(99, region(1, 5, "Goal", "Foul")), project=4)
+    assert answer.status_code == 400
+    assert "Goal" in answer.json()["error"]
+    assert "Foul" in answer.json()["error"]
+    answer = post("/webhook", {"action": "LABEL_LINK_CREATED", "project": {"id": 1}})
+    assert (answer.status_code, answer.json()) == (200, {"status": "Unknown event"})
+    assert post("/job_status", {"job": "nonsense"}).status_code == 410
+    assert backend.http.get("/nowhere").status_code == 404
+    assert backend.http.get("/predict").status_code == 405
+    answer = backend.setup('<View><TimelineLabels name="tl" toName="video"')
+    assert answer.status_code == 400
+    answer = backend.setup(
+        CONFIG.replace('model_trainable="true"', 'model_trainable="true" model_classifier_epochs="many"')
+    )
+    assert answer.status_code == 400
+    for part in ("model_classifier_epochs", "many", "whole number"):
+        assert part in answer.json()["error"]
+    assert backend.health()["status"] == "UP"
+
+
+SIMPLE_CONFIG = """<View><TimelineLabels name="tl" toName="video"><Label value="Soccer ball" predicted_values="soccer_ball"/>
+</TimelineLabels><Video name="video" value="$video" frameRate="25"/></View>"""
+
+
+def test_bad_media_is_answered_and_survived(backend: Backend) -> None:
+    videos = backend.videos
+    (videos / "text.mp4").write_text("This is no video.\n" * 1000)
+    (videos / "empty.mp4").touch()
+    whole = (videos / "ball.mp4").read_bytes()
+    # The index of this MP4 stands at its end: without it no frame can be found.
+    (videos / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    outside = videos.parent / "outside.mp4"
+    outside.write_bytes(whole)
+    backend.setup(SIMPLE_CONFIG, project=5)
+    errors = {}
+    for value in [
+        str(videos / "text.mp4"),
+        str(videos / "empty.mp4"),
+        str(videos / "truncated.mp4"),
+        str(videos / "missing.mp4"),
+        str(outside),
+        f"{videos}/../outside.mp4",
+        "http://127.0.0.1:9/refused.mp4",
+        {"not": "a path"},
+        "",
+    ]:
+        answer = backend.predict(SIMPLE_CONFIG, {"id": 1, "data": {"video": value}}, project=5)
+        assert answer.status_code == 404, (value, answer.text)
+        errors[str(value)] = answer.json()["error"]
+        assert "Traceback" not in answer.text
+    assert "No frame" in errors[str(videos / "text.mp4")] or "not a" in errors[str(videos / "text.mp4")]
+    good = ball_task(backend, 2)
+    answer = backend.predict(SIMPLE_CONFIG, {"id": 1, "data": {"video": str(videos / "text.mp4")}}, good, project=5)
+    assert answer.status_code == 200
+    first, second = answer.json()["results"]
+    assert set(first) == {"error"}
+    assert "result" in second
+    assert backend.health()["worker_alive"]

@@ -1,0 +1,349 @@
+"""`TimelineLabelsModel` on real videos and encoders: simple mode, training, and what resets a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from control_models.timeline_labels import TimelineLabelsModel
+from errors import EncoderError, InvalidAnnotation, InvalidConfig, MediaError, NotReady
+from ml_backend.base import Services
+from ml_backend.settings import Settings
+from ml_backend.store import Store
+from model import YOLO
+from tests.servers import annotation, region
+from tests.videos import write_video
+from utils.converter import convert_timelinelabels_to_probs
+
+RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 200, 40), (40, 60, 220), (120, 120, 120)
+
+
+def config(
+    attributes: str = 'model_trainable="true"', labels: tuple[str, ...] = ("Red", "Blue"), rate: str = "25"
+) -> str:
+    tags = "".join(f'<Label value="{label}"/>' for label in labels)
+    return (
+        f'<View><TimelineLabels name="tl" toName="video" {attributes}>{tags}</TimelineLabels>'
+        f'<Video name="video" value="$video" frameRate="{rate}"/></View>'
+    )
+
+
+@pytest.fixture
+def make_model(settings: Settings) -> Any:
+    store = Store(settings.database)
+
+    def make(label_config: str, project: str = "1", **changes: Any) -> YOLO:
+        services = Services(settings.model_copy(update=changes), store)
+        return YOLO.bind(services)(project, label_config)
+
+    yield make
+    store.close()
+
+
+def control(model: YOLO, index: int = 0) -> TimelineLabelsModel:
+    return model.control_models[index]
+
+
+def task(settings: Settings, task_id: int, colours: list[tuple[int, int, int]], rate: float = 25) -> dict[str, Any]:
+    path = settings.local_files_document_root / f"{task_id}.mp4"
+    write_video(path, colours, rate=rate, size=(64, 64))
+    return {"id": task_id, "data": {"video": str(path)}}
+
+
+def annotated(task: dict[str, Any], *annotations: dict[str, Any]) -> dict[str, Any]:
+    return {**task, "annotations": list(annotations)}
+
+
+def predicted(
+    model: YOLO, task: dict[str, Any], labels: tuple[str, ...] = ("Red", "Blue"), frames: int = 100
+) -> np.ndarray:
+    regions = model.predict([task]).predictions[0]["result"]
+    columns = {label: index for index, label in enumerate(labels)}
+    return convert_timelinelabels_to_probs(regions, columns, frames)[0]
+
+
+@pytest.fixture
+def red_blue(settings: Settings) -> dict[str, Any]:
+    """Grey; red in labeling frames 21 to 40; blue in 61 to 80."""
+    return task(settings, 1, [GREY] * 20 + [RED] * 20 + [GREY] * 20 + [BLUE] * 20 + [GREY] * 20)
+
+
+RED_BLUE = annotation(1, region(21, 40, "Red"), region(61, 80, "Blue"))
+
+
+# -- simple mode
+
+
+def save_classifier(path: Path, names: dict[int, str]) -> None:
+    """A yolov8n-cls of those classes, with seeded weights that make it sure of itself."""
+    import ultralytics
+    from ultralytics.nn.tasks import ClassificationModel
+
+    torch.manual_seed(0)
+    yolo = ultralytics.YOLO("yolov8n-cls.yaml")
+    network = ClassificationModel("yolov8n-cls.yaml", nc=len(names), verbose=False)
+    network.names, network.task, network.args = names, "classify", {"imgsz": 224, "task": "classify"}
+    with torch.no_grad():
+        network.model[-1].linear.weight *= 2000
+    yolo.model = network
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yolo.save(path)
+
+
+def test_simple_mode_scores_are_the_mean_of_ultralytics_own_probabilities(settings: Settings, make_model: Any) -> None:
+    import ultralytics
+
+    save_classifier(settings.model_root / "colours.pt", {0: "warm", 1: "cold", 2: "other"})
+    video = task(settings, 1, [GREY] * 15 + [RED] * 15 + [GREEN] * 15 + [BLUE] * 15)
+    text = config('model_path="colours.pt" model_score_threshold="0.3"', ("warm", "Cold"))
+    model = make_model(text, precision="fp32")
+    regions = model.predict([video]).predictions[0]["result"]
+
+    results = ultralytics.YOLO(settings.model_root / "colours.pt").predict(
+        video["data"]["video"], stream=True, verbose=False
+    )
+    probs = np.array([result.probs.data.cpu().numpy() for result in results])
+    assert len(probs) == 60
+    expected = set()
+    for label, column in (("warm", 0), ("Cold", 1)):
+        above = np.flatnonzero(probs[:, column] >= 0.3)
+        for run in np.split(above, np.flatnonzero(np.diff(above) > 1) + 1):
+            expected.add((label, run[0] + 1, run[-1] + 1, round(float(probs[run, column].mean()), 2)))
+    assert len({label for label, *_ in expected}) == 2
+    found = {
+        (r["value"]["timelinelabels"][0], *r["value"]["ranges"][0].values(), round(r["score"], 2)) for r in regions
+    }
+    assert found == expected
+    for r in regions:
+        (label,), (frames,) = r["value"]["timelinelabels"], r["value"]["ranges"]
+        own = probs[frames["start"] - 1 : frames["end"], {"warm": 0, "Cold": 1}[label]].mean()
+        assert r["score"] == pytest.approx(own, abs=1e-3)
+
+
+def test_simple_mode_without_a_matching_label_says_what_to_do(make_model: Any) -> None:
+    with pytest.raises(InvalidConfig, match="predicted_values"):
+        make_model(config("", ("Ball touch", "No such class")))
+
+
+def test_simple_mode_version_follows_what_predictions_depend_on(make_model: Any) -> None:
+    labels = ("soccer_ball",)
+    version = make_model(config("", labels)).model_version
+    assert make_model(config("", labels), project="2").model_version == version
+    assert make_model(config('score_threshold="0.2"', labels)).model_version != version
+    assert "efficientnet-lite0" in version
+
+
+# -- the labeling config
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "allowed"),
+    [
+        ("model_trainable", "maybe", "true or false"),
+        ("model_classifier_epochs", "0", "greater than or equal to 1"),
+        ("model_classifier_epochs", "many", "a whole number"),
+        ("model_classifier_sequence_size", "1", "greater than or equal to 2"),
+        ("model_classifier_hidden_size", "1.5", "a whole number"),
+        ("model_classifier_num_layers", "99", "less than or equal to 8"),
+        ("model_classifier_f1_threshold", "95", "less than or equal to 1"),
+        ("model_classifier_accuracy_threshold", "-1", "greater than or equal to 0"),
+        ("model_score_threshold", "high", "a number"),
+        ("score_threshold", "2", "less than or equal to 1"),
+        ("model_frame_stride", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_attribute_is_named_with_what_is_allowed(
+    make_model: Any, attribute: str, value: str, allowed: str
+) -> None:
+    with pytest.raises(InvalidConfig) as error:
+        make_model(config(f'{attribute}="{value}"', ("soccer_ball",)))
+    for part in (f'{attribute}="{value}"', allowed, 'name="tl"'):
+        assert part in str(error.value)
+
+
+def test_attributes_default_to_the_published_model(make_model: Any) -> None:
+    parameters = control(make_model(config())).parameters
+    assert parameters.model_classifier_epochs == 1000
+    assert parameters.model_classifier_sequence_size == 16
+    assert parameters.model_classifier_hidden_size == 32
+    assert parameters.model_classifier_num_layers == 1
+    assert parameters.model_classifier_f1_threshold == 0.95
+    assert parameters.model_classifier_accuracy_threshold == 1.0
+    assert parameters.model_score_threshold == 0.5
+    changed = control(make_model(config('model_trainable="true"'), model_score_threshold=0.25)).parameters
+    assert changed.model_score_threshold == 0.25
+
+
+def test_configs_that_can_not_work(make_model: Any, settings: Settings) -> None:
+    for text, part in [
+        ('<View><Video name="video" value="$video"/></View>', "TimelineLabels"),
+        (config('model_skip="true"'), "no control tag"),
+        (config(labels=()), "no <Label>"),
+        (config().replace('toName="video"', 'toName="other"'), 'toName="other"'),
+    ]:
+        with pytest.raises(InvalidConfig, match=part.replace("(", r"\(")):
+            make_model(text)
+    for name in ("../secret.pt", "/etc/passwd", "http://example.com/a.pt", "no-such-model.pt"):
+        with pytest.raises(EncoderError, match="model_path|MODEL_ROOT"):
+            make_model(config(f'model_trainable="true" model_path="{name}"'))
+    save_classifier(settings.model_root / "own.pt", {0: "a", 1: "b"})
+    with pytest.raises(EncoderError, match="ALLOW_CUSTOM_MODEL_PATH"):
+        make_model(config('model_trainable="true" model_path="own.pt"'), allow_custom_model_path=False)
+
+
+# -- training
+
+
+def test_it_learns_a_video_and_forgets_nothing_of_its_state(
+    settings: Settings, make_model: Any, red_blue: dict[str, Any]
+) -> None:
+    model = make_model(config())
+    with pytest.raises(NotReady, match="isn't trained yet"):
+        model.predict([red_blue])
+    # The published call: an event and its data.
+    result = model.fit("ANNOTATION_CREATED", {"task": red_blue, "annotation": RED_BLUE})
+    assert result["tl"]["published"]
+    assert result["tl"]["honest"] is None
+    expected = np.zeros((100, 2))
+    expected[20:40, 0] = expected[60:80, 1] = 1
+    assert np.abs(predicted(make_model(config()), red_blue) - expected).sum() <= 8
+    path = control(model).get_classifier_path("1")
+    assert path.name == "timelinelabels-1-efficientnet-lite0-tl.safetensors"
+    assert path.exists()
+
+
+def test_a_new_video_is_predicted_before_it_is_learnt(
+    settings: Settings, make_model: Any, red_blue: dict[str, Any]
+) -> None:
+    model = make_model(config())
+    first = annotated(red_blue, RED_BLUE)
+    model.fit("ANNOTATION_CREATED", {}, tasks=[first])
+    easy = task(settings, 2, [GREY] * 30 + [BLUE] * 30 + [GREY] * 30)
+    mirror = annotated(easy, annotation(2, region(31, 60, "Blue")))
+    honest = model.fit("ANNOTATION_CREATED", {}, tasks=[first, mirror])["tl"]["honest"]
+    assert honest["videos"] == 1
+    assert honest["frames"]["per_label"]["Blue"]["support"] == 30
+    assert 0 <= honest["segments"]["macro_f1"] <= 1
+    # Nothing is new the third time.
+    assert model.fit("ANNOTATION_UPDATED", {}, tasks=[first, mirror])["tl"]["honest"] is None
+
+
+def test_a_deleted_annotation_has_no_influence(settings: Settings, make_model: Any, red_blue: dict[str, Any]) -> None:
+    model = make_model(config())
+    blue = annotated(task(settings, 2, [GREY] * 30 + [BLUE] * 30 + [GREY] * 30), annotation(2, region(31, 60, "Blue")))
+    red = annotated(red_blue, annotation(1, region(21, 40, "Red")))
+    model.fit("ANNOTATION_CREATED", {}, tasks=[red, blue])
+    assert predicted(model, red_blue)[:, 0].any()
+    result = model.fit("ANNOTATIONS_DELETED", {}, tasks=[blue])["tl"]
+    assert not result["warm_start"]
+    assert not predicted(model, red_blue)[:, 0].any()
+    # The same as a model that never saw the deleted one.
+    other = make_model(config(), project="2")
+    other.fit("ANNOTATION_CREATED", {}, tasks=[blue])
+    np.testing.assert_array_equal(
+        control(model).create_timelines_trainable(red_blue), control(other).create_timelines_trainable(red_blue)
+    )
+    # Without any annotation the model is untrained again.
+    model.fit("ANNOTATIONS_DELETED", {}, tasks=[])
+    with pytest.raises(NotReady):
+        model.predict([red_blue])
+
+
+def test_an_updated_annotation_replaces_the_old_one(
+    settings: Settings, make_model: Any, red_blue: dict[str, Any]
+) -> None:
+    model = make_model(config())
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, annotation(1, region(21, 40, "Red")))])
+    assert predicted(model, red_blue)[25:35, 0].all()
+    corrected = annotation(1, region(61, 80, "Red"))
+    model.fit("ANNOTATION_UPDATED", {}, tasks=[annotated(red_blue, corrected)])
+    labels = predicted(model, red_blue)
+    assert labels[65:75, 0].all()
+    assert not labels[25:35, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "labels", "keeps"),
+    [
+        ('model_classifier_epochs="7" model_score_threshold="0.4"', ("Red", "Blue"), True),
+        ('model_classifier_hidden_size="16"', ("Red", "Blue"), False),
+        ('model_classifier_sequence_size="20"', ("Red", "Blue"), False),
+        ('model_classifier_num_layers="2"', ("Red", "Blue"), False),
+        ('model_frame_stride="2"', ("Red", "Blue"), False),
+        ("", ("Red", "Blue", "Green"), False),
+    ],
+)
+def test_what_resets_a_classifier(
+    make_model: Any, red_blue: dict[str, Any], attributes: str, labels: tuple[str, ...], keeps: bool
+) -> None:
+    make_model(config()).fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])
+    changed = make_model(config('model_trainable="true" ' + attributes, labels))
+    assert changed.needs_training() is not keeps
+    if not keeps:
+        with pytest.raises(NotReady, match="being trained again"):
+            changed.predict([red_blue])
+        result = changed.fit("PROJECT_UPDATED", {}, tasks=[annotated(red_blue, RED_BLUE)])["tl"]
+        assert not result["warm_start"]
+        assert not changed.needs_training()
+    assert changed.predict([red_blue]).predictions[0]["result"]
+
+
+def test_a_corrupt_classifier_is_replaced_by_the_next_training(make_model: Any, red_blue: dict[str, Any]) -> None:
+    model = make_model(config())
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])
+    path = control(model).get_classifier_path("1")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "unreadable" in model.model_version
+    assert model.needs_training()
+    assert model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])["tl"]["published"]
+    assert model.predict([red_blue]).predictions[0]["result"]
+
+
+def test_several_controls_have_classifiers_of_their_own(make_model: Any, red_blue: dict[str, Any]) -> None:
+    text = (
+        '<View><TimelineLabels name="warm" toName="video" model_trainable="true"><Label value="Red"/></TimelineLabels>'
+        '<TimelineLabels name="cold" toName="video" model_trainable="true"><Label value="Blue"/></TimelineLabels>'
+        '<TimelineLabels name="mine" toName="video" model_skip="true"><Label value="Note"/></TimelineLabels>'
+        '<Video name="video" value="$video" frameRate="25"/></View>'
+    )
+    model = make_model(text)
+    drawn = annotation(1, region(21, 40, "Red", from_name="warm"), region(61, 80, "Blue", from_name="cold"))
+    drawn["result"].append(region(1, 100, "Note", from_name="mine"))
+    result = model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, drawn)])
+    assert set(result) == {"warm", "cold"}
+    assert len(list(control(model).get_classifier_path("1").parent.glob("*.safetensors"))) == 2
+    regions = model.predict([red_blue]).predictions[0]["result"]
+    assert {(r["from_name"], *r["value"]["timelinelabels"]) for r in regions} == {("warm", "Red"), ("cold", "Blue")}
+
+
+def test_annotations_that_do_not_fit(make_model: Any, red_blue: dict[str, Any], settings: Settings) -> None:
+    model = make_model(config())
+    with pytest.raises(InvalidAnnotation, match="Green"):
+        model.check_annotation(annotation(1, region(1, 5, "Green")))
+    model.check_annotation(annotation(1, region(1, 5, "Green", from_name="other")))
+    # A label that was removed from the config after it was drawn is left out.
+    drawn = annotation(1, region(21, 40, "Red"), region(1, 5, "Removed"))
+    assert model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, drawn)])["tl"]["published"]
+    gone = {"id": 2, "data": {"video": str(settings.local_files_document_root / "gone.mp4")}}
+    result = model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, drawn), annotated(gone, annotation(2))])["tl"]
+    assert list(result["unavailable"]) == ["2"]
+    with pytest.raises(MediaError, match="can be had"):
+        model.fit("START_TRAINING", {}, tasks=[annotated(gone, annotation(2))])
+    with pytest.raises(MediaError, match='no "video"'):
+        model.predict([{"id": 3, "data": {}}])
+
+
+def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settings, make_model: Any) -> None:
+    """30 fps under frameRate="25": red is on the screen from 1.0 s to 2.0 s, which are the labeling frames 26 to 50."""
+    video = task(settings, 1, [GREY] * 30 + [RED] * 30 + [GREY] * 30, rate=30)
+    model = make_model(config())
+    model.prepare(video)
+    assert [note.text for note in model.services.store.notes("1")] == ["file 30 fps, config 25: mapped by time"]
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(video, annotation(1, region(26, 50, "Red")))])
+    on = np.flatnonzero(predicted(model, video, frames=75)[:, 0]) + 1
+    assert abs(on[0] - 26) <= 1
+    assert abs(on[-1] - 50) <= 1
