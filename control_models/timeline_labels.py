@@ -317,6 +317,40 @@ class TimelineLabelsModel(ControlModel):
         candidate.save(self._path, header)
         return metrics | {"published": True, "version": version}
 
+    def leave_one_out(self, tasks: list[dict[str, Any]], progress: Progress | None = None) -> dict[str, Any] | None:
+        """Leave-one-video-out cross-validation: each annotated video is predicted by a classifier trained on the others.
+
+        Args:
+            tasks: every annotated task of the project, at least two.
+            progress: told the share done, in [0, 1].
+
+        Returns:
+            The metrics of `fit`'s "honest", over all videos, and "by_task": task id -> macro-F1; None in simple mode.
+
+        Raises:
+            InvalidAnnotation: fewer than two videos are annotated.
+        """
+        if not self.parameters.model_trainable:
+            return None
+        examples, _ = self._examples(tasks, None)
+        task_ids = sorted({e.task_id for e in examples})
+        if len(task_ids) < 2:
+            raise InvalidAnnotation("Leave-one-out needs two annotated videos at least.")
+        predictions: list[np.ndarray] = []
+        held_out: list[Example] = []
+        by_task: dict[str, float] = {}
+        for number, task_id in enumerate(task_ids, start=1):
+            classifier = self._new_classifier()
+            self._train(classifier, [e for e in examples if e.task_id != task_id], None)
+            own = [e for e in examples if e.task_id == task_id]
+            predicted = [classifier.predict(e.features) for e in own]
+            by_task[str(task_id)] = self._metrics(own, predicted)["frames"]["macro_f1"]
+            held_out += own
+            predictions += predicted
+            if progress:
+                progress(number / len(task_ids))
+        return self._metrics(held_out, predictions) | {"by_task": by_task}
+
     @property
     def _path(self) -> Path:
         return self.get_classifier_path(self.backend.project_id)
@@ -398,13 +432,14 @@ class TimelineLabelsModel(ControlModel):
         """Frame and segment metrics of a classifier over examples taken together; None without examples."""
         if not examples:
             return None
+        return self._metrics(examples, [classifier.predict(e.features) for e in examples])
+
+    def _metrics(self, examples: list[Example], probs: list[np.ndarray]) -> dict[str, Any]:
         # A frame without labels between two videos keeps their segments apart.
         gap = np.zeros((1, len(self.labels)), dtype=bool)
-        truth = np.concatenate([part for e in examples for part in (e.labels > 0, gap)])
         threshold = self.parameters.model_score_threshold
-        predicted = np.concatenate(
-            [part for e in examples for part in (classifier.predict(e.features) >= threshold, gap)]
-        )
+        truth = np.concatenate([part for e in examples for part in (e.labels > 0, gap)])
+        predicted = np.concatenate([part for p in probs for part in (p >= threshold, gap)])
         return {
             "videos": len({e.task_id for e in examples}),
             "frames": frame_metrics(truth, predicted, self.labels),

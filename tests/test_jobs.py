@@ -1,0 +1,347 @@
+"""State and jobs: what webhooks change, how trainings coalesce, and what survives a dead worker or a lost message."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from errors import InvalidAnnotation, NotReady
+from ml_backend import LabelStudioMLBase, init_app, jobs
+from ml_backend.jobs import PRIORITY_AHEAD, PRIORITY_WANTED, Jobs
+from ml_backend.settings import Settings
+from ml_backend.store import WORKER_SILENT_SECONDS, Store, Worker, now
+from tests.servers import wait_until
+
+CONFIG = '<View><Text name="text" value="$text"/><Choices name="c" toName="text"><Choice value="A"/></Choices></View>'
+
+
+class RecordingModel(LabelStudioMLBase):
+    """Records what it was asked to learn and to prepare."""
+
+    fitted: list[tuple[str, list[tuple[int, int]]]]
+    prepared: list[int]
+    hold: threading.Event
+    scratch: list[bool]
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        return [{"result": [], "score": 1.0}]
+
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        return task["id"] in self.prepared
+
+    def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
+        self.prepared.append(task["id"])
+
+    def check_annotation(self, annotation: dict[str, Any]) -> None:
+        if annotation["result"] == [{"bad": True}]:
+            raise InvalidAnnotation("A bad region.")
+
+    def fit(self, event: str, data: dict[str, Any], tasks: Any = (), from_scratch: bool = False, **kwargs: Any) -> dict:
+        self.hold.wait(10)
+        self.fitted.append((event, [(task["id"], a["id"]) for task in tasks for a in task["annotations"]]))
+        self.scratch.append(from_scratch)
+        if event == "ANNOTATION_UPDATED" and data["annotation"]["result"] == [{"explode": True}]:
+            raise RuntimeError("exploded")
+        self.bump_model_version()
+        return {"tasks": len(tasks)}
+
+
+@pytest.fixture
+def model() -> type[RecordingModel]:
+    hold = threading.Event()
+    hold.set()
+    return type("RecordingModel", (RecordingModel,), {"fitted": [], "prepared": [], "scratch": [], "hold": hold})
+
+
+@pytest.fixture
+def queued(settings: Settings, model: type[RecordingModel]) -> Iterator[tuple[FlaskClient, Jobs]]:
+    """An app whose jobs wait in a real queue until a test runs them."""
+    app = init_app(model, settings=settings)
+    yield app.test_client(), app.extensions["jobs"]
+    app.extensions["jobs"].store.close()
+    app.extensions["jobs"].huey.storage.close()
+
+
+def work_off(jobs: Jobs) -> int:
+    """Does what is queued, as the consumer's threads do, and returns the number of messages."""
+    count = 0
+    while (message := jobs.huey.dequeue()) is not None:
+        jobs.huey.execute(message)
+        count += 1
+    return count
+
+
+def send(client: FlaskClient, action: str, **keys: Any) -> Any:
+    return client.post("/webhook", json={"action": action, "project": {"id": 1, "label_config": CONFIG}, **keys})
+
+
+def annotate(client: FlaskClient, number: int, task: int = 1, action: str = "ANNOTATION_CREATED", **keys: Any) -> Any:
+    annotation = {"id": number, "result": [{"value": number}], "updated_at": "2026-11-22T10:00:00Z"} | keys
+    return send(client, action, annotation=annotation, task={"id": task, "data": {"text": "a"}})
+
+
+def test_events_that_come_together_are_one_training(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    answers = [annotate(client, number, task=number) for number in range(1, 6)]
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json["job"] for answer in answers}) == 1
+    work_off(jobs)
+    assert model.fitted == [("ANNOTATION_CREATED", [(n, n) for n in range(1, 6)])]
+    assert jobs.store.projects_behind() == []
+
+
+def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    model.hold.clear()
+    annotate(client, 1)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(work_off, jobs)
+        wait_until(lambda: jobs.store.jobs("started"), 10, "the training")
+        second = annotate(client, 2).json["job"]
+        assert client.post("/job_status", json={"job": second}).json["job_status"] == "queued"
+        model.hold.set()
+        first.result()
+    work_off(jobs)
+    assert [tasks for _, tasks in model.fitted] == [[(1, 1)], [(1, 1), (1, 2)]]
+    assert client.post("/job_status", json={"job": second}).json["job_status"] == "finished"
+
+
+def test_two_trainings_of_one_project_never_run_at_once(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    model.hold.clear()
+    annotate(client, 1)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(work_off, jobs)
+        wait_until(lambda: jobs.store.jobs("started"), 10, "the training")
+        job = annotate(client, 2).json["job"]
+        assert jobs.store.claim_job(job, "another worker") is None
+        model.hold.set()
+        running.result()
+
+
+def test_what_each_action_does_to_the_data(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+
+    def stored() -> list[tuple[int, int]]:
+        return [(task["id"], a["id"]) for task in jobs.store.annotated_tasks("1") for a in task["annotations"]]
+
+    def behind() -> bool:
+        work = jobs.store.projects_behind() == ["1"]
+        work_off(jobs)
+        assert jobs.store.projects_behind() == []
+        return work
+
+    annotate(client, 1)
+    annotate(client, 2)
+    annotate(client, 3, task=2)
+    assert behind()
+    assert stored() == [(1, 1), (1, 2), (2, 3)]
+
+    # The same again changes nothing, nor does one that was overtaken.
+    assert annotate(client, 1, action="ANNOTATION_UPDATED").status_code == 200
+    old = annotate(client, 1, action="ANNOTATION_UPDATED", updated_at="2026-11-22T09:00:00Z", result=[])
+    assert old.json == {"status": "ok"}
+    assert not behind()
+
+    annotate(client, 1, action="ANNOTATION_UPDATED", updated_at="2026-11-22T11:00:00Z", result=[{"value": "new"}])
+    assert behind()
+    assert jobs.store.annotated_tasks("1")[0]["annotations"][0]["result"] == [{"value": "new"}]
+
+    # A skipped task is no example.
+    annotate(client, 4, task=3, was_cancelled=True)
+    assert not behind()
+    annotate(client, 3, task=2, action="ANNOTATION_UPDATED", updated_at="2026-11-22T12:00:00Z", was_cancelled=True)
+    assert behind()
+    assert stored() == [(1, 1), (1, 2)]
+
+    send(
+        client,
+        "ANNOTATIONS_CREATED",
+        annotations=[{"id": 5, "task": 1, "result": []}, {"id": 6, "task": 1, "result": []}],
+    )
+    assert behind()
+    assert stored() == [(1, 1), (1, 2), (1, 5), (1, 6)]
+
+    send(client, "ANNOTATIONS_DELETED", annotations=[{"id": 5}, {"id": 77}])
+    assert behind()
+    send(client, "ANNOTATIONS_DELETED", annotations=[{"id": 77}])
+    assert not behind()
+    assert stored() == [(1, 1), (1, 2), (1, 6)]
+
+    send(client, "PROJECT_UPDATED")
+    assert not behind()
+    changed = CONFIG.replace('"A"', '"B"')
+    client.post("/webhook", json={"action": "PROJECT_UPDATED", "project": {"id": 1, "label_config": changed}})
+    assert behind()
+
+    send(client, "TASKS_DELETED", tasks=[{"id": 1}])
+    assert behind()
+    assert stored() == []
+
+    send(client, "PROJECT_DELETED")
+    assert jobs.store.project("1") is None
+    assert jobs.store.trainings("1") == []
+
+
+def test_a_bad_annotation_is_refused_and_a_bad_config_keeps_the_annotation(queued: tuple[FlaskClient, Jobs]) -> None:
+    client, jobs = queued
+    answer = annotate(client, 1, result=[{"bad": True}])
+    assert (answer.status_code, answer.json) == (400, {"error": "A bad region."})
+    assert jobs.store.annotated_tasks("1") == []
+    body = {"action": "ANNOTATION_CREATED", "project": {"id": 1, "label_config": "<View"}}
+    body |= {"annotation": {"id": 2, "result": []}, "task": {"id": 2, "data": {"text": "a"}}}
+    assert client.post("/webhook", json=body).status_code == 400
+    assert [task["id"] for task in jobs.store.annotated_tasks("1")] == [2]
+    # The config is mended: now it is trained on.
+    assert client.post("/setup", json={"project": "1", "schema": CONFIG}).status_code == 200
+    work_off(jobs)
+    assert jobs.store.trainings("1")[-1].status == "published"
+
+
+def test_new_tasks_are_prepared_ahead_of_need_and_after_what_is_wanted(
+    queued: tuple[FlaskClient, Jobs], model: Any
+) -> None:
+    client, jobs = queued
+    tasks = [{"id": number, "data": {"text": "a"}} for number in range(1, 5)]
+    assert send(client, "TASKS_CREATED", tasks=tasks).status_code == 201
+    jobs.huey.execute(jobs.huey.dequeue())
+    jobs.add_preparation("1", tasks[2], PRIORITY_WANTED)
+    work_off(jobs)
+    assert model.prepared == [3, 1, 2, 4]
+
+
+def test_a_thousand_new_tasks_are_answered_at_once(queued: tuple[FlaskClient, Jobs]) -> None:
+    client, _ = queued
+    tasks = [{"id": number, "data": {"text": "a"}} for number in range(1000)]
+    started = time.monotonic()
+    assert send(client, "TASKS_CREATED", tasks=tasks).status_code == 201
+    assert time.monotonic() - started < 1
+
+
+def test_a_full_queue_is_said_and_loses_nothing(
+    queued: tuple[FlaskClient, Jobs], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, queue = queued
+    annotate(client, 1)
+    work_off(queue)
+    monkeypatch.setattr(jobs, "MAX_QUEUED_JOBS", 3)
+    for number in range(10, 13):
+        queue.add_preparation("1", {"id": number, "data": {}}, PRIORITY_AHEAD)
+    with pytest.raises(NotReady, match="3 jobs are waiting"):
+        queue.add_preparation("1", {"id": 13, "data": {}}, PRIORITY_WANTED)
+    body = {"tasks": [{"id": 14, "data": {}}], "project": "1", "label_config": CONFIG}
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    # Trainings are not refused: they follow from the data.
+    assert annotate(client, 2).status_code == 201
+    work_off(queue)
+    assert model.fitted[-1][1] == [(1, 1), (1, 2)]
+    assert sorted(model.prepared) == [10, 11, 12]
+
+
+def test_a_failing_training_is_recorded_and_not_repeated(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    annotate(client, 1)
+    work_off(jobs)
+    later = {"updated_at": "2026-11-22T11:00:00Z", "result": [{"explode": True}]}
+    job = annotate(client, 1, action="ANNOTATION_UPDATED", **later).json["job"]
+    work_off(jobs)
+    status = client.post("/job_status", json={"job": job}).json
+    assert status["job_status"] == "failed"
+    assert "exploded" in status["error"]
+    assert [t.status for t in jobs.store.trainings("1")] == ["published", "failed"]
+    jobs.recover()
+    assert work_off(jobs) == 0
+
+
+def test_lost_messages_and_dead_workers_lose_nothing(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    annotate(client, 1)
+    jobs.huey.flush()  # the message is lost
+    jobs.recover()
+    work_off(jobs)
+    assert model.fitted[-1][1] == [(1, 1)]
+
+    job = annotate(client, 2).json["job"]
+    jobs.huey.flush()
+    assert jobs.store.claim_job(job, "worker that died").status == "started"
+    silent = now() - timedelta(seconds=WORKER_SILENT_SECONDS + 1)
+    with jobs.store._sessions.begin() as session:
+        session.merge(Worker(id="worker that died", seen_at=silent))
+    jobs.recover()
+    work_off(jobs)
+    assert model.fitted[-1][1] == [(1, 1), (1, 2)]
+    assert jobs.store.projects_behind() == []
+
+
+def test_a_job_that_kills_its_worker_is_given_up(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, queue = queued
+    job = annotate(client, 1).json["job"]
+    for attempt in range(jobs.MAX_ATTEMPTS):
+        queue.huey.flush()
+        assert queue.store.claim_job(job, f"worker {attempt}") is not None
+        queue.recover()
+    work_off(queue)
+    assert model.fitted == []
+    status = client.post("/job_status", json={"job": job}).json
+    assert status["job_status"] == "failed"
+    assert "died 3 times" in status["error"]
+    # The next annotation tries again.
+    annotate(client, 2)
+    work_off(queue)
+    assert model.fitted[-1][1] == [(1, 1), (1, 2)]
+
+
+def test_a_prediction_waits_for_its_preparation(settings: Settings, model: Any) -> None:
+    app = init_app(model, settings=settings.model_copy(update={"predict_timeout": 20.0}))
+    jobs = app.extensions["jobs"]
+    body = {"tasks": [{"id": 1, "data": {}}, {"id": 2, "data": {}}], "project": "1", "label_config": CONFIG}
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(app.test_client().post, "/predict", json=body)
+        wait_until(lambda: len(jobs.huey) == 2, 10, "two jobs")
+        work_off(jobs)
+        assert answer.result().status_code == 200
+        assert [set(item) for item in answer.result().json["results"]] == [{"result", "score", "model_version"}] * 2
+    assert model.prepared == [1, 2]
+
+
+def test_a_prediction_whose_features_take_too_long_says_so(settings: Settings, model: Any) -> None:
+    model.prepared.append(1)
+    app = init_app(model, settings=settings.model_copy(update={"predict_timeout": 0.2}))
+    client = app.test_client()
+    tasks = [{"id": 1, "data": {}}, {"id": 2, "data": {}}]
+    answer = client.post("/predict", json={"tasks": tasks, "project": "1", "label_config": CONFIG})
+    assert answer.status_code == 200
+    assert "result" in answer.json["results"][0]
+    assert "no" in answer.json["results"][1]["error"]
+    answer = client.post("/predict", json={"tasks": tasks[1:], "project": "1", "label_config": CONFIG})
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+
+
+def test_two_processes_share_one_store(settings: Settings) -> None:
+    """Writers in several connections at once: none fails, and no count is lost."""
+    stores = [Store(settings.database) for _ in range(4)]
+
+    def count(store: Store) -> None:
+        for _ in range(25):
+            store.increment_value("1", "n")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, stores))
+    assert stores[0].get_value("1", "n") == "100"
+    for store in stores:
+        store.close()
+
+
+def test_another_database_is_refused_with_a_reason() -> None:
+    with pytest.raises(ValueError, match="sqlite:///FILE"):
+        jobs.open_queue("mysql://somewhere")
