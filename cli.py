@@ -1,4 +1,4 @@
-"""The backend's work from a terminal: `python cli.py --help`. It uses the same environment variables and state as the server."""
+"""The backend's work from a terminal: `python cli.py --help`. It uses the server's environment variables and state."""
 
 from __future__ import annotations
 
@@ -100,20 +100,12 @@ def evaluate(
 
 
 def _print_history(trainings: list[Training]) -> None:
-    """Prints a row for each training and control tag: what the present model scored on the new videos (test, then train)."""
-    table = Table(title="Trainings. F1: of the model before, on videos that were new to it", box=box.SIMPLE)
-    for column in (
-        "model",
-        "control",
-        "started (UTC)",
-        "result",
-        "videos",
-        "seconds",
-        "new",
-        "F1 frames",
-        "F1 segments",
-    ):
-        table.add_column(column, no_wrap=column != "result")
+    """Prints a row for each training and control tag, with the score of the test that came before it."""
+    table = Table(
+        title="Trainings, and the F1 that the model before had on the videos that were new to it", box=box.SIMPLE
+    )
+    for column in ("model", "control", "started", "videos", "seconds", "new", "frames", "segments", "result"):
+        table.add_column(column, no_wrap=column != "result", min_width=len(column))
     for training in trainings:
         metrics_by_control: dict[str, Any] = training.metrics or {"": {}}
         for name, metrics in metrics_by_control.items():
@@ -123,11 +115,11 @@ def _print_history(trainings: list[Training]) -> None:
                 f"v{metrics['version']}" if metrics.get("version") else "",
                 name,
                 f"{training.started_at:%m-%d %H:%M}",
-                ": ".join(filter(None, [training.status, training.error or metrics.get("reason")])),
                 str(training.annotated_tasks),
                 "" if training.seconds is None else f"{training.seconds:.1f}",
                 str(honest.get("videos", "")),
                 *scores,
+                ": ".join(filter(None, [training.status, training.error or metrics.get("reason")])),
             )
     console.print(table)
 
