@@ -9,13 +9,9 @@ The browser is Debian's: `apt-get install chromium chromium-driver`.
 """
 
 import os
-import re
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,12 +20,11 @@ import pytest
 
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, PASSWORD, USER, LabelStudio
+from tests.servers import STOP_SECONDS, Backend, clean_environment, free_port, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-# Creating its database takes Label Studio half a minute, and several on a busy machine.
-LABEL_STUDIO_START_SECONDS = 300
-BACKEND_START_SECONDS = 120
-STOP_SECONDS = 20
+# Creating its database takes Label Studio a minute, and several on a busy machine.
+LABEL_STUDIO_START_SECONDS = 400
+BROWSER_START_SECONDS = 60
 
 collect_ignore = [] if "LABEL_STUDIO_BIN" in os.environ else ["test_label_studio.py"]
 
@@ -42,22 +37,29 @@ def pytest_report_collectionfinish() -> str:
     return f"tests/live: with {os.environ['LABEL_STUDIO_BIN']}"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
-def server(command: list[str], url: str, env: dict[str, str], cwd: Path, log: Path, seconds: float) -> Iterator[None]:
-    """A process group that answers `url` within `seconds`, and is ended with the block."""
+def running(command: list[str], url: str, env: dict[str, str], log: Path, seconds: float) -> Iterator[None]:
+    """A program that answers `url` within `seconds`, and is ended with the block together with its children."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=env,
+            cwd=log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
-    try:
-        wait_until(lambda: process.poll() is not None or answers(url), seconds, f"{command[0]} to start, see {log}")
+
+    def answers() -> bool:
         assert process.poll() is None, f"{command[0]} ended:\n{log.read_text()[-3000:]}"
+        try:
+            return httpx.get(url, timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    try:
+        wait_until(answers, seconds, f"{command[0]} to start, see {log}")
         yield
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -68,26 +70,6 @@ def server(command: list[str], url: str, env: dict[str, str], cwd: Path, log: Pa
             process.wait()
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
-
-
-def clean_environment(**changes: str) -> dict[str, str]:
-    """This process's environment without what would configure either server by accident."""
-    foreign = re.compile(r"LABEL_STUDIO_|LOCAL_FILES_|ML_|DATABASE_URL|DJANGO_|HOST$|PORT$|BASIC_AUTH_")
-    return {name: value for name, value in os.environ.items() if not foreign.match(name)} | changes
-
-
 @pytest.fixture(scope="session")
 def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
     """Label Studio as it comes: legacy tokens off. Only its guard against local addresses is taken down."""
@@ -95,8 +77,7 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
     (folder / "files").mkdir()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    # `start` serves no public address, and creates the user whose password and legacy token we know.
-    command = [os.environ["LABEL_STUDIO_BIN"], "start", "--no-browser", "--port", str(port)]
+    command = [str(Path(os.environ["LABEL_STUDIO_BIN"]).absolute()), "start", "--no-browser", "--port", str(port)]
     command += ["--username", USER, "--password", PASSWORD, "--user-token", LEGACY_TOKEN]
     env = clean_environment(
         LABEL_STUDIO_BASE_DATA_DIR=str(folder / "data"),
@@ -108,49 +89,35 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
         LOCAL_FILES_DOCUMENT_ROOT=str(folder / "files"),
     )
     with (
-        server(command, f"{url}/health", env, folder, folder / "label-studio.log", LABEL_STUDIO_START_SECONDS),
+        running(command, f"{url}/health", env, folder / "label-studio.log", LABEL_STUDIO_START_SECONDS),
         LabelStudio(url, folder) as connected,
     ):
         yield connected
 
 
-class Backend:
-    """Our backend, running."""
-
-    def __init__(self, url: str, log: Path) -> None:
-        self.url = url
-        self.log = log
-        self.http = httpx.Client(base_url=url, timeout=30)
-
-
 @pytest.fixture(scope="session")
 def backend(label_studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     """Our backend as README says to run it: LABEL_STUDIO_API_KEY is a personal access token."""
-    folder = tmp_path_factory.mktemp("backend")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    env = clean_environment(
-        HOST="127.0.0.1",
-        PORT=str(port),
-        DATA_DIR=str(folder / "data"),
-        CACHE_DIR=str(folder / "cache"),
-        MODEL_ROOT=str(folder / "models"),
+    backend = Backend(
+        tmp_path_factory.mktemp("backend"),
         LABEL_STUDIO_URL=label_studio.url,
         LABEL_STUDIO_API_KEY=label_studio.personal_access_token,
     )
-    command = [sys.executable, "-m", "gunicorn", "_wsgi:app"]
-    with server(command, f"{url}/health", env, ROOT, folder / "backend.log", BACKEND_START_SECONDS):
-        yield Backend(url, folder / "backend.log")
+    try:
+        backend.start().wait_for_worker()
+        yield backend
+    finally:
+        backend.stop()
 
 
 @pytest.fixture
 def browser(label_studio: LabelStudio, tmp_path: Path) -> Iterator[Browser]:
-    """Headless Chromium, logged in to Label Studio."""
+    """Headless Chromium, logged in to Label Studio. It leaves a picture of its last page in the test's folder."""
     port = free_port()
-    command = ["chromedriver", f"--port={port}"]
     url = f"http://127.0.0.1:{port}"
+    command = ["chromedriver", f"--port={port}"]
     with (
-        server(command, f"{url}/status", dict(os.environ), tmp_path, tmp_path / "chromedriver.log", 30),
+        running(command, f"{url}/status", dict(os.environ), tmp_path / "chromedriver.log", BROWSER_START_SECONDS),
         Browser(url, tmp_path / "profile") as browser,
     ):
         browser.open(f"{label_studio.url}/user/login/")
@@ -158,10 +125,11 @@ def browser(label_studio: LabelStudio, tmp_path: Path) -> Iterator[Browser]:
             """
             document.querySelector("#email").value = arguments[0];
             document.querySelector("#password").value = arguments[1];
-            document.querySelector("#login-form, form").submit();
-        """,
+            document.querySelector("form").submit();
+            """,
             USER,
             PASSWORD,
         )
-        wait_until(lambda: "/login" not in browser.run("return location.pathname"), 30, "the login")
+        wait_until(lambda: "/login" not in browser.run("return location.pathname"), 60, "the login")
         yield browser
+        browser.screenshot(tmp_path / "last-page.png")

@@ -38,9 +38,7 @@ class LabelStudio:
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON that a GET answers."""
-        response = self.http.get(path, params=query)
-        assert response.is_success, response.text
-        return response.json()
+        return _answer(self.http.get(path, params=query))
 
     def post(self, path: str, body: dict[str, Any], **query: Any) -> Any:
         """The JSON that a POST answers, None where it answers nothing."""
@@ -51,9 +49,8 @@ class LabelStudio:
         return self._send("PATCH", path, json=body)
 
     def _send(self, method: str, path: str, **content: Any) -> Any:
-        response = self.http.request(method, path, headers={"X-CSRFToken": self.http.cookies["csrftoken"]}, **content)
-        assert response.is_success, response.text
-        return response.json() if response.content else None
+        headers = {"X-CSRFToken": self.http.cookies["csrftoken"]}
+        return _answer(self.http.request(method, path, headers=headers, **content))
 
     def create_project(self, title: str, label_config: str) -> int:
         """The new project's id."""
@@ -99,3 +96,8 @@ class LabelStudio:
         with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True) as database:
             query = "SELECT job_id FROM ml_mlbackendtrainjob WHERE ml_backend_id = ? ORDER BY id"
             return [job for (job,) in database.execute(query, (model,))]
+
+
+def _answer(response: httpx.Response) -> Any:
+    assert response.is_success, f"{response.request.url} answers {response.status_code}: {response.text[:500]}"
+    return response.json() if response.content else None

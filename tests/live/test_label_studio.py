@@ -11,8 +11,8 @@ import pytest
 from errors import MediaError
 from ml_backend.label_studio import Connection, LabelStudioError, annotated_tasks, create_prediction, local_path
 from tests.live.browser import Browser
-from tests.live.conftest import Backend, wait_until
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
+from tests.servers import Backend, region, wait_until
 from tests.videos import write_video
 
 NUM_FRAMES = 100
@@ -24,6 +24,7 @@ CONFIG = """<View>
   </TimelineLabels>
   <Video name="video" value="$video" height="300" frameRate="25" timelineHeight="150"/>
 </View>"""
+CONFIG_LABELS = {"Ball", "Box"}
 # A video's true regions: label -> ranges of frames, 1-based, both ends included, as Label Studio counts.
 Truth = dict[str, list[tuple[int, int]]]
 FIRST: Truth = {"Ball": [(11, 45)], "Box": [(61, 85)]}
@@ -51,17 +52,7 @@ def draw(folder: Path, name: str, truth: Truth) -> Path:
 
 def regions(truth: Truth) -> list[dict[str, Any]]:
     """The truth as the result of an annotation."""
-    return [
-        {
-            "id": f"{label}-{start}",
-            "from_name": "tl",
-            "to_name": "video",
-            "type": "timelinelabels",
-            "value": {"ranges": [{"start": start, "end": end}], "timelinelabels": [label]},
-        }
-        for label, ranges in truth.items()
-        for start, end in ranges
-    ]
+    return [region(start, end, label) for label, ranges in truth.items() for start, end in ranges]
 
 
 def frames(result: list[dict[str, Any]]) -> set[tuple[str, int]]:
@@ -83,7 +74,7 @@ def agreement(result: list[dict[str, Any]], truth: Truth) -> float:
 
 def model_version(label_studio: LabelStudio, model: int) -> str:
     """The version that Label Studio reads from the backend's `/setup` when its model page is opened."""
-    state = label_studio.get(f"/api/ml/{model}/")
+    state = label_studio.get(f"/api/ml/{model}")
     assert state["state"] == "CO", state
     return state["model_version"]
 
@@ -105,9 +96,14 @@ def wait_for_predictions(label_studio: LabelStudio, project: int, task: int, ver
     return made_by_version()[0]["result"]
 
 
-SHOWN_PREDICTIONS = """
-    const predictions = window.Htx?.annotationStore?.predictions ?? [];
-    return JSON.stringify(predictions.map(it => ({version: it.createdBy, regions: it.serializeAnnotation().length})));
+# The labeling page's own state: the predictions that it got, the annotation that it begins with, and its timeline.
+PAGE = """
+    const store = window.Htx?.annotationStore;
+    return JSON.stringify({
+        predictions: (store?.predictions ?? []).map(prediction => prediction.createdBy),
+        annotation: (store?.selected?.serializeAnnotation() ?? []).map(region => ({value: region.value})),
+        timelines: document.querySelectorAll(".lsf-timeline-frames__keypoints .lsf-keypoints").length,
+    });
 """
 
 
@@ -135,11 +131,13 @@ def test_second_annotation_makes_a_new_version_whose_predictions_replace_the_fir
     assert agreement(predicted[tasks[2]], THIRD) >= 0.8
     assert [made["model_version"] for made in label_studio.predictions(tasks[2])] == [once, twice]
 
-    # The label stream opens the third video, the only one without an annotation, with the second set alone.
+    # The label stream opens the third video, the only one without an annotation: it got the second set alone, and the
+    # annotation begins with its regions, drawn on the timeline, one line a label.
     browser.open(f"{label_studio.url}/projects/{project}/data?labeling=1")
-    wait_until(lambda: json.loads(browser.run(SHOWN_PREDICTIONS)), 60, "the labeling page's predictions")
-    browser.screenshot(tmp_path / "labeling.png")
-    assert json.loads(browser.run(SHOWN_PREDICTIONS)) == [{"version": twice, "regions": len(predicted[tasks[2]])}]
+    wait_until(lambda: json.loads(browser.run(PAGE))["timelines"] == len(CONFIG_LABELS), 120, "the timeline")
+    page = json.loads(browser.run(PAGE))
+    assert page["predictions"] == [twice]
+    assert frames(page["annotation"]) == frames(predicted[tasks[2]])
 
 
 def test_start_training_learns_all_annotations(label_studio: LabelStudio, backend: Backend, tmp_path: Path) -> None:
@@ -155,18 +153,13 @@ def test_start_training_learns_all_annotations(label_studio: LabelStudio, backen
     untrained = model_version(label_studio, model)
 
     label_studio.post(f"/api/ml/{model}/train", {})
-    job = label_studio.train_jobs(model)[-1]
-    wait_until(lambda: job_status(backend, job) not in ("queued", "started"), TRAINING_SECONDS, "the training")
-    assert job_status(backend, job) == "finished"
+    job = backend.wait_for_job(label_studio.train_jobs(model)[-1])
+    assert job["job_status"] == "finished", job
 
     version = model_version(label_studio, model)
     assert version != untrained
     for task, truth in zip(tasks, [only_ball, only_box], strict=True):
         assert agreement(wait_for_predictions(label_studio, project, task, version), truth) >= 0.9
-
-
-def job_status(backend: Backend, job: str) -> str:
-    return backend.http.post("/job_status", json={"job": job}).json()["job_status"]
 
 
 @pytest.fixture
