@@ -104,7 +104,7 @@ def _print_history(trainings: list[Training]) -> None:
     table = Table(
         title="Trainings, and the F1 that the model before had on the videos that were new to it", box=box.SIMPLE
     )
-    for column in ("model", "control", "started", "videos", "seconds", "new", "frames", "segments", "result"):
+    for column in ("model", "control", "started", "videos", "s", "new", "frames", "segments", "result"):
         table.add_column(column, no_wrap=column != "result", min_width=len(column))
     for training in trainings:
         metrics_by_control: dict[str, Any] = training.metrics or {"": {}}

@@ -14,12 +14,12 @@ from huey import Huey
 from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, InvalidRequest, NotReady
-from ml_backend.base import LabelStudioMLBase, ModelResponse, Services
+from ml_backend.base import LabelStudioMLBase, Services
 from ml_backend.events import Events
-from ml_backend.jobs import PRIORITY_WANTED, Jobs, open_queue
+from ml_backend.jobs import PRIORITY_WANTED, Jobs, open_queue, predict_task
 from ml_backend.metrics import Metrics
 from ml_backend.registry import ModelRegistry
-from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, Task, WebhookRequest, parse
+from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, WebhookRequest, parse
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Job, Store
 
@@ -152,26 +152,13 @@ class Routes:
             try:
                 if index in errors:
                     raise errors[index]
-                results.append(self._predict_task(model, task, context))
+                results.append(predict_task(model, task.model_dump(), context))
             except BackendError as error:
                 errors[index] = error
                 results.append({"error": str(error)})
         if len(errors) == len(body.tasks):
             raise errors[0]
         return jsonify({"results": results, "model_version": model.model_version})
-
-    @staticmethod
-    def _predict_task(model: LabelStudioMLBase, task: Task, context: Any) -> dict[str, Any]:
-        answer = model.predict([task.model_dump()], context=context)
-        if not isinstance(answer, ModelResponse):
-            answer = ModelResponse(predictions=answer)
-        version = answer.model_version or model.model_version
-        prediction = answer.predictions[0]
-        return {
-            "result": prediction["result"],
-            "score": prediction.get("score"),
-            "model_version": prediction.get("model_version") or version,
-        }
 
     def _prepare(self, body: PredictRequest, model: LabelStudioMLBase) -> dict[int, BackendError]:
         """Has the worker prepare the tasks that aren't, and waits for it. Returns why a task isn't ready, by its
@@ -190,7 +177,14 @@ class Routes:
                 self._wait(waiting)
             finally:
                 self._waiting.release()
-        return errors | {index: self._unprepared(job) for index, job in waiting.items() if not self._finished(job)}
+        for index, job in waiting.items():
+            job = self._jobs.status(job.id)
+            if job.status == "finished":
+                continue
+            errors[index] = self._unprepared(job)
+            if job.status != "failed" and body.tasks[index].id is not None and model.connection.api_key:
+                self._jobs.add_delivery(job.project_id, body.tasks[index].model_dump())
+        return errors
 
     def _known_project(self, body: PredictRequest) -> str:
         """The id of the request's project, whose labeling config the worker finds in the store."""
@@ -207,11 +201,7 @@ class Routes:
                 return
             time.sleep(PREPARATION_POLL_SECONDS)
 
-    def _finished(self, job: Job) -> bool:
-        return self._jobs.status(job.id).status == "finished"
-
     def _unprepared(self, job: Job) -> BackendError:
-        job = self._jobs.status(job.id)
         if job.status == "failed":
             error = BackendError(job.error)
             error.status = (job.result or {}).get("status", BackendError.status)
@@ -219,7 +209,9 @@ class Routes:
         if not self._store.live_workers():
             return NotReady("The video's features wait for a worker, and none is running: see the server's log.")
         state = f"{job.progress:.0%} done" if job.status == "started" else "waiting for their turn"
-        return NotReady(f"The video's features are being extracted ({state}): ask again in a while.")
+        return NotReady(
+            f"The video's features are being extracted ({state}). The prediction is delivered when it is ready."
+        )
 
     def webhook(self) -> tuple[Response, int]:
         """Takes an event: stores what it says, and queues the work that follows."""

@@ -19,7 +19,7 @@ from huey.exceptions import RetryTask
 
 from errors import BackendError, InvalidConfig, InvalidRequest, NotReady, UnknownJob
 from ml_backend import label_studio
-from ml_backend.base import LabelStudioMLBase, Progress
+from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
 from ml_backend.registry import ModelRegistry
 from ml_backend.store import Job, Store
 
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 TRAIN = "train"
 PREPARE = "prepare"
 PREPARE_MANY = "prepare_many"
+DELIVER = "deliver"
+# Fetching the annotations from Label Studio is this share of a training's progress bar.
+FETCHING_SHARE = 0.1
 # Somebody waits for a prediction; then the training whose model the next one shows; then what may be needed some day.
 PRIORITY_WANTED = 20
 PRIORITY_TRAINING = 10
@@ -92,6 +95,11 @@ class Jobs:
         key = f"{PREPARE_MANY}:{project_id}:{uuid.uuid4().hex}"
         return self._add(PREPARE_MANY, key, project_id, {"tasks": tasks}, PRIORITY_AHEAD)
 
+    def add_delivery(self, project_id: str, task: dict[str, Any]) -> Job:
+        """Queues a prediction that couldn't be given in time, to be stored in Label Studio when it is ready."""
+        arguments = {"task": {"id": task["id"], "data": task["data"]}}
+        return self._add(DELIVER, f"{DELIVER}:{project_id}:{task['id']}", project_id, arguments, PRIORITY_WANTED)
+
     def _add(self, kind: str, key: str, project_id: str, arguments: dict[str, Any], priority: int) -> Job:
         job, new = self.store.add_job(kind, key, project_id, arguments, priority)
         if new:
@@ -143,10 +151,26 @@ class Jobs:
             return self.train(job.project_id, self._reporter(job))
         if job.kind == PREPARE:
             self.registry.get(job.project_id).prepare(job.arguments["task"], self._reporter(job))
+        if job.kind == DELIVER:
+            return self._deliver(job)
         if job.kind == PREPARE_MANY:
             for task in job.arguments["tasks"]:
                 self.add_preparation(job.project_id, task, PRIORITY_AHEAD)
         return {}
+
+    def _deliver(self, job: Job) -> dict[str, Any]:
+        """Predicts a task and stores the prediction in Label Studio, once for each model version."""
+        model = self.registry.get(job.project_id)
+        task = job.arguments["task"]
+        model.check_ready()
+        model.prepare(task, self._reporter(job))
+        prediction = predict_task(model, task)
+        version = prediction["model_version"]
+        if version not in label_studio.prediction_versions(model.connection, task["id"]):
+            label_studio.create_prediction(
+                model.connection, task["id"], prediction["result"], prediction["score"], version
+            )
+        return {"model_version": version}
 
     def run_training_now(self, project_id: str) -> dict[str, Any]:
         """Trains in the caller's thread, after any training of the project that is running, and returns the metrics.
@@ -185,7 +209,7 @@ class Jobs:
         started = time.monotonic()
         model = self.registry.get(project_id)
         if project.from_scratch:
-            self._reconcile(project_id, model)
+            self._reconcile(project_id, model, progress)
         revision = self.store.project(project_id).revision
         tasks = self.store.annotated_tasks(project_id)
         event = project.last_event or {"event": "", "data": {}}
@@ -214,9 +238,14 @@ class Jobs:
         )
         return result
 
-    def _reconcile(self, project_id: str, model: LabelStudioMLBase) -> None:
+    def _reconcile(self, project_id: str, model: LabelStudioMLBase, progress: Progress | None) -> None:
         """Makes the stored annotations those that Label Studio has."""
-        tasks = list(label_studio.annotated_tasks(model.connection, project_id))
+
+        def fetched(done: int, total: int) -> None:
+            if progress and total:
+                progress(FETCHING_SHARE * done / total)
+
+        tasks = list(label_studio.annotated_tasks(model.connection, int(project_id), fetched))
         self.store.replace_annotations(project_id, tasks)
         logger.info("Project %s: %d annotated tasks fetched from Label Studio", project_id, len(tasks))
 
@@ -294,6 +323,19 @@ class Jobs:
                 logger.warning("Project %s: %s", project.id, error)
             except BackendError as error:
                 logger.warning("Project %s can't be checked: %s", project.id, error)
+
+
+def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:
+    """One task's prediction as Label Studio takes it: `result`, `score` and `model_version`."""
+    answer = model.predict([task], context=context)
+    if not isinstance(answer, ModelResponse):
+        answer = ModelResponse(predictions=answer)
+    prediction = answer.predictions[0]
+    return {
+        "result": prediction["result"],
+        "score": prediction.get("score"),
+        "model_version": prediction.get("model_version") or answer.model_version or model.model_version,
+    }
 
 
 def open_queue(database_url: str) -> Huey:

@@ -386,6 +386,16 @@ def annotated_tasks(
         )
 
 
+def prediction_versions(connection: Connection, task_id: int) -> set[str]:
+    """The model versions of the predictions that Label Studio has for a task.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses.
+    """
+    with _explained(f"Predictions of task {task_id}", LabelStudioError):
+        return {str(prediction.model_version) for prediction in _client(connection).predictions.list(task=task_id)}
+
+
 def create_prediction(
     connection: Connection, task_id: int, result: list[dict[str, Any]], score: float, model_version: str
 ) -> int:

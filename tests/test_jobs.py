@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -325,6 +327,51 @@ def test_a_prediction_whose_features_take_too_long_says_so(settings: Settings, m
     answer = client.post("/predict", json={"tasks": tasks[1:], "project": "1", "label_config": CONFIG})
     assert answer.status_code == 503
     assert "Retry-After" in answer.headers
+
+
+class LabelStudioPredictions(BaseHTTPRequestHandler):
+    """The part of Label Studio's API that lists and creates predictions."""
+
+    stored: list[dict[str, Any]]
+
+    def do_GET(self) -> None:
+        self._answer(200, self.stored)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.stored.append(body | {"id": len(self.stored) + 1})
+        self._answer(201, self.stored[-1])
+
+    def _answer(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_a_late_prediction_is_delivered_once(settings: Settings, model: Any) -> None:
+    handler = type("Handler", (LabelStudioPredictions,), {"stored": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    app = init_app(model, settings=settings.model_copy(update={"predict_timeout": 0.1}))
+    client, jobs = app.test_client(), app.extensions["jobs"]
+    client.post("/setup", json={"project": "1", "schema": CONFIG, "hostname": url, "access_token": "legacy"})
+    body = {"tasks": [{"id": 8, "data": {}}], "project": "1", "label_config": CONFIG}
+    assert client.post("/predict", json=body).status_code == 503
+    assert client.post("/predict", json=body).status_code == 503
+    work_off(jobs)
+    assert [(p["task"], p["model_version"]) for p in handler.stored] == [(8, "0.0.1")]
+    jobs.add_delivery("1", body["tasks"][0])
+    work_off(jobs)
+    assert len(handler.stored) == 1
+    assert client.post("/predict", json=body).status_code == 200
+    server.shutdown()
 
 
 def test_two_processes_share_one_store(settings: Settings) -> None:
