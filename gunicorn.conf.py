@@ -21,6 +21,7 @@ threads = _settings.threads
 # A request may wait for features as long as Label Studio does; the threads' heartbeat is what this limit watches.
 timeout = 120
 graceful_timeout = 10
+keepalive = 75  # longer than clients keep an idle connection, else one is closed while a request is on its way
 proc_name = "timeline-backend"
 errorlog = "-"
 loglevel = _settings.log_level.lower()
