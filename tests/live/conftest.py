@@ -95,19 +95,29 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
         yield connected
 
 
-@pytest.fixture(scope="session")
-def backend(label_studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+@contextmanager
+def running_backend(label_studio: LabelStudio, folder: Path, **environment: str) -> Iterator[Backend]:
     """Our backend as README says to run it: LABEL_STUDIO_API_KEY is a personal access token."""
-    backend = Backend(
-        tmp_path_factory.mktemp("backend"),
-        LABEL_STUDIO_URL=label_studio.url,
-        LABEL_STUDIO_API_KEY=label_studio.personal_access_token,
-    )
+    access = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.personal_access_token}
+    backend = Backend(folder, **access, **environment)
     try:
         backend.start().wait_for_worker()
         yield backend
     finally:
         backend.stop()
+
+
+@pytest.fixture(scope="session")
+def backend(label_studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    with running_backend(label_studio, tmp_path_factory.mktemp("backend")) as backend:
+        yield backend
+
+
+@pytest.fixture
+def impatient_backend(label_studio: LabelStudio, tmp_path: Path) -> Iterator[Backend]:
+    """A backend whose `/predict` waits for no features."""
+    with running_backend(label_studio, tmp_path / "backend", PREDICT_TIMEOUT="0") as backend:
+        yield backend
 
 
 @pytest.fixture

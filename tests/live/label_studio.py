@@ -74,9 +74,10 @@ class LabelStudio:
         """Add a model, as on the project's model page. Returns its id."""
         return self.post("/api/ml", {"project": project, "url": backend_url, "title": "Timeline"})["id"]
 
-    def submit(self, task: int, result: list[dict[str, Any]]) -> int:
-        """Submit a new annotation. Returns its id."""
-        return self.post(f"/api/tasks/{task}/annotations/", {"result": result, "lead_time": 1.0})["id"]
+    def submit(self, task: int, result: list[dict[str, Any]], prediction: int | None = None) -> int:
+        """Submit a new annotation, begun from a prediction or from nothing. Returns its id."""
+        body = {"result": result, "lead_time": 1.0, "parent_prediction": prediction}
+        return self.post(f"/api/tasks/{task}/annotations/", body)["id"]
 
     def update(self, annotation: int, result: list[dict[str, Any]]) -> None:
         """Correct a submitted annotation."""

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from errors import MediaError
-from ml_backend.label_studio import Connection, LabelStudioError, annotated_tasks, create_prediction, local_path
+from ml_backend.label_studio import (
+    Connection,
+    LabelStudioError,
+    annotated_tasks,
+    create_prediction,
+    local_path,
+    prediction_versions,
+)
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
 from tests.servers import Backend, region, wait_until
@@ -33,7 +40,7 @@ THIRD: Truth = {"Ball": [(21, 50)], "Box": [(66, 95)]}
 TRAINING_SECONDS = 180
 
 
-def draw(folder: Path, name: str, truth: Truth) -> Path:
+def draw(folder: Path, name: str, truth: Truth, num_frames: int = NUM_FRAMES) -> Path:
     """A video over a noisy background, with a red ball and a blue box in the frames that `truth` says."""
     noise = np.random.default_rng(len(name)).integers(90, 130, (SIZE[1], SIZE[0], 3), np.uint8)
     rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
@@ -47,7 +54,7 @@ def draw(folder: Path, name: str, truth: Truth) -> Path:
             image[60:180, 190:300] = (30, 30, 220)
         return image
 
-    return write_video(folder / f"{name}.mp4", picture, NUM_FRAMES, size=SIZE)
+    return write_video(folder / f"{name}.mp4", picture, num_frames, size=SIZE)
 
 
 def regions(truth: Truth) -> list[dict[str, Any]]:
@@ -84,8 +91,8 @@ def wait_for_new_version(label_studio: LabelStudio, model: int, old: str) -> str
     return model_version(label_studio, model)
 
 
-def wait_for_predictions(label_studio: LabelStudio, project: int, task: int, version: str) -> list[dict[str, Any]]:
-    """Ask for predictions, and return the result of the one that `version` made once it is there."""
+def wait_for_prediction(label_studio: LabelStudio, project: int, task: int, version: str) -> dict[str, Any]:
+    """Ask for predictions, and return the one that `version` made once it is there."""
     label_studio.retrieve_predictions(project)
 
     def made_by_version() -> list[dict[str, Any]]:
@@ -93,7 +100,7 @@ def wait_for_predictions(label_studio: LabelStudio, project: int, task: int, ver
 
     wait_until(made_by_version, TRAINING_SECONDS, f"a prediction of {version}")
     assert len(made_by_version()) == 1
-    return made_by_version()[0]["result"]
+    return made_by_version()[0]
 
 
 # The labeling page's own state: the predictions that it got, the annotation that it begins with, and its timeline.
@@ -120,15 +127,15 @@ def test_second_annotation_makes_a_new_version_whose_predictions_replace_the_fir
 
     label_studio.submit(tasks[0], regions(FIRST))
     once = wait_for_new_version(label_studio, model, untrained)
-    predicted = {task: wait_for_predictions(label_studio, project, task, once) for task in tasks}
-    assert agreement(predicted[tasks[0]], FIRST) >= 0.9
+    first, second, third = (wait_for_prediction(label_studio, project, task, once) for task in tasks)
+    assert agreement(first["result"], FIRST) >= 0.9
 
-    label_studio.submit(tasks[1], regions(SECOND))
+    label_studio.submit(tasks[1], regions(SECOND), prediction=second["id"])
     twice = wait_for_new_version(label_studio, model, once)
-    predicted = {task: wait_for_predictions(label_studio, project, task, twice) for task in tasks}
-    assert agreement(predicted[tasks[0]], FIRST) >= 0.9
-    assert agreement(predicted[tasks[1]], SECOND) >= 0.9
-    assert agreement(predicted[tasks[2]], THIRD) >= 0.8
+    first, second, third = (wait_for_prediction(label_studio, project, task, twice) for task in tasks)
+    assert agreement(first["result"], FIRST) >= 0.9
+    assert agreement(second["result"], SECOND) >= 0.9
+    assert agreement(third["result"], THIRD) >= 0.8
     assert [made["model_version"] for made in label_studio.predictions(tasks[2])] == [once, twice]
 
     # The label stream opens the third video, the only one without an annotation: it got the second set alone, and the
@@ -137,7 +144,47 @@ def test_second_annotation_makes_a_new_version_whose_predictions_replace_the_fir
     wait_until(lambda: json.loads(browser.run(PAGE))["timelines"] == len(CONFIG_LABELS), 120, "the timeline")
     page = json.loads(browser.run(PAGE))
     assert page["predictions"] == [twice]
-    assert frames(page["annotation"]) == frames(predicted[tasks[2]])
+    assert frames(page["annotation"]) == frames(third["result"])
+
+
+def test_corrected_annotation_replaces_what_it_was(label_studio: LabelStudio, backend: Backend, tmp_path: Path) -> None:
+    project = label_studio.create_project("Correct an annotation", CONFIG)
+    first, second = (
+        label_studio.upload(project, draw(tmp_path, name, truth)) for name, truth in [("a", FIRST), ("b", SECOND)]
+    )
+    model = label_studio.connect(project, backend.url)
+    untrained = model_version(label_studio, model)
+
+    annotation = label_studio.submit(first, regions({"Ball": FIRST["Ball"]}))
+    incomplete = wait_for_new_version(label_studio, model, untrained)
+    predicted = wait_for_prediction(label_studio, project, second, incomplete)["result"]
+    assert {label for label, _ in frames(predicted)} == {"Ball"}
+
+    label_studio.update(annotation, regions(FIRST))
+    complete = wait_for_new_version(label_studio, model, incomplete)
+    predicted = wait_for_prediction(label_studio, project, second, complete)["result"]
+    assert agreement(predicted, SECOND) >= 0.8
+
+
+def test_late_prediction_is_delivered_once(
+    label_studio: LabelStudio, impatient_backend: Backend, tmp_path: Path
+) -> None:
+    project = label_studio.create_project("Deliver late", CONFIG)
+    first = label_studio.upload(project, draw(tmp_path, "annotated", FIRST))
+    # Uploaded before the backend is connected, so that its features aren't there yet; long, so that they take a while.
+    second = label_studio.upload(project, draw(tmp_path, "long", THIRD, num_frames=500))
+    model = label_studio.connect(project, impatient_backend.url)
+    untrained = model_version(label_studio, model)
+    label_studio.submit(first, regions(FIRST))
+    version = wait_for_new_version(label_studio, model, untrained)
+
+    label_studio.retrieve_predictions(project)
+    assert label_studio.predictions(second) == []
+    wait_until(lambda: label_studio.predictions(second), TRAINING_SECONDS, "the delivery")
+    label_studio.retrieve_predictions(project)
+    (delivered,) = label_studio.predictions(second)
+    assert delivered["model_version"] == version
+    assert agreement(delivered["result"], THIRD) >= 0.8
 
 
 def test_start_training_learns_all_annotations(label_studio: LabelStudio, backend: Backend, tmp_path: Path) -> None:
@@ -159,7 +206,7 @@ def test_start_training_learns_all_annotations(label_studio: LabelStudio, backen
     version = model_version(label_studio, model)
     assert version != untrained
     for task, truth in zip(tasks, [only_ball, only_box], strict=True):
-        assert agreement(wait_for_predictions(label_studio, project, task, version), truth) >= 0.9
+        assert agreement(wait_for_prediction(label_studio, project, task, version)["result"], truth) >= 0.9
 
 
 @pytest.fixture
@@ -194,7 +241,9 @@ def use_api(label_studio: LabelStudio, key: str, annotated: tuple[int, int, Path
     path = local_path(found["data"]["video"], connection, document_root=None, cache_dir=cache)
     assert path.read_bytes() == video.read_bytes()
 
+    assert prediction_versions(connection, task) == set()
     prediction = create_prediction(connection, task, regions(SECOND), 0.75, "by hand")
+    assert prediction_versions(connection, task) == {"by hand"}
     (stored,) = label_studio.predictions(task)
     assert (stored["id"], stored["score"], stored["model_version"]) == (prediction, 0.75, "by hand")
     assert stored["result"] == regions(SECOND)
