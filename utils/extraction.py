@@ -1,0 +1,206 @@
+"""From a video file to the features of its frames: a streaming pipeline of decoding, preparing and encoding."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import torch
+
+from utils.checkpoints import file_hash
+from utils.encoder import Encoder
+from utils.video import Frame, VideoReader, decode
+
+BATCH_SIZE = 16  # frames; a larger batch isn't faster on a CPU core
+MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch: bounds memory for larger videos
+QUEUED_BATCHES = 1  # waiting for each worker, so that none waits for the decoder
+WORKERS_PER_DECODER_THREAD = 3  # about what encoding costs, measured in decoding
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """What an encoder makes of one video.
+
+    Attributes:
+        features: [num_frames, feature_dim] float32.
+        probs: [num_frames, num_classes] float32; num_classes is 0 where the encoder is no classifier.
+        times: [num_frames] float64, seconds on the video's timeline.
+        duration: the video's length in seconds.
+        frame_rate: the file's average frames per second.
+        broken_frames: frames that could not be decoded.
+        truncated: whether the file is cut off.
+        content: hash of the file's bytes.
+    """
+
+    features: np.ndarray
+    probs: np.ndarray
+    times: np.ndarray
+    duration: float
+    frame_rate: float
+    broken_frames: int
+    truncated: bool
+    content: str
+
+
+class Chunk(NamedTuple):
+    """Consecutive frames and what the encoder gave for them, or for every n-th of them."""
+
+    times: np.ndarray
+    features: np.ndarray
+    probs: np.ndarray
+
+
+def extract(encoder: Encoder, path: str | Path, stride: int = 1, progress: Progress | None = None) -> VideoFeatures:
+    """Decodes a video and runs the encoder on its frames.
+
+    One thread decodes, and as many as there are cores prepare and encode a batch each; the batches in flight are
+    limited, so that memory doesn't depend on the video's length but for the result.
+
+    Args:
+        encoder: the model.
+        path: a video file.
+        stride: run the encoder on every n-th frame, and interpolate linearly in time between them.
+        progress: called now and then with the fraction done, in [0, 1].
+
+    Raises:
+        MediaError: the file doesn't exist.
+        UnreadableVideo: no frame can be decoded.
+    """
+    reader = open_video(path)
+    chunks: list[Chunk] = []
+    stream(encoder, reader, stride, progress, chunks.append)
+    times, features, probs = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
+    return VideoFeatures(features, probs, times, **file_facts(reader, file_hash(path)))
+
+
+def stream(
+    encoder: Encoder, reader: VideoReader, stride: int, progress: Progress | None, write: Callable[[Chunk], None]
+) -> None:
+    """Passes the video's chunks to `write`, in order."""
+    with closing(_encoded(encoder, reader, stride)) as encoded:
+        for chunk in _interpolated(encoded, stride):
+            write(chunk)
+            if progress is not None and reader.duration > 0:
+                progress(float(np.clip(chunk.times[-1] / reader.duration, 0, 1)))
+
+
+def file_facts(reader: VideoReader, content: str) -> dict[str, Any]:
+    """What `VideoFeatures` says about the file, complete when it was read to its end."""
+    return {
+        "duration": reader.duration,
+        "frame_rate": reader.average_rate,
+        "broken_frames": reader.broken_frames,
+        "truncated": reader.truncated,
+        "content": content,
+    }
+
+
+def open_video(path: str | Path) -> VideoReader:
+    return decode(path, threads=max(1, joblib.cpu_count() // WORKERS_PER_DECODER_THREAD))
+
+
+def _encoded(encoder: Encoder, reader: VideoReader, stride: int) -> Iterator[Chunk]:
+    """Decodes in this thread and encodes in others; gives each batch's every n-th frame, in order."""
+    pending: deque[tuple[list[float], Future]] = deque()
+    num_workers = joblib.cpu_count()
+    with _worker_threads(num_workers) as pool:
+        for times, frames in _batches(reader, stride):
+            pending.append((times, pool.submit(_encode, encoder, frames)))
+            if len(pending) > num_workers * (1 + QUEUED_BATCHES):
+                yield _finished(*pending.popleft())
+        while pending:
+            yield _finished(*pending.popleft())
+
+
+def _encode(encoder: Encoder, frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
+    return encoder.forward(encoder.preprocess(frames))
+
+
+def _finished(times: list[float], encoding: Future) -> Chunk:
+    return Chunk(np.array(times), *encoding.result())
+
+
+@contextmanager
+def _worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each compute on one core.
+
+    Several batches on one core each are faster than one batch on all: nothing waits for the slowest part of a layer,
+    which takes long where other processes use a core too. And the same batch gives the same numbers, bit for bit.
+    """
+    default_threads = _default_threads()
+    pool = ThreadPoolExecutor(count, "encoder", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(default_threads)  # the workers' setting is also that of threads started later
+
+
+@lru_cache(maxsize=1)
+def _default_threads() -> int:
+    return torch.get_num_threads()
+
+
+def _batches(reader: VideoReader, stride: int) -> Iterator[tuple[list[float], list[Frame]]]:
+    """The times of consecutive frames, and every n-th of these frames; all of one size, as the encoder wants them."""
+    times: list[float] = []
+    frames: list[Frame] = []
+    for index, frame in enumerate(reader):
+        if index % stride == 0:
+            if frames and (len(frames) == _batch_size(frame) or _geometry(frame) != _geometry(frames[0])):
+                yield times, frames
+                times, frames = [], []
+            frames.append(frame)
+        times.append(frame.time)
+    if frames:
+        yield times, frames
+
+
+def _geometry(frame: Frame) -> tuple[int, int, int]:
+    return frame.picture.width, frame.picture.height, frame.rotation
+
+
+def _batch_size(frame: Frame) -> int:
+    return max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // (frame.picture.width * frame.picture.height)))
+
+
+def _interpolated(chunks: Iterator[Chunk], stride: int) -> Iterator[Chunk]:
+    """Fills in the frames between every n-th.
+
+    Linear in time: a threshold is then crossed in the middle between two known frames, where holding the earlier one
+    would move every boundary late by half a stride. Interpolated probabilities still sum to 1. Frames after the last
+    known one repeat it.
+    """
+    if stride == 1:
+        yield from chunks
+        return
+    previous = None
+    for chunk in chunks:
+        if previous is not None:
+            yield _fill(previous, stride, chunk)
+        previous = chunk
+    if previous is not None:
+        yield _fill(previous, stride, None)
+
+
+def _fill(chunk: Chunk, stride: int, following: Chunk | None) -> Chunk:
+    end = following if following is not None else chunk
+    known_times = np.append(chunk.times[::stride], end.times[0] if following is not None else np.inf)
+    left = np.arange(len(chunk.times)) // stride
+    gap = np.maximum(known_times[left + 1] - known_times[left], np.finfo(float).tiny)
+    weight = ((chunk.times - known_times[left]) / gap).astype(np.float32)[:, None]
+
+    def fill(known: np.ndarray, next_row: np.ndarray) -> np.ndarray:
+        rows = np.concatenate([known, next_row])
+        return rows[left] * (1 - weight) + rows[left + 1] * weight
+
+    last = slice(0, 1) if following is not None else slice(-1, None)
+    return Chunk(chunk.times, fill(chunk.features, end.features[last]), fill(chunk.probs, end.probs[last]))
