@@ -88,7 +88,7 @@ class Encoder:
         """
         reformatter = VideoReformatter()
         pictures = [self._model.transform(_upright(reformatter, frame)) for frame in frames]
-        return torch.stack(pictures).permute(0, 3, 1, 2)
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
     def forward(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -201,7 +201,7 @@ class _Model:
     num_classes: int
 
 
-_Transform = Callable[[np.ndarray], torch.Tensor]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
+_Transform = Callable[[np.ndarray], np.ndarray]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
 
 
 class _Network(nn.Module):
@@ -330,13 +330,14 @@ def _imagenet_names() -> dict[int, str]:
 def _resize_and_crop(size: Any, crop: Sequence[int], interpolation: Any) -> _Transform:
     """Torchvision's resize and centre crop, on tensors: within 1/255 of PIL images' and several times as fast.
 
-    Four channels, since the vectorised resampling of uint8 works on four and would pack three first.
+    Four channels until then, since the vectorised resampling of uint8 works on four and would pack three first.
     """
+    import cv2
     from torchvision.transforms.v2.functional import center_crop, resize
 
-    def transform(rgba: np.ndarray) -> torch.Tensor:
+    def transform(rgba: np.ndarray) -> np.ndarray:
         picture = resize(torch.from_numpy(rgba).permute(2, 0, 1), size, interpolation, antialias=True)
-        return center_crop(picture, crop)[:3].permute(1, 2, 0)
+        return cv2.cvtColor(center_crop(picture, crop).permute(1, 2, 0).numpy(), cv2.COLOR_RGBA2RGB)
 
     return transform
 
@@ -346,7 +347,7 @@ def _letterbox(size: list[int], stride: int) -> _Transform:
     from ultralytics.data.augment import LetterBox
 
     letterbox = LetterBox(size, auto=True, stride=stride)
-    return lambda rgba: torch.from_numpy(letterbox(image=np.ascontiguousarray(rgba[..., :3])))
+    return lambda rgba: letterbox(image=np.ascontiguousarray(rgba[..., :3]))
 
 
 def _upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
