@@ -27,6 +27,9 @@ from ml_backend.label_studio import (
     local_path,
 )
 
+# The SDK's own.
+pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
+
 CONTENT = bytes(range(256)) * 1000  # every offset modulo 256 is recognisable, so a misplaced resumption shows
 KEY = "0123456789abcdef0123456789abcdef01234567"
 UPLOAD = "/data/upload/1/3f2a-clip.mp4"
@@ -249,10 +252,12 @@ def test_upload_is_downloaded_once_with_a_legacy_token(server: Server, cache: Pa
     assert len(server.requests) == 1
 
 
-def test_personal_access_token_is_exchanged_and_never_sent_itself(server: Server, cache: Path) -> None:
-    def token(kind: str) -> str:
-        return jwt.encode({"token_type": kind, "exp": int(time.time()) + 300}, "a secret of at least thirty-two bytes")
+def token(kind: str) -> str:
+    """A JWT as Label Studio's; a personal access token is of the kind "refresh"."""
+    return jwt.encode({"token_type": kind, "exp": int(time.time()) + 300}, "a secret of at least thirty-two bytes")
 
+
+def test_personal_access_token_is_exchanged_and_never_sent_itself(server: Server, cache: Path) -> None:
     refresh, access = token("refresh"), token("access")
     server.answers["/api/token/refresh/"] = as_json({"access": access})
     server.answers[UPLOAD] = guarded(f"Bearer {access}", ranges())
@@ -261,12 +266,9 @@ def test_personal_access_token_is_exchanged_and_never_sent_itself(server: Server
 
 
 def test_revoked_personal_access_token_is_explained(server: Server, cache: Path) -> None:
-    refresh = jwt.encode(
-        {"token_type": "refresh", "exp": int(time.time()) + 300}, "a secret of thirty-two bytes at least"
-    )
     server.answers["/api/token/refresh/"] = status(401)
     with pytest.raises(MediaError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
-        fetch(UPLOAD, server, cache, key=refresh)
+        fetch(UPLOAD, server, cache, key=token("refresh"))
 
 
 @pytest.mark.parametrize("code", [401, 403])
@@ -281,8 +283,10 @@ def test_refused_access_names_the_setting_and_the_kind_of_token(
 
 
 def test_label_studio_below_a_path(server: Server, cache: Path) -> None:
-    server.answers[f"/sub{UPLOAD}"] = guarded(f"Token {KEY}", ranges())
-    connection = Connection(f"{server.url}/sub/", KEY)
+    access = token("access")
+    server.answers["/sub/api/token/refresh/"] = as_json({"access": access})
+    server.answers[f"/sub{UPLOAD}"] = guarded(f"Bearer {access}", ranges())
+    connection = Connection(f"{server.url}/sub", token("refresh"))
     for value in (UPLOAD, f"/sub{UPLOAD}"):
         path = local_path(value, connection, document_root=None, cache_dir=cache)
         assert path.read_bytes() == CONTENT
