@@ -215,11 +215,10 @@ class Routes:
 
     def webhook(self) -> tuple[Response, int]:
         """Takes an event: stores what it says, and queues the work that follows."""
-        raw = _json()
-        body = parse(WebhookRequest, raw)
+        body = parse(WebhookRequest, _json())
         if not self._events.knows(body.action):
             return jsonify({"status": "Unknown event"}), 200
-        work = self._events.apply(body, raw)
+        work = self._events.apply(body)
         if work.train and self._settings.train_in_request:
             return jsonify({"status": "ok", "result": self._jobs.run_training_now(body.project.id)}), 201
         if work.train:

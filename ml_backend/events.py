@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from errors import InvalidConfig, InvalidRequest
+from errors import BackendError, InvalidRequest
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.registry import ModelRegistry
 from ml_backend.schemas import Annotation, Project, Task, WebhookRequest
@@ -18,12 +18,10 @@ class Work(NamedTuple):
 
     Attributes:
         train: the model is behind its data.
-        from_scratch: all annotations are fetched from Label Studio, and a new model is trained on them.
         prepare: tasks whose predictions will be asked for some day.
     """
 
     train: bool = False
-    from_scratch: bool = False
     prepare: tuple[dict[str, Any], ...] = ()
 
 
@@ -55,29 +53,22 @@ class Events:
         """Whether the action means something here."""
         return action in self._handlers
 
-    def apply(self, request: WebhookRequest, body: dict[str, Any]) -> Work:
+    def apply(self, request: WebhookRequest) -> Work:
         """Stores what an event says.
-
-        Args:
-            request: the validated webhook.
-            body: its JSON, kept for the model's `fit`.
 
         Raises:
             InvalidRequest: a key that the action needs is missing.
             InvalidAnnotation: the annotation doesn't fit the labeling config; nothing is stored.
-            InvalidConfig: the labeling config can't work; the annotation is stored all the same, and trained on once it
-            can.
+            InvalidConfig, EncoderError: the labeling config can't work; the annotation is stored all the same, and
+                trained on once it can.
         """
         project = _needed(request.project, "project", request)
-        work = self._handlers[request.action](project, request)
-        if work.train:
-            self._store.note_event(project.id, request.action, body, work.from_scratch)
-        return work
+        return self._handlers[request.action](project, request)
 
     def _annotation_saved(self, project: Project, request: WebhookRequest) -> Work:
         annotation = _needed(request.annotation, "annotation", request)
         task = _needed(request.task, "task", request)
-        return self._save(project, [(task, annotation)])
+        return self._save(project, request, [(task, annotation)])
 
     def _annotations_created(self, project: Project, request: WebhookRequest) -> Work:
         tasks = {task.id: task for task in request.tasks} | ({request.task.id: request.task} if request.task else {})
@@ -89,52 +80,63 @@ class Events:
                 pairs.append((task, annotation))
         if len(pairs) < len(request.annotations):
             # Bulk imports name the task by its id alone: its data is fetched from Label Studio with all annotations.
-            self._store.update_project(project.id, project.label_config)
-            return Work(train=True, from_scratch=True)
-        return self._save(project, pairs)
+            return self._start_training(project, request)
+        return self._save(project, request, pairs)
 
     def _stored_task(self, project_id: str, task_id: Any) -> Task | None:
         data = self._store.task_data(project_id, task_id) if isinstance(task_id, int) else None
         return None if data is None else Task(id=task_id, data=data)
 
-    def _save(self, project: Project, pairs: list[tuple[Task, Annotation]]) -> Work:
-        config_error: InvalidConfig | None = None
+    def _save(self, project: Project, request: WebhookRequest, pairs: list[tuple[Task, Annotation]]) -> Work:
+        config_error: BackendError | None = None
         model: LabelStudioMLBase | None = None
         try:
             model = self._registry.get(project.id, project.label_config)
-        except InvalidConfig as error:
+        except InvalidRequest:
+            raise
+        except BackendError as error:  # the config or its encoder can't work now
             config_error = error
         for task, annotation in pairs:
             if task.id is None:
                 raise InvalidRequest("task.id is missing.")
             if model is not None and not annotation.was_cancelled:
                 model.check_annotation(annotation.model_dump())
-        changed = self._store.update_project(project.id, project.label_config)
-        for task, annotation in pairs:
-            changed |= self._store.save_annotation(project.id, task.model_dump(), annotation.model_dump())
+        changed = self._store.save_annotations(
+            project.id,
+            project.label_config,
+            [(task.model_dump(), annotation.model_dump()) for task, annotation in pairs],
+            request.action,
+            request.model_dump(),
+        )
         if config_error is not None:
             raise config_error
         return Work(train=changed)
 
     def _annotations_deleted(self, project: Project, request: WebhookRequest) -> Work:
         ids = [a.id for a in [*request.annotations, *([request.annotation] if request.annotation else [])]]
-        return Work(train=self._store.delete_annotations(project.id, ids))
+        return self._changed(project, request, self._store.delete_annotations(project.id, ids))
 
     def _tasks_created(self, project: Project, request: WebhookRequest) -> Work:
         self._store.update_project(project.id, project.label_config)
         return Work(prepare=tuple({"id": task.id, "data": task.data} for task in request.tasks))
 
     def _tasks_deleted(self, project: Project, request: WebhookRequest) -> Work:
-        return Work(train=self._store.delete_tasks(project.id, [task.id for task in request.tasks]))
+        deleted = self._store.delete_tasks(project.id, [task.id for task in request.tasks])
+        return self._changed(project, request, deleted)
 
     def _project_updated(self, project: Project, request: WebhookRequest) -> Work:
         changed = self._store.update_project(project.id, project.label_config)
         if changed:
             self._registry.get(project.id)  # raises where the new config can't work
-        return Work(train=changed and project.id in self._store.projects_behind())
+        return self._changed(project, request, changed and project.id in self._store.projects_behind())
+
+    def _changed(self, project: Project, request: WebhookRequest, changed: bool) -> Work:
+        if changed:
+            self._store.note_event(project.id, request.action, request.model_dump())
+        return Work(train=changed)
 
     def _project_deleted(self, project: Project, request: WebhookRequest) -> Work:
-        with suppress(InvalidConfig, InvalidRequest):
+        with suppress(BackendError):
             self._registry.get(project.id).forget()
         self._store.delete_project(project.id)
         return Work()
@@ -142,7 +144,8 @@ class Events:
     def _start_training(self, project: Project, request: WebhookRequest) -> Work:
         self._store.update_project(project.id, project.label_config)
         self._registry.get(project.id)  # raises where the config can't work
-        return Work(train=True, from_scratch=True)
+        self._store.note_event(project.id, request.action, request.model_dump(), from_scratch=True)
+        return Work(train=True)
 
 
 def _needed(value: Any, key: str, request: WebhookRequest) -> Any:

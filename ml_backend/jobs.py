@@ -12,12 +12,13 @@ import socket
 import threading
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from huey import Huey, SqliteHuey
 from huey.exceptions import RetryTask
 
-from errors import BackendError, InvalidConfig, InvalidRequest, NotReady, UnknownJob
+from errors import BackendError, EncoderError, InvalidConfig, InvalidRequest, MediaError, NotReady, UnknownJob
 from ml_backend import label_studio
 from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
 from ml_backend.registry import ModelRegistry
@@ -41,7 +42,12 @@ MAX_QUEUED_JOBS = 10_000
 WORKER_THREADS = 2
 # A job that was begun this often and never ended killed its worker each time (out of memory, say).
 MAX_ATTEMPTS = 3
+# A training that failed because a video or Label Studio couldn't be reached is tried again after this time.
+RETRY_DELAY = timedelta(minutes=10)
+# The worker takes the processors that the web leaves free: a webhook must be answered within a second.
+NICENESS = 10
 HEARTBEAT_SECONDS = 5.0
+SHUTDOWN_SECONDS = 5.0
 RECOVERY_SECONDS = 30.0
 # A job whose twin is running asks again after this time.
 TWIN_RETRY_SECONDS = 1
@@ -206,28 +212,35 @@ class Jobs:
         if project.revision == project.trained_revision:
             trainings = self.store.trainings(project_id)
             return (trainings[-1].metrics if trainings else None) or {}
-        started = time.monotonic()
-        model = self.registry.get(project_id)
-        if project.from_scratch:
-            self._reconcile(project_id, model, progress)
-        revision = self.store.project(project_id).revision
+        try:
+            model = self.registry.get(project_id)
+            if project.from_scratch:
+                self._reconcile(project_id, model, progress)
+            return self._fit(project_id, model, progress)
+        except (InvalidConfig, EncoderError):
+            self.store.give_up_training(project_id)  # until the config changes
+            raise
+        except (MediaError, label_studio.LabelStudioError):
+            self.store.retry_training(project_id, RETRY_DELAY)
+            raise
+
+    def _fit(self, project_id: str, model: LabelStudioMLBase, progress: Progress | None) -> dict[str, Any]:
+        """Trains on what is stored now, and records it."""
+        project = self.store.project(project_id)
         tasks = self.store.annotated_tasks(project_id)
         event = project.last_event or {"event": "", "data": {}}
-        training_id = self.store.start_training(project_id, revision, len(tasks))
+        training_id = self.store.start_training(project_id, project.revision, len(tasks))
+        started = time.monotonic()
         try:
-            result = (
-                model.fit(
-                    event["event"],
-                    event["data"],
-                    tasks=tasks,
-                    from_scratch=project.from_scratch,
-                    progress=progress,
-                )
-                or {}
+            result = model.fit(
+                event["event"], event["data"], tasks=tasks, from_scratch=project.from_scratch, progress=progress
             )
         except Exception as error:
-            self.store.end_training(training_id, "failed", time.monotonic() - started, error=str(error))
+            seconds = time.monotonic() - started
+            passing = isinstance(error, MediaError)
+            self.store.end_training(training_id, "failed", seconds, error=str(error), up_to_date=not passing)
             raise
+        result = result or {}
         published = all(metrics.get("published", True) for metrics in result.values() if isinstance(metrics, dict))
         self.store.end_training(
             training_id,
@@ -264,14 +277,23 @@ class Jobs:
     # -- the worker process
 
     def work(self, parent: int | None = None) -> None:
-        """Does queued jobs until SIGTERM (at once) or SIGINT (when the running jobs have ended).
+        """Does queued jobs until SIGTERM, which gives running jobs a moment to end, or SIGINT.
+
+        A job that is interrupted goes back to the queue when a worker starts again.
 
         Args:
             parent: stop as well when this process isn't the parent any more.
         """
         consumer = self.huey.create_consumer(
-            workers=WORKER_THREADS, initial_delay=0.05, max_delay=0.5, periodic=False, scheduler_interval=1
+            workers=WORKER_THREADS,
+            initial_delay=0.05,
+            max_delay=0.5,
+            periodic=False,
+            scheduler_interval=1,
+            graceful_signal="TERM",
+            shutdown_timeout=SHUTDOWN_SECONDS,
         )
+        os.nice(NICENESS)
         self.store.worker_alive(self.worker)
         self._retrain_where_needed()
         stopped = threading.Event()
@@ -308,7 +330,7 @@ class Jobs:
         for job in self.store.jobs("queued"):
             if job.id not in sent:
                 self._send(job.id, job.priority)
-        for project_id in self.store.projects_behind():
+        for project_id in self.store.projects_behind(due=True):
             if self.store.live_job(f"{TRAIN}:{project_id}") is None:
                 self.add_training(project_id)
 
@@ -319,10 +341,8 @@ class Jobs:
             try:
                 if self.registry.get(project.id).needs_training():
                     self.store.request_training(project.id)
-            except InvalidConfig as error:
-                logger.warning("Project %s: %s", project.id, error)
             except BackendError as error:
-                logger.warning("Project %s can't be checked: %s", project.id, error)
+                logger.warning("Project %s: %s", project.id, error)
 
 
 def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Project(Base):
     trained_revision: Mapped[int] = mapped_column(default=0)
     from_scratch: Mapped[bool] = mapped_column(default=False)  # the next training starts a new model
     last_event: Mapped[dict[str, Any] | None]  # {"event", "data"} of the latest webhook, for fit()
+    retry_at: Mapped[datetime | None]  # a training that failed for a passing reason is tried again from then on
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -209,14 +210,18 @@ class Store:
         """Stores what `/setup` or a webhook says of a project. True where the labeling config changed."""
         with self._transaction() as session:
             project = self._get_or_add_project(session, project_id)
-            changed = label_config is not None and label_config != project.label_config
-            if changed:
-                project.label_config = label_config
-                annotated = session.scalar(sa.select(sa.func.count()).where(Annotation.project_id == project_id))
-                project.revision += bool(annotated)
             project.hostname = hostname or project.hostname
             project.access_token = access_token or project.access_token
-            return changed
+            return self._set_label_config(session, project, label_config)
+
+    @staticmethod
+    def _set_label_config(session: Session, project: Project, label_config: str | None) -> bool:
+        if label_config is None or label_config == project.label_config:
+            return False
+        project.label_config = label_config
+        annotated = session.scalar(sa.select(sa.func.count()).where(Annotation.project_id == project.id))
+        project.revision += bool(annotated)
+        return True
 
     def delete_project(self, project_id: str) -> None:
         """Forgets a project with everything that belongs to it."""
@@ -246,21 +251,50 @@ class Store:
             project = self._get_or_add_project(session, project_id)
             project.trained_revision = project.revision
 
-    def projects_behind(self) -> list[str]:
-        """Ids of the projects whose model is behind their data."""
+    def retry_training(self, project_id: str, delay: timedelta) -> None:
+        """Leaves the project's model behind its data, to be trained again after a while, or at the next change."""
+        with self._transaction() as session:
+            self._get_or_add_project(session, project_id).retry_at = now() + delay
+
+    def projects_behind(self, due: bool = False) -> list[str]:
+        """Ids of the projects whose model is behind their data; with `due`, without those that wait for another try."""
+        behind = sa.select(Project.id).where(Project.revision > Project.trained_revision)
+        if due:
+            behind = behind.where(sa.or_(Project.retry_at.is_(None), Project.retry_at <= now()))
         with self._sessions() as session:
-            return list(session.scalars(sa.select(Project.id).where(Project.revision > Project.trained_revision)))
+            return list(session.scalars(behind))
 
     # -- annotations
 
-    def save_annotation(self, project_id: str, task: dict[str, Any], annotation: dict[str, Any]) -> bool:
-        """Stores a created or updated annotation; a skipped one (`was_cancelled`) is removed. True where the data
-        changed."""
+    def save_annotations(
+        self,
+        project_id: str,
+        label_config: str | None,
+        pairs: list[tuple[dict[str, Any], dict[str, Any]]],
+        event: str,
+        data: dict[str, Any],
+    ) -> bool:
+        """Stores created or updated annotations with the event that brought them, in one transaction.
+
+        Args:
+            project_id: the project.
+            label_config: its labeling config, or None to leave the stored one.
+            pairs: task and annotation; a skipped annotation (`was_cancelled`) is removed.
+            event: the webhook's action.
+            data: its body.
+
+        Returns:
+            Whether the data changed, so that the model is behind it.
+        """
         with self._transaction() as session:
-            changed = self._save_annotation(session, project_id, task, annotation)
-            if changed:
-                self._get_or_add_project(session, project_id).revision += 1
-            return changed
+            project = self._get_or_add_project(session, project_id)
+            revision = project.revision
+            self._set_label_config(session, project, label_config)
+            changes = [self._save_annotation(session, project_id, task, annotation) for task, annotation in pairs]
+            project.revision += any(changes)
+            if project.revision > revision:
+                project.last_event = {"event": event, "data": data}
+            return project.revision > revision
 
     @staticmethod
     def _save_annotation(
@@ -372,15 +406,17 @@ class Store:
         model_version: str | None = None,
         metrics: dict[str, Any] | None = None,
         error: str | None = None,
+        up_to_date: bool = True,
     ) -> None:
-        """Records how a training ended, and that the project's model is at its revision."""
+        """Records how a training ended; with `up_to_date`, that the project's model is at its revision."""
         with self._transaction() as session:
             training = session.get_one(Training, training_id)
             training.status, training.seconds = status, seconds
             training.model_version, training.metrics, training.error = model_version, metrics, error
             project = session.get(Project, training.project_id)
-            if project is None:
+            if project is None or not up_to_date:
                 return
+            project.retry_at = None
             project.trained_revision = max(project.trained_revision, training.revision)
             if project.revision == training.revision:
                 project.from_scratch = False

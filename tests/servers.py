@@ -18,7 +18,7 @@ import httpx
 ROOT = Path(__file__).resolve().parents[1]
 # Importing PyTorch and Ultralytics takes seconds, and several times as long on a busy machine.
 START_SECONDS = 120
-STOP_SECONDS = 20
+STOP_SECONDS = 30
 # A proxy that refuses: the default encoder can't be fetched, and the bundled one is used, on every machine alike.
 NO_INTERNET = "http://127.0.0.1:9"
 

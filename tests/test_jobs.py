@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from errors import InvalidAnnotation, NotReady
+from errors import InvalidAnnotation, MediaError, NotReady
 from ml_backend import LabelStudioMLBase, init_app, jobs
 from ml_backend.jobs import PRIORITY_AHEAD, PRIORITY_WANTED, Jobs
 from ml_backend.settings import Settings
@@ -31,6 +31,7 @@ class RecordingModel(LabelStudioMLBase):
     prepared: list[int]
     hold: threading.Event
     scratch: list[bool]
+    unreachable = False
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         return [{"result": [], "score": 1.0}]
@@ -49,6 +50,8 @@ class RecordingModel(LabelStudioMLBase):
         self.hold.wait(10)
         self.fitted.append((event, [(task["id"], a["id"]) for task in tasks for a in task["annotations"]]))
         self.scratch.append(from_scratch)
+        if self.unreachable:
+            raise MediaError("The video can't be reached.")
         if event == "ANNOTATION_UPDATED" and data["annotation"]["result"] == [{"explode": True}]:
             raise RuntimeError("exploded")
         self.bump_model_version()
@@ -262,6 +265,24 @@ def test_a_failing_training_is_recorded_and_not_repeated(queued: tuple[FlaskClie
     assert [t.status for t in jobs.store.trainings("1")] == ["published", "failed"]
     jobs.recover()
     assert work_off(jobs) == 0
+
+
+def test_a_training_that_could_not_reach_its_videos_is_tried_again(
+    queued: tuple[FlaskClient, Jobs], model: Any
+) -> None:
+    client, queue = queued
+    model.unreachable = True
+    annotate(client, 1)
+    work_off(queue)
+    assert queue.store.trainings("1")[-1].error == "The video can't be reached."
+    model.unreachable = False
+    queue.recover()
+    assert work_off(queue) == 0  # not at once
+    queue.store.retry_training("1", timedelta(0))  # the delay is over
+    queue.recover()
+    work_off(queue)
+    assert queue.store.trainings("1")[-1].status == "published"
+    assert queue.store.projects_behind() == []
 
 
 def test_lost_messages_and_dead_workers_lose_nothing(queued: tuple[FlaskClient, Jobs], model: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -199,3 +200,17 @@ def test_bad_media_is_answered_and_survived(backend: Backend) -> None:
     assert set(first) == {"error"}
     assert "result" in second
     assert backend.health()["worker_alive"]
+
+
+def test_a_killed_server_leaves_no_process_behind(backend: Backend) -> None:
+    """SIGKILL ends the first process alone: the web processes and the worker notice, and stop."""
+    session = backend.process.pid
+
+    def alive() -> list[str]:
+        return subprocess.run(["pgrep", "--session", str(session)], capture_output=True, text=True).stdout.split()
+
+    assert len(alive()) >= 3
+    os.kill(session, signal.SIGKILL)
+    backend.process.wait()
+    wait_until(lambda: not alive(), 60, "the other processes to stop")
+    backend.process = None
