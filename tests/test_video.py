@@ -16,6 +16,8 @@ from tests.videos import (
     B_FRAMES,
     FILE_KINDS,
     INTRA_ONLY,
+    MPEG4,
+    MPEG4_B_FRAMES,
     NTSC,
     VP9,
     break_packet,
@@ -45,6 +47,8 @@ def test_labeling_frames_show_the_picture_of_their_moment(name, tmp_path):
     kind = FILE_KINDS[name]
     alignment = measure(kind, kind.make(tmp_path))
     assert alignment.worst <= LIMIT + CLOCK_PRECISION * kind.labeling_rate
+    assert alignment.broken_frames == ("a broken frame" in name)
+    assert alignment.truncated == ("cut off" in name)
 
 
 @pytest.mark.parametrize(
@@ -126,16 +130,17 @@ def test_pixels_stay_as_the_file_has_them(tmp_path):
     assert frame.picture.format.name == "yuv422p10le"
 
 
-def test_rate_and_duration(tmp_path):
+def test_rate_and_duration_are_known_from_the_start(tmp_path):
     reader = decode(write_video(tmp_path / "video.mp4", [GREY] * 50, rate=NTSC, audio_seconds=3))
     assert reader.average_rate == pytest.approx(29.97, abs=0.001)
-    assert reader.duration == pytest.approx(3, abs=0.05)  # known before a picture is decoded
+    assert reader.duration == pytest.approx(3, abs=0.05)
 
 
-def test_a_rate_that_the_file_does_not_declare_is_measured(tmp_path):
-    reader = decode(write_video(tmp_path / "video.ivf", [GREY] * 50, rate=10, **VP9))
-    assert len(list(reader)) == 50
-    assert reader.average_rate == pytest.approx(10)
+def test_the_duration_counts_from_time_zero(tmp_path):
+    times = [0.4 + index / 25 for index in range(50)]
+    path = write_video(tmp_path / "video.mp4", [GREY] * 50, times=times, audio_seconds=4, audio_start=0.4)
+    _, reader = read_times(path)
+    assert reader.duration == pytest.approx(4.4, abs=0.03)
 
 
 def test_metadata_in_any_encoding_is_no_obstacle(tmp_path):
@@ -162,6 +167,26 @@ def test_a_broken_frame_is_skipped_and_counted_and_the_others_keep_their_times(t
     assert times == [index / 25 for index in range(60) if index != 30]
     assert reader.broken_frames == 1
     assert not reader.truncated
+
+
+def test_broken_frames_do_not_move_the_others_where_the_container_counts_coded_pictures(tmp_path):
+    path = write_video(tmp_path / "video.avi", [GREY] * 61, **MPEG4_B_FRAMES)
+    for packet in (20, 30, 40):  # B-frames: pictures 19, 29, 39
+        break_packet(packet)(path)
+    times, reader = read_times(path)
+    assert times == [index / 25 for index in range(61) if index not in (19, 29, 39)]
+    assert reader.broken_frames == 3
+
+
+def test_a_picture_decoded_in_part_is_a_broken_one(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 96, 160, 3), np.uint8)
+    path = write_video(tmp_path / "video.avi", lambda index: noise[index], 20, size=(160, 96), **MPEG4)
+    rewrite_packets(path, lambda packets: [*packets[:10], packets[10][: len(packets[10]) // 2], *packets[11:]])
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 20  # the decoder makes something up
+    times, reader = read_times(path)
+    assert times == [index / 25 for index in range(20) if index != 10]
+    assert reader.broken_frames == 1
 
 
 def test_a_frame_that_the_decoder_drops_without_an_error_is_counted(tmp_path):
@@ -208,11 +233,31 @@ def test_what_is_left_of_a_file_cut_off_is_used(suffix, options, tmp_path):
 def test_reading_ends_where_nothing_can_be_decoded_any_more(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "MAX_CONSECUTIVE_FAILURES", 10)
     path = write_video(tmp_path / "video.mp4", [GREY] * 60, options=INTRA_ONLY)
-    rewrite_packets(path, lambda packets: packets[:20] + [bytes(len(data)) for data in packets[20:]])
+    rewrite_packets(path, lambda packets: packets[:48] + [bytes(len(data)) for data in packets[48:]])
     times, reader = read_times(path, threads=1)
-    assert len(times) == 20
+    assert len(times) == 48
     assert reader.broken_frames == 10
     assert reader.truncated
+
+
+def test_a_place_that_cannot_be_read_ends_the_video_but_fails_nothing(tmp_path):
+    path = write_video(tmp_path / "video.ivf", [GREY] * 60, **VP9)
+    with av.open(str(path)) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][59]
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = b"\xff\xff\xff\xff"  # the packet's length
+    path.write_bytes(data)
+    times, reader = read_times(path)
+    assert times == [index / 25 for index in range(59)]
+    assert reader.truncated
+
+
+def test_joined_recordings_follow_each_other(tmp_path):
+    path = write_video(tmp_path / "video.ts", [GREY] * 50)
+    path.write_bytes(path.read_bytes() * 2)  # the second one's clock starts again
+    times, reader = read_times(path)
+    assert times == [pytest.approx(index / 25) for index in range(100)]
+    assert labeling_frames(times, reader.duration, 25)[-1] >= 98
 
 
 def test_a_timestamp_beyond_all_reason_is_a_broken_frame(tmp_path):
@@ -363,6 +408,7 @@ def test_an_impossible_frame_rate_is_refused(value):
         (30000 / 1001, 29.97, None),
         (24000 / 1001, 23.98, None),
         (25, 25, None),
+        (0, 25, None),  # the file doesn't tell
     ],
 )
 def test_a_mismatch_of_rates_is_put_into_words(file_rate, labeling_rate, expected):

@@ -38,6 +38,7 @@ def write_video(
     container_options: dict[str, str] | None = None,
     rotation: int = 0,
     audio_seconds: float = 0,
+    audio_start: float = 0,
 ) -> Path:
     """Write a video and return its path.
 
@@ -55,6 +56,7 @@ def write_video(
         container_options: of the muxer, such as `movflags`.
         rotation: degrees clockwise that make the stored picture upright, as in a video of a phone held upright.
         audio_seconds: length of a silent sound track; none where 0.
+        audio_start: its first timestamp in seconds.
     """
     width, height = size if rotation % 180 == 0 else size[::-1]
     rate = Fraction(rate).limit_denominator(1001)
@@ -77,26 +79,26 @@ def write_video(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None:
-            for start in range(0, round(audio_seconds * AUDIO_RATE), AUDIO_BLOCK):
-                container.mux(audio.encode(_silence(start)))
-            container.mux(audio.encode(None))
+            _encode_silence(container, audio, audio_seconds, audio_start)
     return Path(path)
 
 
 def write_audio(path: str | Path, seconds: float = 1.0) -> Path:
     """Write a file that has sound only, and return its path."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=AUDIO_RATE, layout="mono")
-        for start in range(0, round(seconds * AUDIO_RATE), AUDIO_BLOCK):
-            container.mux(stream.encode(_silence(start)))
-        container.mux(stream.encode(None))
+        _encode_silence(container, container.add_stream("aac", rate=AUDIO_RATE, layout="mono"), seconds)
     return Path(path)
 
 
-def _silence(start: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.zeros((1, AUDIO_BLOCK), np.float32), format="fltp", layout="mono")
-    frame.sample_rate, frame.time_base, frame.pts = AUDIO_RATE, Fraction(1, AUDIO_RATE), start
-    return frame
+def _encode_silence(
+    container: av.container.OutputContainer, stream: av.AudioStream, seconds: float, start: float = 0
+) -> None:
+    for position in range(0, round(seconds * AUDIO_RATE), AUDIO_BLOCK):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, AUDIO_BLOCK), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base = AUDIO_RATE, Fraction(1, AUDIO_RATE)
+        frame.pts = position + round(start * AUDIO_RATE)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 def rewrite_packets(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:

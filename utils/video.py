@@ -35,11 +35,8 @@ MAX_CONSECUTIVE_FAILURES = 300
 CODED_ORDER_FORMATS = {"avi"}
 # Codecs with packets that show nothing: a packet without a picture is not a broken one.
 HIDDEN_FRAME_CODECS = {"vp8"}
-OPEN_OPTIONS = {
-    # FFmpeg would also open playlists and scripts, which make it read other files and addresses.
-    "format_whitelist": "mov,matroska,avi,asf,flv,h264,hevc,ivf,m4v,mpeg,mpegts,mpegvideo,mxf,obu,ogg",
-    "protocol_whitelist": "file",
-}
+# Without playlists and scripts, which FFmpeg would open too: they make it read other files and addresses.
+FORMATS = "mov,matroska,avi,asf,flv,h264,hevc,ivf,m4v,mpeg,mpegts,mpegvideo,mxf,obu,ogg"
 REENCODE = "ffmpeg -i ORIGINAL -c:v libx264 -pix_fmt yuv420p -movflags +faststart NEW.mp4"
 MP4_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
 
@@ -60,7 +57,7 @@ class VideoReader(Iterator[Frame]):
     anywhere, begin at zero.
 
     Attributes:
-        average_rate: frames per second. As the file declares it; where it doesn't, 0 and in the end as measured.
+        average_rate: frames per second as the file declares it, else as its first frames have it; 0 if unknown.
         duration: seconds, of the longest stream: a browser keeps the last picture while longer audio plays on. As the
             file declares it (0 where it doesn't), and in the end as far as it could be read.
         broken_frames: frames skipped because they could not be decoded; complete when the iteration has ended.
@@ -113,21 +110,22 @@ class VideoReader(Iterator[Frame]):
                     time = self._time(picture)
                     if picture.is_corrupt or time > MAX_TIME:
                         self.broken_frames += 1
-                    else:
-                        self._last_time = max(self._last_time, time)
-                        # The display matrix turns counterclockwise.
-                        yield Frame(self._last_time, picture, round(-picture.rotation / 90) * 90 % 360)
+                        continue
+                    if time < self._last_time:  # the clock was set back, as where recordings are joined
+                        time = self._last_time + self._interval
+                    self._last_time = time
+                    # The display matrix turns counterclockwise.
+                    yield Frame(time, picture, round(-picture.rotation / 90) * 90 % 360)
             self._conclude()
 
     def _video_packets(self) -> Iterator[av.Packet]:
         """The video stream's packets; notes their times, and where all streams end."""
         for packet in self._whole_packets():
-            is_video = packet.stream is self._stream
             time = self._packet_time(packet)
-            length = float(packet.duration * packet.time_base) if packet.duration else is_video * self._interval
-            if not packet.is_discard and time + length <= MAX_TIME:
-                self._end = max(self._end, time + length)
-            if is_video:
+            end = time + float((packet.duration or 0) * packet.time_base)
+            if end <= MAX_TIME:
+                self._end = max(self._end, end)
+            if packet.stream is self._stream:
                 if not packet.is_discard:  # an edit list hides the others: the decoder needs them, but shows nothing
                     self._num_packets += 1
                     self._packet_times.append(time)
@@ -157,6 +155,8 @@ class VideoReader(Iterator[Frame]):
                     if packet.size:  # an empty packet would drain the decoder; AVI has them for repeated pictures
                         failures = 0
                         yield packet
+                    elif packet.dts is None:  # the end; PyAV 18 fails here for a stream that came up after the start
+                        break
                 break
             except av.FFmpegError:
                 failures += 1
@@ -218,8 +218,6 @@ class VideoReader(Iterator[Frame]):
             self.duration = max(self._end, self._last_time)
         else:
             self.duration = declared
-        if not self.average_rate and self.duration:
-            self.average_rate = self._num_pictures / self.duration
 
 
 def decode(path: str | Path, threads: int = 0) -> VideoReader:
@@ -240,9 +238,10 @@ def decode(path: str | Path, threads: int = 0) -> VideoReader:
 def _open(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise MediaError(f"The file {path.name} does not exist.")
+    options = {"format_whitelist": FORMATS}
     try:
         # Metadata may be in any encoding, and nothing here reads it.
-        return av.open(str(path.resolve()), container_options=OPEN_OPTIONS, metadata_errors="replace")
+        return av.open(str(path.resolve()), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise UnreadableVideo(_why_unreadable(path, error)) from error
 
@@ -337,7 +336,10 @@ def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_
 
 
 def rate_mismatch(file_rate: float, labeling_rate: float) -> str | None:
-    """What to log where a file's average rate isn't the labeling rate, else None; both in frames per second."""
-    if abs(file_rate - labeling_rate) <= RATE_TOLERANCE * labeling_rate:
+    """What to log where a file's average rate isn't the labeling rate, else None; both in frames per second.
+
+    None too for a file whose rate isn't known (0).
+    """
+    if not file_rate or abs(file_rate - labeling_rate) <= RATE_TOLERANCE * labeling_rate:
         return None
     return f"file {file_rate:.4g} fps, config {labeling_rate:.4g}: mapped by time"
