@@ -1,7 +1,8 @@
 """Time to answer `/predict` over HTTP for a video whose features are cached.
 
-The backend runs as `make run` starts it. Beside it, the same prediction the plain way in this process, without HTTP: the features read
-whole from a pickle, the classifier read from its file, one window after the other through the LSTM. `/health` is the floor of HTTP.
+The backend runs as `make run` starts it. Beside it, the same prediction the plain way in this process, without HTTP:
+the features read whole from a pickle, the classifier read from its file, one window after the other through the LSTM.
+`/health` is the floor of HTTP.
 
     python -m benchmarks.predict [--requests 300] [--json FILE]
 """

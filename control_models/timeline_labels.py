@@ -318,7 +318,7 @@ class TimelineLabelsModel(ControlModel):
         return metrics | {"published": True, "version": version}
 
     def leave_one_out(self, tasks: list[dict[str, Any]], progress: Progress | None = None) -> dict[str, Any] | None:
-        """Leave-one-video-out cross-validation: each annotated video is predicted by a classifier trained on the others.
+        """Leave-one-video-out cross-validation: a classifier trained on the others predicts each annotated video.
 
         Args:
             tasks: every annotated task of the project, at least two.

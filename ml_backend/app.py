@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 # regions.
 MAX_BODY_BYTES = 100 * 2**20
 PREPARATION_POLL_SECONDS = 0.1
+# Label Studio sends the connection's user and password with every other request.
+WEBHOOK_PASSWORD_ADVICE = (
+    "Label Studio sends webhooks without them: add the header «Authorization: Basic …» to this backend's webhook in "
+    "the project's Settings, Webhooks; without it nothing is learnt from submitted annotations."
+)
 # Reachable without password, so that load balancers and container health checks can use it.
 OPEN_PATHS = {"/health"}
 
@@ -294,9 +299,11 @@ def _require_password(app: Flask, user: str | None, password: str | None) -> Non
         credentials = f"{given.username}:{given.password}" if given and given.type == "basic" else ""
         if hmac.compare_digest(credentials.encode(), expected):
             return None
-        response = jsonify(
-            {"error": "User and password are needed: BASIC_AUTH_USER and BASIC_AUTH_PASS of the backend."}
-        )
+        message = "User and password are needed: BASIC_AUTH_USER and BASIC_AUTH_PASS of the backend."
+        if request.path == "/webhook":
+            message += " " + WEBHOOK_PASSWORD_ADVICE
+            logger.warning("A webhook was refused. %s", message)
+        response = jsonify({"error": message})
         response.status_code = 401
         response.headers["WWW-Authenticate"] = 'Basic realm="ml-backend"'
         return response

@@ -28,7 +28,7 @@ LABELS = {"Ball touch": 0, "Ball in frame": 1}
 
 
 def picture(frame: int) -> np.ndarray:
-    """A panning scene; an orange ball in labeling frames 51 to 150, a blue flash over it in 101 to 130. `frame` counts from 0."""
+    """A panning scene; an orange ball in labeling frames 51 to 150, a blue flash in 101 to 130; `frame` is from 0."""
     noise = np.random.default_rng(0).integers(0, 255, (15, 20, 3), dtype=np.uint8)
     image = np.roll(noise.repeat(16, 0).repeat(16, 1), frame, axis=1)
     if 50 <= frame < 150:
@@ -153,17 +153,15 @@ def test_bad_input_is_answered_and_survived(backend: Backend, tmp_path: Path) ->
     assert backend.http.get("/predict").status_code == 405
     answer = backend.setup('<View><TimelineLabels name="tl" toName="video"')
     assert answer.status_code == 400
-    answer = backend.setup(
-        CONFIG.replace('model_trainable="true"', 'model_trainable="true" model_classifier_epochs="many"')
-    )
+    answer = backend.setup(CONFIG.replace("model_trainable", 'model_classifier_epochs="many" model_trainable'))
     assert answer.status_code == 400
     for part in ("model_classifier_epochs", "many", "whole number"):
         assert part in answer.json()["error"]
     assert backend.health()["status"] == "UP"
 
 
-SIMPLE_CONFIG = """<View><TimelineLabels name="tl" toName="video"><Label value="Soccer ball" predicted_values="soccer_ball"/>
-</TimelineLabels><Video name="video" value="$video" frameRate="25"/></View>"""
+SIMPLE_CONFIG = """<View><TimelineLabels name="tl" toName="video">
+<Label value="Soccer ball" predicted_values="soccer_ball"/></TimelineLabels><Video name="video" value="$video" frameRate="25"/></View>"""
 
 
 def test_bad_media_is_answered_and_survived(backend: Backend) -> None:

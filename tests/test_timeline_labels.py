@@ -188,7 +188,7 @@ def test_configs_that_can_not_work(make_model: Any, settings: Settings) -> None:
         with pytest.raises(InvalidConfig, match=part.replace("(", r"\(")):
             make_model(text)
     for name in ("../secret.pt", "/etc/passwd", "http://example.com/a.pt", "no-such-model.pt"):
-        with pytest.raises(EncoderError, match="model_path|MODEL_ROOT"):
+        with pytest.raises(EncoderError, match=r"model_path|MODEL_ROOT"):
             make_model(config(f'model_trainable="true" model_path="{name}"'))
     save_classifier(settings.model_root / "own.pt", {0: "a", 1: "b"})
     with pytest.raises(EncoderError, match="ALLOW_CUSTOM_MODEL_PATH"):
