@@ -160,8 +160,9 @@ def test_bad_input_is_answered_and_survived(backend: Backend, tmp_path: Path) ->
     assert backend.health()["status"] == "UP"
 
 
-SIMPLE_CONFIG = """<View><TimelineLabels name="tl" toName="video">
-<Label value="Soccer ball" predicted_values="soccer_ball"/></TimelineLabels><Video name="video" value="$video" frameRate="25"/></View>"""
+SIMPLE_CONFIG = """<View>
+<TimelineLabels name="tl" toName="video"><Label value="Ball" predicted_values="soccer_ball"/></TimelineLabels>
+<Video name="video" value="$video" frameRate="25"/></View>"""
 
 
 def test_bad_media_is_answered_and_survived(backend: Backend) -> None:
