@@ -29,7 +29,14 @@ class PublishedRecipe(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         return self.output(self.lstm(self.projection(windows))[0])
 
-    def fit(self, sequences: list[np.ndarray], labels: list[np.ndarray], epochs: int = 1000) -> int:
+    def fit(
+        self,
+        sequences: list[np.ndarray],
+        labels: list[np.ndarray],
+        epochs: int = 1000,
+        f1_threshold: float = 0.95,
+        accuracy_threshold: float = 1.0,
+    ) -> int:
         """Train until a threshold is met; returns the number of epochs.
 
         Args:
@@ -46,7 +53,7 @@ class PublishedRecipe(nn.Module):
                 self.criterion(self(windows)[mask], truth[mask]).backward()
                 self.optimizer.step()
             f1, accuracy = self.evaluate(loader)
-            if f1 >= 0.95 or accuracy >= 1.0:
+            if f1 >= f1_threshold or accuracy >= accuracy_threshold:
                 return epoch
         return epochs
 

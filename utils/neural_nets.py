@@ -1,7 +1,8 @@
 """The trainable part of the backend: a small bidirectional LSTM over frame features, and its files.
 
-A classifier is data, never code: a safetensors file with a JSON header (architecture, label map and whatever the caller
-adds), written beside its destination and renamed, so that a reader sees the old file or the new one, never half of one.
+A classifier is data, never code: a safetensors file with a JSON header (architecture, label map and whatever the
+caller adds), written beside its destination and renamed, so that a reader sees the old file or the new one,
+never half of one.
 """
 
 import json
@@ -9,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from errors import BackendError
+from utils.features import cached_feature_extraction, cached_yolo_predict
+from utils.readout import fit_readout, normalised
+from utils.training import Deadline, Progress, train_on_scores
+
+__all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
-FORMAT_VERSION = 1  # of the header and the tensors; a file of another version is refused, which means: trained again
+FORMAT_VERSION = 2  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
 class UnusableClassifier(BackendError):
@@ -33,11 +39,12 @@ class UnusableClassifier(BackendError):
 class BaseNN(nn.Module):
     """What every classifier has: a label map, and a file format without pickle.
 
-    A subclass passes the arguments of its constructor to `super().__init__` as keywords, JSON values only; they are stored
-    in the file and rebuild the network on loading.
+    A subclass passes the arguments of its constructor to `super().__init__` as keywords, JSON values only; they
+    are stored in the file and rebuild the network on loading.
 
     Attributes:
-        header: the caller's entries of the file it was loaded from or saved to (encoder fingerprint, version, metrics).
+        header: the caller's entries of the file it was loaded from or saved to (encoder fingerprint, version,
+        metrics).
     """
 
     def __init__(self, **architecture: Any) -> None:
@@ -59,7 +66,7 @@ class BaseNN(nn.Module):
 
         Args:
             path: the file; its folder is made if missing.
-            header: JSON values to store with it (encoder fingerprint, version, metrics ...); None keeps `self.header`.
+            header: JSON values to store with it (encoder fingerprint, version, metrics); None keeps `self.header`.
         """
         path = Path(path)
         if header is not None:
@@ -117,7 +124,8 @@ class BaseNN(nn.Module):
     def load_cached_model(cls, path: str | Path) -> "BaseNN | None":
         """The classifier in `path`, read again only when the file changed; None where there is no file.
 
-        Every caller gets the same object: call `predict` on it from any number of threads, and train a copy from `load`.
+        Every caller gets the same object: call `predict` on it from any number of threads, and train a copy from
+        `load`.
 
         Raises:
             UnusableClassifier: as `load`.
@@ -143,12 +151,12 @@ class Windows(NamedTuple):
     """A sequence cut for training.
 
     Attributes:
-        features: [num_windows, sequence_size, input_size] float32, zeros where padded.
+        sequence: [num_windows, sequence_size, numbers] float32, zeros where padded.
         labels: [num_windows, sequence_size, num_labels] float32, or None where no labels were given.
         mask: [num_windows, sequence_size] bool, True for a real frame, False for padding.
     """
 
-    features: np.ndarray
+    sequence: np.ndarray
     labels: np.ndarray | None
     mask: np.ndarray
 
@@ -171,8 +179,10 @@ class SeededDropout(nn.Module):
 class MultiLabelLSTM(BaseNN):
     """Frame features -> probability of every label in every frame.
 
-    linear -> ReLU -> layer norm -> dropout -> bidirectional LSTM -> linear, on features from which the video's own mean
-    was subtracted: the scene drops out, the change stays, and what was learnt on one video holds on the next.
+    linear -> ReLU -> layer norm -> dropout -> bidirectional LSTM -> linear. The first linear layer has two
+    factors: a readout of every label, fitted in closed form (`utils/readout.py`), and a layer on its scores that
+    is trained with the rest. The LSTM learns from held-out scores, so that it knows how far they can be trusted
+    on a video that nobody has annotated.
 
     Args:
         input_size: numbers per frame.
@@ -183,12 +193,9 @@ class MultiLabelLSTM(BaseNN):
         seed: of the initial weights, the order of windows and dropout. Same seed, data and machine: same model.
     """
 
-    PROJECTION_SIZE = 128  # between the features and the LSTM
+    PROJECTION_SIZE = 128  # between the scores and the LSTM
     DROPOUT = 0.2
-    LEARNING_RATE = 1e-3
-    WEIGHT_DECAY = 1e-5
-    BATCH_SIZE = 32  # windows
-    MAX_POSITIVE_WEIGHT = 10.0  # beyond it a single frame of a rare label would drive the whole network
+    SCORE_SCALE = 5.0  # scores lie within about [-0.4, 1]; the first layer's initial weights want numbers around 1
 
     def __init__(
         self,
@@ -212,7 +219,7 @@ class MultiLabelLSTM(BaseNN):
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
         self.input_size, self.output_size, self.sequence_size, self.seed = input_size, output_size, sequence_size, seed
         # Made without values: the constructors of torch.nn would draw them from the process's random state.
-        self.input_layer = nn.Linear(input_size, self.PROJECTION_SIZE, device="meta")
+        self.input_layer = nn.Linear(output_size, self.PROJECTION_SIZE, device="meta")
         self.layer_norm = nn.LayerNorm(self.PROJECTION_SIZE, device="meta")
         self.dropout = SeededDropout(self.DROPOUT)
         self.lstm = nn.LSTM(
@@ -220,33 +227,34 @@ class MultiLabelLSTM(BaseNN):
         )
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         self.to_empty(device="cpu")
+        self.register_buffer("readout", torch.zeros(output_size, input_size))
         self.register_buffer("label_has_example", torch.zeros(output_size, dtype=torch.bool))
         self._initialise(hidden_size)
         self.eval()
 
     def _initialise(self, hidden_size: int) -> None:
-        """Fill the weights as torch.nn's constructors do: uniform within 1 / sqrt(fan in), the layer norm the identity."""
+        """Fill the weights as torch.nn does: uniform within 1 / sqrt(fan in), the layer norm the identity."""
         generator = torch.Generator().manual_seed(self.seed)
         nn.init.ones_(self.layer_norm.weight)
         nn.init.zeros_(self.layer_norm.bias)
         for layer, fan_in in (
-            (self.input_layer, self.input_size),
+            (self.input_layer, self.output_size),
             (self.lstm, hidden_size),
             (self.output_layer, 2 * hidden_size),
         ):
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits [batch, num_frames, num_labels] of normalised features [batch, num_frames, input_size]."""
-        projected = self.dropout(self.layer_norm(torch.relu(self.input_layer(features))))
+    def forward(self, scores: Tensor) -> Tensor:
+        """Logits [batch, num_frames, num_labels] of the readout's scores [batch, num_frames, num_labels]."""
+        projected = self.dropout(self.layer_norm(torch.relu(self.input_layer(self.SCORE_SCALE * scores))))
         return self.output_layer(self.lstm(projected)[0])
 
     def preprocess_sequence(self, sequence: ArrayLike, labels: ArrayLike | None = None, overlap: int = 2) -> Windows:
         """Cut a sequence into windows of `sequence_size` frames for training; the last one is padded.
 
         Args:
-            sequence: [num_frames, input_size].
+            sequence: [num_frames, numbers], of features or of scores.
             labels: [num_frames, num_labels], or None.
             overlap: frames that neighbouring windows share.
         """
@@ -270,95 +278,77 @@ class MultiLabelLSTM(BaseNN):
         f1_threshold: float = 0.95,
         accuracy_threshold: float = 1.0,
         time_budget: float | None = None,
-        progress: Callable[[int, dict[str, float]], None] | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Train on everything given, starting from the present weights.
 
-        Pass all annotated videos each time: what is left out is forgotten, and a label without a positive frame in this
-        call isn't predicted until it has one again.
+        Pass all annotated videos each time: what is left out is forgotten, and a label without a positive frame
+        in this call isn't predicted until it has one again.
 
         Args:
             sequences: one video's features [num_frames, input_size], or a list of them.
             labels: {0, 1} of the same form, [num_frames, num_labels].
             weights: one positive number a sequence (two annotators of one task: 0.5 each); 1 where None.
             epochs: at most this many passes over the data.
-            f1_threshold, accuracy_threshold: stop when the macro-F1 or the accuracy on the training data reaches it.
-            time_budget: seconds after which training stops, at the end of the batch.
+            f1_threshold, accuracy_threshold: training is brought to its end, its learning rate to 0, once the
+                macro-F1 or the accuracy on the training data reaches it.
+            time_budget: seconds after which training stops; the learning rate falls so that it is 0 by then. The
+                readout, the shorter part, is always fitted.
             progress: called after each epoch with its number (from 1) and the metrics so far.
 
         Returns:
-            loss, f1 (macro), accuracy (over frames and labels), epochs, duration (seconds), num_sequences, num_frames
-            and stopped ("f1_threshold", "accuracy_threshold", "epochs" or "time_budget").
+            loss, f1 (macro), accuracy (over frames and labels), epochs, duration (seconds), num_sequences,
+            num_frames and stopped ("f1_threshold", "accuracy_threshold", "epochs", "converged" or
+            "time_budget"). Loss, f1 and accuracy are those of the last epoch, on scores of readouts that had not
+            seen the video: close to what to expect of a new one.
 
         Raises:
-            ValueError: shapes that don't fit, features that aren't finite, labels other than 0 and 1, weights below 0.
+            ValueError: shapes that don't fit, features that aren't finite, labels other than 0 and 1, weights
+            below 0.
         """
         started = time.monotonic()
-        deadline = float("inf") if time_budget is None else started + time_budget
         videos, targets, weights = self._checked_examples(sequences, labels, weights)
-        positive = np.concatenate(targets).mean(axis=0)
-        self.label_has_example = torch.from_numpy(positive > 0)
-        positive_weight = np.clip((1 - positive) / np.maximum(positive, 1e-6), 1, self.MAX_POSITIVE_WEIGHT) ** 0.5
-        windows = [
-            self.preprocess_sequence(self._normalised(video), target)
-            for video, target in zip(videos, targets, strict=True)
-        ]
-        features = torch.from_numpy(np.concatenate([w.features for w in windows]))
-        truth = torch.from_numpy(np.concatenate([w.labels for w in windows]))
-        frame_weights = torch.from_numpy(
-            np.concatenate([w.mask * np.float32(weight) for w, weight in zip(windows, weights, strict=True)])
-        )
-        criterion = nn.BCEWithLogitsLoss(pos_weight=torch.from_numpy(positive_weight).float(), reduction="none")
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.LEARNING_RATE, weight_decay=self.WEIGHT_DECAY)
-        generator = torch.Generator().manual_seed(self.seed)
-        self.dropout.generator.manual_seed(self.seed)
-        metrics: dict[str, Any] = {}
+        threads = torch.get_num_threads()
+        # Matrices this small are multiplied faster by one thread, and always in the same order.
+        torch.set_num_threads(1)
+        warm = bool(self.label_has_example.any())
         self.train()
+        self.dropout.generator.manual_seed(self.seed)
         try:
-            for epoch in range(1, epochs + 1):
-                logits = torch.zeros_like(truth)
-                losses = []
-                for batch in torch.randperm(len(features), generator=generator).split(self.BATCH_SIZE):
-                    optimizer.zero_grad()
-                    output = self(features[batch])
-                    weight = frame_weights[batch].unsqueeze(-1)
-                    loss = (criterion(output, truth[batch]) * weight).sum() / (weight.sum() * self.output_size)
-                    loss.backward()
-                    optimizer.step()
-                    logits[batch] = output.detach()
-                    losses.append(loss.item())
-                    if time.monotonic() > deadline:
-                        break
-                metrics = {"epochs": epoch, "loss": float(np.mean(losses))}
-                metrics |= training_scores(logits > 0, truth > 0.5, frame_weights > 0)
-                if progress is not None:
-                    progress(epoch, dict(metrics))
-                metrics["stopped"] = self._stop_reason(metrics, f1_threshold, accuracy_threshold, deadline)
-                if metrics["stopped"]:
-                    break
+            readout = fit_readout([normalised(video) for video in videos], targets, weights)
+            self.readout.copy_(readout.weight)
+            self.label_has_example = torch.from_numpy(np.concatenate(targets).any(axis=0))
+            cut = [self.preprocess_sequence(*pair) for pair in zip(readout.held_out_scores, targets, strict=True)]
+            frame_weights = [windows.mask * np.float32(weight) for windows, weight in zip(cut, weights, strict=True)]
+            metrics = train_on_scores(
+                self,
+                torch.from_numpy(np.concatenate([windows.sequence for windows in cut])),
+                torch.from_numpy(np.concatenate([windows.labels for windows in cut])),
+                torch.from_numpy(np.concatenate(frame_weights)),
+                num_videos=len(videos),
+                warm=warm,
+                epochs=epochs,
+                f1_threshold=f1_threshold,
+                accuracy_threshold=accuracy_threshold,
+                deadline=Deadline(started, time_budget),
+                progress=progress,
+                seed=self.seed,
+            )
         finally:
             self.eval()
+            torch.set_num_threads(threads)
         return metrics | {
-            "stopped": metrics["stopped"] or "epochs",
             "duration": time.monotonic() - started,
             "num_sequences": len(videos),
             "num_frames": sum(map(len, videos)),
         }
 
-    @staticmethod
-    def _stop_reason(metrics: dict[str, Any], f1_threshold: float, accuracy_threshold: float, deadline: float) -> str:
-        if metrics["f1"] >= f1_threshold:
-            return "f1_threshold"
-        if metrics["accuracy"] >= accuracy_threshold:
-            return "accuracy_threshold"
-        return "time_budget" if time.monotonic() > deadline else ""
-
     @torch.inference_mode()
     def predict(self, sequence: ArrayLike) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
 
-        The LSTM runs over the whole sequence, so there are no windows whose borders could show. A label without an example
-        in the last training has probability 0. Safe to call from several threads.
+        The LSTM runs over the whole sequence, so there are no windows whose borders could show. A label without
+        an example in the last training has probability 0. Safe to call from several threads.
 
         Args:
             sequence: [num_frames, input_size], of any length.
@@ -372,13 +362,8 @@ class MultiLabelLSTM(BaseNN):
         video = self._checked_features(sequence)
         if len(video) == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
-        logits = self(torch.from_numpy(self._normalised(video)).unsqueeze(0))[0]
+        logits = self((torch.from_numpy(normalised(video)) @ self.readout.T).unsqueeze(0))[0]
         return (torch.sigmoid(logits) * self.label_has_example).numpy()
-
-    @staticmethod
-    def _normalised(video: np.ndarray) -> np.ndarray:
-        """The video's features without their mean over time."""
-        return video - video.mean(axis=0)
 
     def _checked_features(self, sequence: ArrayLike) -> np.ndarray:
         video = np.asarray(sequence, dtype=np.float32)
@@ -412,18 +397,3 @@ class MultiLabelLSTM(BaseNN):
             if not 0 < weight < float("inf"):
                 raise ValueError(f"the weight of a sequence must be a positive number, not {weight}")
         return videos, targets, weights
-
-
-def training_scores(predicted: Tensor, truth: Tensor, mask: Tensor) -> dict[str, float]:
-    """Macro-F1 over the labels that occur or are predicted (1 where none is), and accuracy over frames and labels.
-
-    Args:
-        predicted, truth: [..., num_labels] bool.
-        mask: [...] bool, False for padding, which doesn't count.
-    """
-    predicted, truth = predicted[mask], truth[mask]
-    both = (predicted & truth).sum(dim=0)
-    either = predicted.sum(dim=0) + truth.sum(dim=0)
-    occurs = either > 0
-    f1 = (2 * both[occurs] / either[occurs]).mean().item() if occurs.any() else 1.0
-    return {"f1": f1, "accuracy": (predicted == truth).float().mean().item()}
