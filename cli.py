@@ -104,7 +104,7 @@ def _print_history(trainings: list[Training]) -> None:
     table = Table(
         title="Trainings, and the F1 that the model before had on the videos that were new to it", box=box.SIMPLE
     )
-    for column in ("model", "control", "started", "videos", "s", "new", "frames", "segments", "result"):
+    for column in ("model", "started", "videos", "s", "new", "frames", "segments", "result"):
         table.add_column(column, no_wrap=column != "result", min_width=len(column))
     for training in trainings:
         metrics_by_control: dict[str, Any] = training.metrics or {"": {}}
@@ -112,8 +112,7 @@ def _print_history(trainings: list[Training]) -> None:
             honest = metrics.get("honest") or {}
             scores = [f"{honest[kind]['macro_f1']:.3f}" if honest else "" for kind in ("frames", "segments")]
             table.add_row(
-                f"v{metrics['version']}" if metrics.get("version") else "",
-                name,
+                f"{name} v{metrics['version']}" if metrics.get("version") else name,
                 f"{training.started_at:%m-%d %H:%M}",
                 str(training.annotated_tasks),
                 "" if training.seconds is None else f"{training.seconds:.1f}",
