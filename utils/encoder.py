@@ -40,7 +40,8 @@ _encoders: dict[tuple[Path, str], tuple[tuple[int, int], "Encoder"]] = {}
 class Encoder:
     """A pre-trained image model and the preprocessing that belongs to it.
 
-    Cheap to make: the model is loaded when it is first needed. Safe to use from several threads at once.
+    Cheap to make: it reads the file's bytes, but loads the model when that is first needed. Safe to use from several
+    threads at once.
 
     Attributes:
         name: the checkpoint's name without its suffix.
@@ -55,15 +56,16 @@ class Encoder:
         self.precision = precision
         self.is_fallback = is_fallback
         self._path = path
+        self._weights_hash = file_hash(path)
         self._load_lock = threading.Lock()
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Identifies the numbers that this encoder computes, without loading the model.
+        """Identifies the numbers that this encoder computes; the model isn't loaded for it.
 
         Layer and input size are not named in it: they follow from the weights and the preprocessing's version.
         """
-        parts = (file_hash(self._path), str(PREPROCESSING_VERSION), self.precision, self.device.type)
+        parts = (self._weights_hash, str(PREPROCESSING_VERSION), self.precision, self.device.type)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     @property
@@ -112,7 +114,10 @@ class Encoder:
 
     @cached_property
     def _loaded(self) -> "_Model":
-        parts = _load_bundled(self._path) if self.is_fallback else _load_yolo(self._path)
+        load = _load_bundled if self.is_fallback else _load_yolo
+        parts = load(self._path, exact=self.precision == "fp32")
+        if file_hash(self._path) != self._weights_hash:
+            raise EncoderError(f"{self._path.name} was replaced while it was being loaded: try again.")
         network = _Network(parts, PRECISIONS[self.precision]).to(self.device, memory_format=torch.channels_last)
         with torch.inference_mode():
             features, probs = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.device))
@@ -253,8 +258,8 @@ class _Layers(nn.Module):
         return x
 
 
-def _load_yolo(path: Path) -> _Parts:
-    """Takes an Ultralytics checkpoint apart.
+def _load_yolo(path: Path, exact: bool) -> _Parts:
+    """Takes an Ultralytics checkpoint apart; `exact` as in `_resize_and_crop`.
 
     Raises:
         EncoderError: not a checkpoint, or not one that can be used.
@@ -282,7 +287,7 @@ def _load_yolo(path: Path) -> _Parts:
     return _Parts(
         nn.Sequential(trunk, head.conv),
         head.linear,
-        _resize_and_crop(resize.size, crop.size, resize.interpolation),
+        _resize_and_crop(resize.size, crop.size, resize.interpolation, exact),
         [float(value) for value in normalize.mean],
         [float(value) for value in normalize.std],
         dict(model.names),
@@ -307,7 +312,7 @@ def _classifier_transforms(path: Path, model: nn.Module, size: list[int]) -> tup
     return steps[0], steps[1], steps[3]
 
 
-def _load_bundled(path: Path) -> _Parts:
+def _load_bundled(path: Path, exact: bool) -> _Parts:
     """EfficientNet-Lite0 in timm's implementation; the file has its tensors in the same order under other names."""
     import timm
     from torchvision.transforms import InterpolationMode
@@ -320,7 +325,7 @@ def _load_bundled(path: Path) -> _Parts:
     stem = nn.Sequential(model.conv_stem, model.bn1, model.blocks[0])
     trunk = nn.Sequential(*model.blocks[1:], model.conv_head, model.bn2)
     # The sizes, interpolation, mean and deviation that timm documents for these weights.
-    transform = _resize_and_crop(256, (224, 224), InterpolationMode.BICUBIC)
+    transform = _resize_and_crop(256, (224, 224), InterpolationMode.BICUBIC, exact)
     half = (0.5, 0.5, 0.5)
     return _Parts(trunk, model.classifier, transform, half, half, _imagenet_names(), stem)
 
@@ -348,19 +353,26 @@ def _imagenet_names() -> dict[int, str]:
     return dict(enumerate(name_of_id[wordnet_id] for wordnet_id in sorted(name_of_id)))
 
 
-def _resize_and_crop(size: Any, crop: Sequence[int], interpolation: Any) -> _Transform:
-    """Torchvision's resize and centre crop, on tensors: within 1/255 of PIL images' and several times as fast.
+def _resize_and_crop(size: Any, crop: Sequence[int], interpolation: Any, exact: bool) -> _Transform:
+    """Torchvision's resize and centre crop.
 
-    Four channels until then, since the vectorised resampling of uint8 works on four and would pack three first.
+    Exactly as Ultralytics does it, on PIL images; or on tensors, several times as fast, where a pixel in a thousand
+    comes out different by 1/255.
     """
     import cv2
+    from PIL import Image
     from torchvision.transforms.v2.functional import center_crop, resize
 
-    def transform(rgba: np.ndarray) -> np.ndarray:
+    def transform_image(rgba: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB))
+        return np.asarray(center_crop(resize(picture, size, interpolation), crop))
+
+    def transform_tensor(rgba: np.ndarray) -> np.ndarray:
+        # All four channels: the vectorised resampling works on four and would have to pack three.
         picture = resize(torch.from_numpy(rgba).permute(2, 0, 1), size, interpolation, antialias=True)
         return cv2.cvtColor(center_crop(picture, crop).permute(1, 2, 0).numpy(), cv2.COLOR_RGBA2RGB)
 
-    return transform
+    return transform_image if exact else transform_tensor
 
 
 def _letterbox(size: list[int], stride: int) -> _Transform:
@@ -374,7 +386,10 @@ def _letterbox(size: list[int], stride: int) -> _Transform:
 def _upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
     """A frame as uint8 RGBA [height, width, 4].
 
-    BT.601 whatever the file declares, as OpenCV reads videos and so Ultralytics sees them.
+    BT.601 whatever the file declares, as OpenCV reads videos and so Ultralytics sees them. In one thread: where the
+    width is no multiple of 16, the conversion writes past the end of a row, into what another thread has done.
     """
-    rgba = reformatter.reformat(frame.picture, format="rgba", src_colorspace="ITU601", dst_colorspace="ITU601")
+    rgba = reformatter.reformat(
+        frame.picture, format="rgba", src_colorspace="ITU601", dst_colorspace="ITU601", threads=1
+    )
     return np.ascontiguousarray(np.rot90(rgba.to_ndarray(), -frame.rotation // 90))

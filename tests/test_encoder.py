@@ -1,0 +1,452 @@
+"""The encoder: the same numbers as Ultralytics, the bundled model, and which files it may load."""
+
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_image
+from torchvision import transforms
+
+import utils.checkpoints
+from errors import EncoderError
+from tests.checkpoints import cosine, ultralytics_classification, ultralytics_embedding, write_checkpoint
+from tests.videos import write_video
+from utils.encoder import Encoder, get_encoder
+from utils.video import Frame, decode
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MODEL_ROOT with a classifier in it."""
+    root = tmp_path_factory.mktemp("models")
+    write_checkpoint(root / "yolov8n-cls.pt")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads are refused at once, and none is remembered from another test."""
+    monkeypatch.setattr(utils.checkpoints, "DOWNLOAD_HOST", "http://127.0.0.1:9")
+    monkeypatch.setattr(utils.checkpoints, "_failed_downloads", {})
+
+
+def scene(size: tuple[int, int], seed: int = 0):
+    """Draws coloured rectangles that move, differently fast."""
+    width, height = size
+    generator = np.random.default_rng(seed)
+    corners = generator.random((12, 2)) * (width, height)
+    speeds = generator.normal(0, width / 20, (12, 2))
+    colours = generator.integers(0, 256, (12, 3))
+
+    def draw(index: int) -> np.ndarray:
+        image = np.full((height, width, 3), 90, np.uint8)
+        for corner, speed, colour in zip(corners, speeds, colours, strict=True):
+            x, y = ((corner + index * speed) % (width, height)).astype(int)
+            image[y : y + height // 3, x : x + width // 3] = colour
+        return image
+
+    return draw
+
+
+def encode(encoder: Encoder, video: Path) -> tuple[np.ndarray, np.ndarray]:
+    return encoder.forward(encoder.preprocess(list(decode(video))))
+
+
+def write_marked_video(path: Path, colour_space: int, colour_range: int, pixel_format: str) -> Path:
+    """A video that declares its colour space and range."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 180, pixel_format
+        stream.codec_context.colorspace, stream.codec_context.color_range = colour_space, colour_range
+        draw = scene((320, 180))
+        for index in range(3):
+            picture = av.VideoFrame.from_ndarray(draw(index), format="rgb24").reformat(format=pixel_format)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+# --- The same numbers as Ultralytics
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image_size", "size"),
+    [
+        ("yolov8n-cls", 224, (640, 272)),
+        ("yolov8n-cls", 96, (120, 202)),
+        ("yolov8n-cls", 160, (96, 64)),
+        ("yolo11n-cls", 96, (320, 180)),
+        ("yolo26n-cls", 100, (320, 180)),
+    ],
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else str(value),
+)
+def test_classifiers_equal_ultralytics(tmp_path, architecture, image_size, size):
+    checkpoint = write_checkpoint(tmp_path / "model.pt", architecture, image_size=image_size)
+    video = write_video(tmp_path / "video.mp4", scene(size), 6, size=size)
+    expected_features, expected_probs = ultralytics_classification(checkpoint, video)
+    assert cosine(expected_features[1:], expected_features[:-1]).max() < 0.995  # it does tell frames apart
+
+    features, probs = encode(get_encoder("model.pt", model_root=tmp_path, precision="fp32"), video)
+    assert features.dtype == probs.dtype == np.float32
+    assert features.shape == (6, 1280)
+    np.testing.assert_allclose(features, expected_features, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(probs, expected_probs, atol=1e-4)
+
+    features, _ = encode(get_encoder("model.pt", model_root=tmp_path, precision="bf16"), video)
+    assert cosine(features, expected_features).min() >= 0.997
+
+
+@pytest.mark.parametrize("architecture", ["yolov8n", "yolov8n-seg", "yolov8n-pose", "yolo26n"])
+def test_other_tasks_give_the_pooled_feature_map_before_the_head(tmp_path, architecture):
+    checkpoint = write_checkpoint(tmp_path / "model.pt", architecture, image_size=128)
+    video = write_video(tmp_path / "video.mp4", scene((320, 180)), 4, size=(320, 180))
+    encoder = get_encoder("model.pt", model_root=tmp_path, precision="fp32")
+    features, probs = encode(encoder, video)
+    assert cosine(features, ultralytics_embedding(checkpoint, video)).min() >= 0.9999
+    assert features.shape == (4, encoder.feature_dim)
+    assert probs.shape == (4, 0)
+    assert encoder.class_names == {}
+    assert encoder.num_classes == 0
+
+
+def test_a_checkpoints_own_transforms_are_used(tmp_path):
+    steps = [
+        transforms.Resize(160, interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(160),
+        transforms.ToTensor(),
+        transforms.Normalize(mean=torch.tensor([0.485, 0.456, 0.406]), std=torch.tensor([0.229, 0.224, 0.225])),
+    ]
+    video = write_video(tmp_path / "video.mp4", scene((320, 180)), 4, size=(320, 180))
+    plain = write_checkpoint(tmp_path / "plain.pt", image_size=160)
+    checkpoint = write_checkpoint(tmp_path / "model.pt", image_size=160, transforms=transforms.Compose(steps))
+    expected, _ = ultralytics_classification(checkpoint, video)
+    features, _ = encode(get_encoder("model.pt", model_root=tmp_path, precision="fp32"), video)
+    assert cosine(features, expected).min() >= 0.9999
+    assert cosine(features, ultralytics_classification(plain, video)[0]).max() < 0.9999
+
+
+@pytest.mark.parametrize(
+    ("colour_space", "colour_range", "pixel_format"),
+    [(1, 1, "yuv420p"), (5, 1, "yuv420p"), (1, 2, "yuvj420p"), (2, 0, "yuv422p"), (2, 0, "yuv444p")],
+    ids=["bt709", "bt601", "full-range", "4:2:2", "4:4:4"],
+)
+def test_colours_are_ultralytics_whatever_the_file_declares(models, tmp_path, colour_space, colour_range, pixel_format):
+    video = write_marked_video(tmp_path / "video.mp4", colour_space, colour_range, pixel_format)
+    features, probs = encode(get_encoder("yolov8n-cls.pt", model_root=models, precision="fp32"), video)
+    expected_features, expected_probs = ultralytics_classification(models / "yolov8n-cls.pt", video)
+    np.testing.assert_allclose(features, expected_features, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(probs, expected_probs, atol=1e-4)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_rotated_videos_are_seen_upright(models, tmp_path, rotation):
+    lossless = {"size": (200, 120), "pixel_format": "yuv444p", "options": {"crf": "0"}}
+    upright = write_video(tmp_path / "upright.mp4", scene((200, 120)), 3, **lossless)
+    rotated = write_video(tmp_path / "rotated.mp4", scene((200, 120)), 3, **lossless, rotation=rotation)
+    encoder = get_encoder("yolov8n-cls.pt", model_root=models, precision="fp32")
+    expected, _ = encode(encoder, upright)
+    features, _ = encode(encoder, rotated)
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
+    sideways = [frame._replace(rotation=0) for frame in decode(rotated)]
+    assert cosine(encoder.forward(encoder.preprocess(sideways))[0], expected).max() < 0.995
+
+
+def test_the_same_frame_always_gives_the_same_picture(models, tmp_path):
+    video = write_video(tmp_path / "video.mp4", scene((120, 200)), 1, size=(120, 200))  # rows end inside a vector
+    encoder = get_encoder("yolov8n-cls.pt", model_root=models)
+    frames = list(decode(video)) * 100
+    pictures = encoder.preprocess(frames).numpy()
+    assert (pictures == pictures[0]).all()
+
+
+# --- The bundled encoder
+
+
+@pytest.fixture(scope="session")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """What takes the default model's place in an empty MODEL_ROOT without internet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils.checkpoints, "DOWNLOAD_HOST", "http://127.0.0.1:9")
+        patch.setattr(utils.checkpoints, "_failed_downloads", {})
+        return get_encoder(None, model_root=tmp_path_factory.mktemp("empty"), precision="fp32")
+
+
+@pytest.mark.parametrize(("photo", "expected"), [("china.jpg", "palace"), ("flower.jpg", "daisy")])
+def test_the_bundled_encoder_recognises_photos(bundled, photo, expected):
+    picture = av.VideoFrame.from_ndarray(load_sample_image(photo), format="rgb24")
+    _, probs = bundled.forward(bundled.preprocess([Frame(0.0, picture, 0)]))
+    assert bundled.class_names[int(probs[0].argmax())] == expected
+    assert probs[0].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_bundled_encoder_says_what_it_is(bundled):
+    assert bundled.is_fallback
+    assert bundled.name == "efficientnet-lite0"
+    assert bundled.feature_dim == 1280
+    assert bundled.num_classes == len(bundled.class_names) == 1000
+    assert bundled.class_names[0] == "tench"
+    assert bundled.class_names[805] == "soccer_ball"
+    assert bundled.class_names[999] == "toilet_tissue"
+
+
+def test_the_bundled_encoder_in_bfloat16(bundled):
+    half = Encoder(bundled._path, torch.device("cpu"), "bf16", is_fallback=True)
+    frames = [Frame(0.0, av.VideoFrame.from_ndarray(scene((320, 240))(index), format="rgb24"), 0) for index in range(6)]
+    batch = bundled.preprocess(frames)
+    assert cosine(half.forward(batch)[0], bundled.forward(batch)[0]).min() >= 0.997
+
+
+def test_without_fallback_the_default_model_must_be_there(tmp_path):
+    with pytest.raises(EncoderError, match=f"yolov8n-cls.pt could not be downloaded. .*{tmp_path}"):
+        get_encoder(None, model_root=tmp_path, fallback=False)
+
+
+def test_only_the_default_model_has_a_fallback(tmp_path):
+    assert get_encoder("yolov8n-cls.pt", model_root=tmp_path).is_fallback
+    with pytest.raises(EncoderError, match=r"yolo11n-cls\.pt could not be downloaded"):
+        get_encoder("yolo11n-cls.pt", model_root=tmp_path)
+
+
+def test_a_file_in_model_root_is_no_fallback(models):
+    encoder = get_encoder(None, model_root=models)
+    assert not encoder.is_fallback
+    assert encoder.name == "yolov8n-cls"
+
+
+# --- Downloads
+
+
+@pytest.fixture
+def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
+    """A server that accepts connections and never answers: its URL, and the connections so far."""
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connections.append(server.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", connections
+        server.shutdown(socket.SHUT_RDWR)
+    for connection in connections:
+        connection.close()
+
+
+def test_a_download_that_hangs_fails_soon_and_is_not_tried_again(tmp_path, monkeypatch, silent_server):
+    url, connections = silent_server
+    monkeypatch.setattr(utils.checkpoints, "DOWNLOAD_HOST", url)
+    monkeypatch.setattr(utils.checkpoints, "PROBE_TIMEOUT", 0.5)
+    start = time.monotonic()
+    with pytest.raises(EncoderError, match="could not be downloaded"):
+        get_encoder("yolo11n-cls.pt", model_root=tmp_path)
+    assert time.monotonic() - start < 5
+    assert len(connections) == 1
+    with pytest.raises(EncoderError, match="a short while ago"):
+        get_encoder("yolo11n-cls.pt", model_root=tmp_path)
+    assert len(connections) == 1
+    monkeypatch.setattr(utils.checkpoints, "DOWNLOAD_RETRY_AFTER", 0.0)
+    with pytest.raises(EncoderError, match="could not be downloaded"):
+        get_encoder("yolo11n-cls.pt", model_root=tmp_path)
+    assert len(connections) == 2
+
+
+def test_a_file_put_into_model_root_after_a_failed_download_is_taken(models, tmp_path):
+    assert get_encoder(None, model_root=tmp_path).is_fallback
+    shutil.copy(models / "yolov8n-cls.pt", tmp_path)
+    assert not get_encoder(None, model_root=tmp_path).is_fallback
+
+
+def test_an_official_model_is_downloaded_into_model_root(models, tmp_path, monkeypatch):
+    import ultralytics.utils.downloads
+
+    def download(path: Path, **_: object) -> str:
+        return shutil.copy(models / "yolov8n-cls.pt", path)
+
+    monkeypatch.setattr(utils.checkpoints, "_probe", lambda url: None)
+    monkeypatch.setattr(ultralytics.utils.downloads, "attempt_download_asset", download)
+    encoder = get_encoder("yolov8s-cls.pt", model_root=tmp_path)
+    assert encoder.name == "yolov8s-cls"
+    assert encoder.feature_dim == 1280
+    assert [path.name for path in tmp_path.iterdir()] == ["yolov8s-cls.pt"]
+
+
+# --- Which files
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../model.pt", "/etc/model.pt", "folder/model.pt", "C:\\model.pt", "..\\model.pt", "..", ""),
+        *("http://example.com/model.pt", "https://example.com/model.pt", "ul://user/project/model.pt", "rtsp:model.pt"),
+        *("model", "model.onnx", "model.engine"),
+    ],
+)
+def test_names_that_are_no_names_of_checkpoints(tmp_path, name):
+    write_checkpoint(tmp_path / "model.pt", "yolov8n-cls")
+    (tmp_path / "root" / "folder").mkdir(parents=True)
+    shutil.copy(tmp_path / "model.pt", tmp_path / "root" / "folder")
+    with pytest.raises(EncoderError, match="is not allowed"):
+        get_encoder(name, model_root=tmp_path / "root")
+
+
+def test_a_symbolic_link_must_not_lead_out(models, tmp_path):
+    (tmp_path / "model.pt").symlink_to(models / "yolov8n-cls.pt")
+    with pytest.raises(EncoderError, match="leads out of MODEL_ROOT"):
+        get_encoder("model.pt", model_root=tmp_path)
+    (models / "link.pt").symlink_to("yolov8n-cls.pt")
+    assert get_encoder("link.pt", model_root=models).feature_dim == 1280
+
+
+def test_custom_models_can_be_forbidden(models):
+    with pytest.raises(EncoderError, match="ALLOW_CUSTOM_MODEL_PATH"):
+        get_encoder("yolov8n-cls.pt", model_root=models, allow_custom=False)
+    assert not get_encoder(None, model_root=models, allow_custom=False).is_fallback
+
+
+def test_a_name_that_nobody_knows(tmp_path):
+    with pytest.raises(EncoderError, match=r"mine\.pt is neither a file in MODEL_ROOT .* nor an official model"):
+        get_encoder("mine.pt", model_root=tmp_path)
+
+
+def damaged(models: Path) -> dict[str, bytes]:
+    whole = (models / "yolov8n-cls.pt").read_bytes()
+    return {"empty": b"", "text": b"not a model\n" * 100, "cut off": whole[: len(whole) // 2], "tail": whole[5000:]}
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut off", "tail"])
+def test_a_damaged_checkpoint_is_named(models, tmp_path, kind):
+    (tmp_path / "broken.pt").write_bytes(damaged(models)[kind])
+    encoder = get_encoder("broken.pt", model_root=tmp_path)
+    with pytest.raises(EncoderError, match=r"broken\.pt in MODEL_ROOT can't be loaded") as error:
+        encoder.feature_dim  # noqa: B018
+    assert error.value.status == 400
+    assert (tmp_path / "broken.pt").exists()
+
+
+class Trap:
+    """Pickled, a call of `os.mkdir`."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (self.folder,)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    trap = Trap(str(tmp_path / "sprung"))
+    torch.save({"model": trap, "ema": None}, tmp_path / "trap.pt")
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(trap))
+    for name in ("trap.pt", "pickle.pt"):
+        with pytest.raises(EncoderError, match=name):
+            get_encoder(name, model_root=tmp_path).feature_dim  # noqa: B018
+    assert not (tmp_path / "sprung").exists()
+
+
+# --- Identity
+
+
+def test_the_fingerprint_tells_weights_and_precision_apart_without_loading(models, tmp_path):
+    write_checkpoint(tmp_path / "other.pt", seed=1)
+    shutil.copy(models / "yolov8n-cls.pt", tmp_path / "copy.pt")
+    prints = {
+        (name, precision): get_encoder(name, model_root=tmp_path, precision=precision).fingerprint
+        for name in ("other.pt", "copy.pt")
+        for precision in ("fp32", "bf16")
+    }
+    assert len(set(prints.values())) == 4
+    encoder = get_encoder("yolov8n-cls.pt", model_root=models, precision="fp32")
+    assert prints["copy.pt", "fp32"] == encoder.fingerprint
+    assert "_loaded" not in vars(get_encoder("other.pt", model_root=tmp_path, precision="fp32"))
+
+
+def test_the_same_file_gives_the_same_encoder_and_a_replaced_one_another(models, tmp_path):
+    shutil.copy(models / "yolov8n-cls.pt", tmp_path / "model.pt")
+    first = get_encoder("model.pt", model_root=tmp_path)
+    assert get_encoder("model.pt", model_root=tmp_path) is first
+    write_checkpoint(tmp_path / "model.pt", seed=2)
+    second = get_encoder("model.pt", model_root=tmp_path)
+    assert second is not first
+    assert second.fingerprint != first.fingerprint
+
+
+def test_an_unknown_precision(models):
+    with pytest.raises(EncoderError, match='PRECISION="int8" is unknown: use auto, fp32, bf16, fp16'):
+        get_encoder(None, model_root=models, precision="int8")
+
+
+# --- Threads and processes
+
+
+def test_several_threads_load_once_and_get_the_same_numbers_as_one(models, tmp_path):
+    shutil.copy(models / "yolov8n-cls.pt", tmp_path / "model.pt")
+    encoder = get_encoder("model.pt", model_root=tmp_path, precision="fp32")
+    frames = [Frame(0.0, av.VideoFrame.from_ndarray(scene((160, 120))(index), format="rgb24"), 0) for index in range(4)]
+
+    def run(_: int) -> np.ndarray:
+        torch.set_num_threads(1)
+        return encoder.forward(encoder.preprocess(frames))[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(run, range(16)))
+        alone = pool.submit(run, 0).result()
+    for result in results:
+        np.testing.assert_array_equal(result, alone)
+
+
+def test_ultralytics_neither_calls_home_nor_writes_into_it(models, tmp_path):
+    video = write_video(tmp_path / "video.mp4", scene((160, 120)), 3, size=(160, 120))
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    program = f"""
+        import os, socket, sys, threading
+
+        def refuse(*arguments, **_):
+            print("NETWORK", arguments, flush=True)
+            raise OSError("no network in this test")
+
+        socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = socket.getaddrinfo = refuse
+        from pathlib import Path
+        from utils.encoder import get_encoder
+        from utils.features import extract
+
+        assert "ultralytics" not in sys.modules, "importing the project must not import Ultralytics"
+        encoder = get_encoder("yolov8n-cls.pt", model_root=Path({str(models)!r}))
+        print(extract(encoder, {str(video)!r}).features.shape)
+        assert "OMP_NUM_THREADS" not in os.environ and "YOLO_CONFIG_DIR" not in os.environ
+        from ultralytics import YOLO, settings
+        YOLO({str(models / "yolov8n-cls.pt")!r}).predict({str(video)!r}, verbose=False)
+        assert settings["sync"] is False
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join()
+    """
+    environment = {"HOME": str(home), "TMPDIR": str(temporary), "PATH": os.environ["PATH"]}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=PROJECT, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "(3, 1280)" in result.stdout
+    assert "NETWORK" not in result.stdout
+    assert list(home.rglob("*")) == []
+    assert list(temporary.glob("*ltralytics*")) == []
