@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from errors import BackendError
 from utils.features import cached_feature_extraction, cached_yolo_predict
 from utils.readout import fit_readout, normalised
+from utils.smoothing import event_durations, smooth
 from utils.training import Deadline, Progress, train_on_scores
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
@@ -228,6 +229,7 @@ class MultiLabelLSTM(BaseNN):
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         self.to_empty(device="cpu")
         self.register_buffer("readout", torch.zeros(output_size, input_size))
+        self.register_buffer("event_durations", torch.zeros(output_size))  # frames, of each label's short events
         self.register_buffer("label_has_example", torch.zeros(output_size, dtype=torch.bool))
         self._initialise(hidden_size)
         self.eval()
@@ -315,8 +317,9 @@ class MultiLabelLSTM(BaseNN):
         self.train()
         self.dropout.generator.manual_seed(self.seed)
         try:
-            readout = fit_readout([normalised(video) for video in videos], targets, weights)
+            readout = fit_readout(videos, targets, weights)
             self.readout.copy_(readout.weight)
+            self.event_durations.copy_(torch.from_numpy(event_durations(targets)))
             self.label_has_example = torch.from_numpy(np.concatenate(targets).any(axis=0))
             cut = [self.preprocess_sequence(*pair) for pair in zip(readout.held_out_scores, targets, strict=True)]
             frame_weights = [windows.mask * np.float32(weight) for windows, weight in zip(cut, weights, strict=True)]
@@ -325,7 +328,7 @@ class MultiLabelLSTM(BaseNN):
                 torch.from_numpy(np.concatenate([windows.sequence for windows in cut])),
                 torch.from_numpy(np.concatenate([windows.labels for windows in cut])),
                 torch.from_numpy(np.concatenate(frame_weights)),
-                num_videos=len(videos),
+                num_videos=max(1, round(sum(weights))),
                 warm=warm,
                 epochs=epochs,
                 f1_threshold=f1_threshold,
@@ -347,8 +350,9 @@ class MultiLabelLSTM(BaseNN):
     def predict(self, sequence: ArrayLike) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
 
-        The LSTM runs over the whole sequence, so there are no windows whose borders could show. A label without
-        an example in the last training has probability 0. Safe to call from several threads.
+        The LSTM runs over the whole sequence, so there are no windows whose borders could show. What flickers for
+        less than a quarter of a label's short events is smoothed away. A label without an example in the last
+        training has probability 0. Safe to call from several threads.
 
         Args:
             sequence: [num_frames, input_size], of any length.
@@ -363,7 +367,8 @@ class MultiLabelLSTM(BaseNN):
         if len(video) == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
         logits = self((torch.from_numpy(normalised(video)) @ self.readout.T).unsqueeze(0))[0]
-        return (torch.sigmoid(logits) * self.label_has_example).numpy()
+        probs = (torch.sigmoid(logits) * self.label_has_example).numpy()
+        return smooth(probs, self.event_durations.numpy())
 
     def _checked_features(self, sequence: ArrayLike) -> np.ndarray:
         video = np.asarray(sequence, dtype=np.float32)

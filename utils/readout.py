@@ -45,8 +45,10 @@ def fit_readout(videos: list[np.ndarray], labels: list[np.ndarray], weights: lis
     """Fit the readout to all videos, and to all but each fold for the held-out scores.
 
     Args:
-        videos: normalised features [num_frames, feature_dim]; the same video may be there twice (several
-        annotators). labels: {0, 1}, [num_frames, num_labels] of each. weights: a positive number per video.
+        videos: features [num_frames, feature_dim] of each; the same video may be there twice (several annotators).
+            They are normalised one at a time, so that hundreds of memory-mapped ones need no memory of their own.
+        labels: {0, 1}, [num_frames, num_labels] of each.
+        weights: a positive number for each.
     """
     folds = _folds(videos)
     num_folds = max(folds) + 1
@@ -55,7 +57,7 @@ def fit_readout(videos: list[np.ndarray], labels: list[np.ndarray], weights: lis
     moment = torch.zeros(num_folds, feature_dim, num_labels)
     examples = torch.zeros(num_folds, num_labels, dtype=torch.int)
     for fold, video, target, weight in zip(folds, videos, labels, weights, strict=True):
-        features, truth = torch.from_numpy(video), torch.from_numpy(target)
+        features, truth = torch.from_numpy(normalised(video)), torch.from_numpy(target)
         gram[fold].addmm_(features.T, features, alpha=weight)
         # Centred features make the labels' own mean irrelevant: there is no intercept to fit.
         moment[fold].addmm_(features.T, truth, alpha=weight)
@@ -70,7 +72,7 @@ def fit_readout(videos: list[np.ndarray], labels: list[np.ndarray], weights: lis
         torch.where(seen_elsewhere[f][:, None], without[f], weight * SEEN_SCORE_FACTOR).numpy()
         for f in range(num_folds)
     ]
-    return Readout(weight, [video @ used[fold].T for fold, video in zip(folds, videos, strict=True)])
+    return Readout(weight, [normalised(video) @ used[fold].T for fold, video in zip(folds, videos, strict=True)])
 
 
 def _folds(videos: list[np.ndarray]) -> list[int]:

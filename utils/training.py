@@ -20,6 +20,7 @@ WARM_UP = 0.1  # share of the training in which the learning rate rises
 BATCH_SIZE = 32  # windows
 # Batches until a new network has converged: more only teach it a few videos by heart.
 MIN_STEPS, STEPS_PER_WINDOW, MAX_STEPS = 100, 1.3, 400
+HURRY = 0.5  # share of the time from which on the clock steers the learning rate: before, equal data give equal models
 COOL_DOWN_STEPS = 50  # after a threshold is met: stopped at a high learning rate, a network predicts badly
 POSITIVE_WEIGHT_POWER = (
     0.25  # 0 swamps rare labels, 0.5 predicts too many: by F1 at probability 0.5, and by calibration
@@ -145,7 +146,9 @@ def train_on_scores(
                 reduction="sum",
             ) / (weight.sum() * (1 + made_up / len(batch)))
             loss.backward()
-            done = max(optimizer.steps / num_steps, deadline.share_passed())
+            done = optimizer.steps / num_steps
+            if deadline.share_passed() > HURRY:
+                done = max(done, deadline.share_passed())
             cool_down = (last_step - optimizer.steps) / COOL_DOWN_STEPS if reason else 1.0
             optimizer.step(highest_rate * min(learning_rate_share(done), cool_down))
             logits[batch, :, columns] = output[: len(batch)].detach().transpose(1, 2)
