@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from joblib.memory import FileSystemStoreBackend
 
 FACTS = "facts.json"  # of an item: written last, touched on reading
+ITEM_OVERHEAD = 4096  # bytes of an item beside its rows, at most: headers, facts, and what joblib notes about it
 STALE_AFTER = 3600.0  # seconds without a write after which whoever was filling a folder must have been killed
 
 
@@ -128,7 +129,7 @@ class _ArrayFile:
 
 
 def make_room(items_root: Path, unfinished: Path, size: int, limit: int) -> None:
-    """Drops the items that weren't read for longest until `size` bytes more are within the limit.
+    """Drops the items that weren't read for longest until an item with `size` bytes of rows is within the limit.
 
     Unfinished folders count and stay, except those of processes that were killed.
     """
@@ -136,8 +137,10 @@ def make_room(items_root: Path, unfinished: Path, size: int, limit: int) -> None
     for folder in unfinished.iterdir():
         if time.time() - _last_write(folder) > STALE_AFTER:
             shutil.rmtree(folder, ignore_errors=True)
-    items = sorted((facts.parent for facts in items_root.rglob(FACTS)), key=lambda item: _mtime(item / FACTS))
-    excess = usage(items_root) + usage(unfinished) + size - limit
+    items = [path.parent for path in _files(items_root) if path.name == FACTS]
+    items.sort(key=lambda item: _mtime(item / FACTS))
+    # Unfinished ones first: a folder that is just being moved counts twice at worst, but never not at all.
+    excess = usage(unfinished) + usage(items_root) + size + ITEM_OVERHEAD - limit
     for item in items:
         if excess <= 0:
             break
@@ -147,7 +150,7 @@ def make_room(items_root: Path, unfinished: Path, size: int, limit: int) -> None
 
 def usage(folder: Path) -> int:
     """Bytes of all files in a folder, taken or reserved."""
-    return sum(_size(path) for path in folder.rglob("*"))
+    return sum(map(_size, _files(folder)))
 
 
 def discard(folder: Path, trash: Path) -> None:
@@ -167,8 +170,14 @@ def _flush_to_disk(file: Any) -> None:
     os.fsync(file.fileno())
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """All files in a folder, whatever others remove meanwhile."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+
+
 def _last_write(folder: Path) -> float:
-    return max(map(_mtime, [folder, *folder.rglob("*")]))
+    return max(map(_mtime, [folder, *_files(folder)]))
 
 
 def _mtime(path: Path) -> float:
@@ -181,6 +190,6 @@ def _mtime(path: Path) -> float:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size if path.is_file() else 0
+        return path.stat().st_size
     except FileNotFoundError:
         return 0

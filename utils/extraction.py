@@ -136,12 +136,17 @@ def _worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     which takes long where other processes use a core too. And the same batch gives the same numbers, bit for bit.
     """
     default_threads = _default_threads()
-    pool = ThreadPoolExecutor(count, "encoder", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, "encoder", initializer=_compute_on_one_core)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(default_threads)  # the workers' setting is also that of threads started later
+
+
+def _compute_on_one_core() -> None:
+    torch.get_num_threads()  # a thread's first call takes the process's setting, which would undo an earlier own one
+    torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)

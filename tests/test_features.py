@@ -1,0 +1,611 @@
+"""Extraction and its cache: the right frames in order, the same numbers every time, nothing stale or broken."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import utils.array_store
+import utils.extraction
+import utils.features
+from errors import MediaError, UnreadableVideo
+from tests.checkpoints import write_checkpoint
+from tests.videos import write_video
+from utils.array_store import usage
+from utils.encoder import Encoder, get_encoder
+from utils.features import (
+    CacheParams,
+    FeatureCache,
+    VideoFeatures,
+    cached_feature_extraction,
+    cached_yolo_predict,
+    extract,
+)
+from utils.video import Frame, decode
+
+PROJECT = Path(__file__).parent.parent
+
+
+class BrightnessEncoder:
+    """Stands in for a model: the features are the picture's mean brightness, so that they say which frame it is."""
+
+    feature_dim = 256
+    num_classes = 2
+
+    def __init__(self, fingerprint: str = "brightness", work: Callable[[], None] = lambda: None) -> None:
+        self.fingerprint = fingerprint
+        self.num_encoded = 0
+        self.largest_batch = 0
+        self._work = work
+        self._lock = threading.Lock()
+
+    def preprocess(self, frames: list[Frame]) -> torch.Tensor:
+        return torch.tensor([frame.picture.to_ndarray(format="gray").mean() for frame in frames], dtype=torch.float32)
+
+    def forward(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        self._work()
+        with self._lock:
+            self.num_encoded += len(batch)
+            self.largest_batch = max(self.largest_batch, len(batch))
+        bright = (batch / 255)[:, None].numpy()
+        return np.repeat(batch[:, None].numpy(), self.feature_dim, axis=1), np.concatenate([bright, 1 - bright], axis=1)
+
+
+def grey(*levels: int) -> list[tuple[int, int, int]]:
+    return [(level, level, level) for level in levels]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MODEL_ROOT with a small classifier in it."""
+    root = tmp_path_factory.mktemp("models")
+    write_checkpoint(root / "classifier.pt", image_size=64)
+    return root
+
+
+@pytest.fixture(scope="session")
+def classifier(models: Path) -> Encoder:
+    return get_encoder("classifier.pt", model_root=models, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three videos of noise of 21, 40 and 65 frames: no multiples of a batch."""
+    folder = tmp_path_factory.mktemp("videos")
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, (65, 9, 12, 3), dtype=np.uint8).repeat(10, 1).repeat(10, 2)
+    return [
+        write_video(folder / f"{count}.mp4", lambda index, c=count: noise[(index * c) % 65], count, size=(120, 90))
+        for count in (21, 40, 65)
+    ]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache", size_limit=10**9)
+
+
+def assert_same(a: VideoFeatures, b: VideoFeatures) -> None:
+    np.testing.assert_array_equal(a.features, b.features)
+    np.testing.assert_array_equal(a.probs, b.probs)
+    np.testing.assert_array_equal(a.times, b.times)
+
+
+# --- Extraction
+
+
+def test_every_frame_in_order(tmp_path):
+    levels = [20 + 2 * index for index in range(100)]
+    video = write_video(tmp_path / "video.mp4", grey(*levels), rate=10)
+    result = extract(BrightnessEncoder(), video)
+    assert result.features.shape == (100, 256)
+    assert result.features.dtype == result.probs.dtype == np.float32
+    np.testing.assert_allclose(result.features[:, 0], levels, atol=3)
+    np.testing.assert_allclose(result.probs.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(result.times, np.arange(100) / 10)
+    assert result.times.dtype == np.float64
+    assert result.duration == pytest.approx(10)
+    assert result.frame_rate == 10
+    assert result.broken_frames == 0
+    assert not result.truncated
+
+
+def test_the_pipeline_gives_what_the_encoder_gives(classifier, videos):
+    result = extract(classifier, videos[1])
+    frames = list(decode(videos[1]))
+    expected = [classifier.forward(classifier.preprocess([frame])) for frame in frames]
+    np.testing.assert_allclose(result.features, np.concatenate([features for features, _ in expected]), atol=1e-4)
+    np.testing.assert_allclose(result.probs, np.concatenate([probs for _, probs in expected]), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_other_videos_before_or_beside_change_nothing(models, videos, precision):
+    encoder = get_encoder("classifier.pt", model_root=models, precision=precision)
+    alone = [extract(encoder, video) for video in videos]
+    for video, expected in zip(videos * 4, alone * 4, strict=True):
+        assert_same(extract(encoder, video), expected)
+    with ThreadPoolExecutor(3) as pool:
+        for result, expected in zip(
+            pool.map(lambda video: extract(encoder, video), videos * 2), alone * 2, strict=True
+        ):
+            assert_same(result, expected)
+
+
+def test_workers_keep_to_one_core_when_another_extraction_ends(videos):
+    torch.set_num_threads(2)
+    utils.extraction._default_threads.cache_clear()
+    with utils.extraction._worker_threads(1) as pool:
+        pool.submit(int).result()  # the worker has started, but computed nothing yet
+        with utils.extraction._worker_threads(1):
+            pass
+        assert pool.submit(torch.get_num_threads).result() == 1
+
+
+def test_pytorch_keeps_its_number_of_threads(videos):
+    torch.set_num_threads(2)
+    utils.extraction._default_threads.cache_clear()
+    extract(BrightnessEncoder(), videos[0])
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.parametrize("num_frames", [1, 4, 5, 6, 100])
+def test_stride_interpolates_between_every_nth_frame(tmp_path, num_frames):
+    levels = 40 + 100 * np.random.default_rng(0).random(num_frames)
+    video = write_video(tmp_path / "video.mp4", grey(*levels.astype(int)), options={"crf": "0"})
+    encoder = BrightnessEncoder()
+    every = extract(BrightnessEncoder(), video)
+    result = extract(encoder, video, stride=5)
+    assert encoder.num_encoded == len(levels[::5])
+    np.testing.assert_array_equal(result.times, every.times)
+    expected = np.interp(np.arange(num_frames), np.arange(0, num_frames, 5), every.features[::5, 0])
+    np.testing.assert_allclose(result.features[:, 7], expected, rtol=1e-5)
+    np.testing.assert_array_equal(result.features[::5], every.features[::5])
+    np.testing.assert_allclose(result.probs.sum(1), 1, atol=1e-6)
+
+
+def test_stride_interpolates_in_time_where_frames_come_irregularly(tmp_path):
+    times = [0, 0.04, 0.4, 2.4, 2.44, 2.48]
+    video = write_video(tmp_path / "video.mp4", grey(50, 50, 50, 110, 110, 110), times=times, options={"crf": "0"})
+    first, last = extract(BrightnessEncoder(), video).features[[0, 3], 0]
+    result = extract(BrightnessEncoder(), video, stride=3).features[:, 0]
+    np.testing.assert_allclose(result[:4], np.interp(times[:4], [0, 2.4], [first, last]), rtol=1e-4)
+    np.testing.assert_allclose(result[3:], last, rtol=1e-6)
+
+
+def test_a_picture_size_that_changes_starts_a_new_batch(tmp_path, monkeypatch):
+    small = write_video(tmp_path / "small.mp4", grey(*[60] * 10), size=(64, 64))
+    large = write_video(tmp_path / "large.mp4", grey(*[160] * 10), size=(128, 64))
+
+    class Spliced:
+        average_rate, duration, broken_frames, truncated = 25.0, 0.8, 0, False
+
+        def __iter__(self):
+            yield from decode(small)
+            for frame in decode(large):
+                yield frame._replace(time=frame.time + 0.4)
+
+    monkeypatch.setattr(utils.extraction, "decode", lambda path, threads: Spliced())
+    encoder = BrightnessEncoder()
+    result = extract(encoder, small)
+    assert encoder.largest_batch == 10
+    np.testing.assert_allclose(result.features[:, 0], [60] * 10 + [160] * 10, atol=3)
+
+
+def test_batches_of_large_pictures_are_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils.extraction, "MAX_BATCH_PIXELS", 4 * 320 * 240)
+    video = write_video(tmp_path / "video.mp4", grey(*range(50, 100)), size=(320, 240))
+    encoder = BrightnessEncoder()
+    extract(encoder, video)
+    assert encoder.largest_batch == 4
+
+
+def test_decoding_waits_for_encoding(tmp_path, monkeypatch):
+    video = write_video(tmp_path / "video.mp4", grey(*[50] * 400), size=(64, 64))
+    num_decoded = 0
+
+    def counting_decode(path: Path, threads: int):
+        reader = decode(path, threads)
+        next_frame = type(reader).__next__
+
+        class Counting(type(reader)):
+            def __next__(self) -> Frame:
+                nonlocal num_decoded
+                num_decoded += 1
+                return next_frame(self)
+
+        reader.__class__ = Counting
+        return reader
+
+    ahead = []
+    encoder = BrightnessEncoder(work=lambda: (time.sleep(0.01), ahead.append(num_decoded - encoder.num_encoded)))
+    monkeypatch.setattr(utils.extraction, "decode", counting_decode)
+    monkeypatch.setattr(utils.extraction.joblib, "cpu_count", lambda: 2)
+    extract(encoder, video)
+    assert num_decoded > 400
+    assert max(ahead) <= 7 * utils.extraction.BATCH_SIZE  # 2 encoding, 2 queued, 1 finished, 1 being decoded, 1 counted
+
+
+def test_an_error_ends_the_extraction_and_its_threads(tmp_path):
+    video = write_video(tmp_path / "video.mp4", grey(*[50] * 400), size=(64, 64))
+
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    encoder = BrightnessEncoder(work=fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        extract(encoder, video)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("encoder")]
+
+
+def test_an_interrupted_caller_ends_the_extraction_and_its_threads(tmp_path):
+    video = write_video(tmp_path / "video.mp4", grey(*[50] * 400), size=(64, 64))
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    encoder = BrightnessEncoder()
+    with pytest.raises(KeyboardInterrupt):
+        extract(encoder, video, progress=interrupt)
+    assert encoder.num_encoded < 400
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("encoder")]
+
+
+def test_no_video_at_all(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(UnreadableVideo):
+        extract(BrightnessEncoder(), tmp_path / "text.mp4")
+    with pytest.raises(MediaError):
+        extract(BrightnessEncoder(), tmp_path / "missing.mp4")
+
+
+def test_progress_rises_to_the_end(videos):
+    done: list[float] = []
+    extract(BrightnessEncoder(), videos[2], progress=done.append)
+    assert len(done) == 5
+    assert done == sorted(done)
+    assert 0 < done[0] < 0.5
+    assert 0.95 < done[-1] <= 1
+
+
+# --- What is found in the cache
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and every decoding fails from then on."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("decoded a video whose features are cached")
+
+    def forbid() -> None:
+        monkeypatch.setattr(utils.features, "open_video", fail)
+        monkeypatch.setattr(utils.extraction, "decode", fail)
+
+    return forbid
+
+
+def test_a_hit_decodes_nothing_and_maps_the_arrays(cache, classifier, videos, no_decoding, tmp_path):
+    first = cache.get(classifier, videos[0])
+    assert_same(first, extract(classifier, videos[0]))
+    no_decoding()
+    for again in (
+        cache.get(classifier, videos[0]),
+        FeatureCache(tmp_path / "cache", 10**9).peek(classifier, videos[0]),
+    ):
+        assert_same(again, first)
+        assert isinstance(again.features, np.memmap)
+        assert isinstance(again.probs, np.memmap)
+        assert not again.features.flags.writeable
+        assert (again.duration, again.frame_rate, again.broken_frames, again.truncated, again.content) == (
+            first.duration,
+            first.frame_rate,
+            first.broken_frames,
+            first.truncated,
+            first.content,
+        )
+
+
+def test_a_renamed_video_hits_and_a_replaced_one_misses(cache, videos, tmp_path):
+    encoder = BrightnessEncoder()
+    video = Path(shutil.copy(videos[0], tmp_path / "a.mp4"))
+    first = cache.get(encoder, video)
+    renamed = video.rename(tmp_path / "b.mp4")
+    assert_same(cache.peek(encoder, renamed), first)
+    assert encoder.num_encoded == 21
+    shutil.copy(videos[1], renamed)
+    assert cache.peek(encoder, renamed) is None
+    assert len(cache.get(encoder, renamed).times) == 40
+
+
+def test_a_changed_byte_of_the_same_size_misses(cache, videos, tmp_path):
+    video = Path(shutil.copy(videos[0], tmp_path / "a.mp4"))
+    cache.get(BrightnessEncoder(), video)
+    status = video.stat()
+    content = bytearray(video.read_bytes())
+    content[-1] ^= 1
+    video.write_bytes(content)
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert cache.peek(BrightnessEncoder(), video) is None
+
+
+def test_another_encoder_precision_or_stride_misses(cache, models, classifier, videos):
+    cache.get(classifier, videos[0])
+    assert cache.peek(get_encoder("classifier.pt", model_root=models, precision="bf16"), videos[0]) is None
+    assert cache.peek(BrightnessEncoder(), videos[0]) is None
+    assert cache.peek(classifier, videos[0], stride=2) is None
+    assert cache.peek(classifier, videos[0]) is not None
+
+
+def test_peek_neither_decodes_nor_waits(cache, videos, no_decoding):
+    started, finish = threading.Event(), threading.Event()
+    encoder = BrightnessEncoder(work=lambda: (started.set(), finish.wait(10)))
+    with ThreadPoolExecutor(1) as pool:
+        extraction = pool.submit(cache.get, encoder, videos[0])
+        assert started.wait(10)
+        assert cache.peek(encoder, videos[0]) is None
+        finish.set()
+        extraction.result()
+    no_decoding()
+    assert cache.peek(encoder, videos[0]) is not None
+    assert cache.peek(encoder, videos[1]) is None
+
+
+def test_contents_are_hashed_once(cache, videos, monkeypatch, tmp_path):
+    cache.get(BrightnessEncoder(), videos[0])
+
+    def fail(path: str) -> str:
+        raise AssertionError(f"hashed {path} again")
+
+    monkeypatch.setattr(utils.features, "file_hash", fail)
+    assert cache.peek(BrightnessEncoder(), videos[0]) is not None
+    assert FeatureCache(tmp_path / "cache", 10**9).peek(BrightnessEncoder(), videos[0]) is not None
+
+
+def test_a_missing_file(cache, tmp_path):
+    with pytest.raises(MediaError, match=r"nothing\.mp4 does not exist"):
+        cache.peek(BrightnessEncoder(), tmp_path / "nothing.mp4")
+    with pytest.raises(MediaError, match="does not exist"):
+        cache.get(BrightnessEncoder(), tmp_path)
+
+
+def test_an_encoder_without_classes(cache, videos, tmp_path):
+    write_checkpoint(tmp_path / "detector.pt", "yolov8n", image_size=64)
+    encoder = get_encoder("detector.pt", model_root=tmp_path)
+    cache.get(encoder, videos[0])
+    assert cache.peek(encoder, videos[0]).probs.shape == (21, 0)
+
+
+def test_the_documented_functions_share_one_extraction(tmp_path, videos):
+    encoder = BrightnessEncoder()
+    params = CacheParams(tmp_path / "cache", 10**9, stride=2)
+    assert cached_feature_extraction(encoder, videos[0], params).shape == (21, 256)
+    assert cached_yolo_predict(encoder, videos[0], params).shape == (21, 2)
+    assert encoder.num_encoded == 11
+
+
+def test_500_frames_are_there_within_10_ms(cache, tmp_path):
+    video = write_video(tmp_path / "video.mp4", grey(*[100] * 500), size=(64, 64))
+    encoder = BrightnessEncoder()
+    encoder.feature_dim, encoder.num_classes = 1280, 2
+    cache.get(encoder, video)
+    seconds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        features = cache.get(encoder, video).features
+        np.array(features)
+        seconds.append(time.perf_counter() - start)
+    assert features.shape == (500, 1280)
+    assert np.median(seconds) <= 0.010
+
+
+# --- Many at once
+
+
+def test_requests_for_the_same_video_at_once_extract_once(videos, tmp_path):
+    encoder = BrightnessEncoder(work=lambda: time.sleep(0.1))
+    caches = [FeatureCache(tmp_path / "cache", 10**9) for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda cache: cache.get(encoder, videos[1]), caches * 2))
+    assert encoder.num_encoded == 40
+    for result in results:
+        assert_same(result, results[0])
+
+
+def test_two_processes_at_once_both_get_features(models, videos, tmp_path):
+    program = f"""
+        from pathlib import Path
+        from utils.encoder import get_encoder
+        from utils.features import FeatureCache
+        encoder = get_encoder("classifier.pt", model_root=Path({str(models)!r}), precision="fp32")
+        encoder.feature_dim
+        input("ready")
+        video = FeatureCache({str(tmp_path)!r}, 10**9).get(encoder, {str(videos[2])!r})
+        print(video.features.shape, float(video.features.sum()))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": PROJECT}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for process in processes:
+        process.stdout.read(len("ready"))
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith("(65, 1280)")
+
+
+# --- Limits and accidents
+
+
+@pytest.fixture(scope="session")
+def many_videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Twelve videos whose features take 20 kB each."""
+    folder = tmp_path_factory.mktemp("many")
+    return [
+        write_video(folder / f"{index}.mp4", grey(*[10 * index + 20] * 20), size=(64, 64), rate=20)
+        for index in range(12)
+    ]
+
+
+def size_by_inode(folder: Path) -> dict[int, int]:
+    """Sizes of the files in a folder, each counted once even if it is moved meanwhile."""
+    sizes = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = os.stat(os.path.join(parent, name))
+                sizes[status.st_ino] = status.st_size
+    return sizes
+
+
+def test_the_size_limit_is_kept_while_extractions_run(many_videos, tmp_path):
+    limit = 110_000
+    caches = [FeatureCache(tmp_path / "cache", limit) for _ in range(2)]
+    sizes, stop = [], threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            with utils.features._room_lock:  # nothing is dropped or begun while the files are counted
+                sizes.append(sum(size_by_inode(tmp_path / "cache").values()))
+
+    encoder = BrightnessEncoder(work=lambda: time.sleep(0.02))
+    favourite = many_videos[0]
+    with ThreadPoolExecutor(3) as pool:
+        watcher = pool.submit(watch)
+        try:
+            caches[0].get(encoder, favourite)
+            for first, second in zip(many_videos[1::2], many_videos[2::2], strict=False):
+                results = list(
+                    pool.map(lambda job: job[0].get(encoder, job[1]), zip(caches, (first, second), strict=True))
+                )
+                for result, video in zip(results, (first, second), strict=True):
+                    np.testing.assert_allclose(result.features[:, 0], 10 * int(video.stem) + 20, atol=3)
+                assert caches[0].peek(encoder, favourite) is not None  # read again and again, so never dropped
+        finally:
+            stop.set()
+        watcher.result()
+    assert max(sizes) <= limit
+    assert max(sizes) > 0.6 * limit
+    cached = [caches[0].peek(encoder, video) is not None for video in many_videos]
+    assert 3 <= sum(cached) <= 5
+    assert cached[0]
+    assert cached[10]
+
+
+def test_the_oldest_goes_first_and_arrays_in_use_stay_valid(many_videos, tmp_path):
+    cache = FeatureCache(tmp_path / "cache", 70_000)
+    encoder = BrightnessEncoder()
+    in_use = cache.get(encoder, many_videos[0])
+    for video in many_videos[1:6]:
+        cache.get(encoder, video)
+    assert [cache.peek(encoder, video) is not None for video in many_videos[:6]] == [False] * 3 + [True] * 3
+    np.testing.assert_allclose(in_use.features[:, 0], 20, atol=3)
+
+
+def test_what_is_larger_than_the_limit_is_kept_alone(many_videos, tmp_path):
+    cache = FeatureCache(tmp_path / "cache", 1000)
+    encoder = BrightnessEncoder()
+    for video in many_videos[:3]:
+        cache.get(encoder, video)
+        assert cache.peek(encoder, video) is not None
+    assert [cache.peek(encoder, video) is not None for video in many_videos[:3]] == [False, False, True]
+
+
+def item_of(cache_dir: Path) -> Path:
+    (facts,) = (cache_dir / "features").rglob(utils.array_store.FACTS)
+    return facts.parent
+
+
+@pytest.mark.parametrize("damage", ["cut off", "emptied", "removed", "facts overwritten", "facts emptied", "header"])
+def test_a_damaged_item_is_extracted_again(cache, videos, tmp_path, damage):
+    encoder = BrightnessEncoder()
+    expected = extract(encoder, videos[0])
+    cache.get(encoder, videos[0])
+    item = item_of(tmp_path / "cache")
+    array = item / "features.npy"
+    match damage:
+        case "cut off":
+            os.truncate(array, array.stat().st_size // 2)
+        case "emptied":
+            array.write_bytes(b"")
+        case "removed":
+            array.unlink()
+        case "facts overwritten":
+            (item / utils.array_store.FACTS).write_text("no JSON")
+        case "facts emptied":
+            (item / utils.array_store.FACTS).write_text("{}")
+        case "header":
+            array.write_bytes(b"garbage" + array.read_bytes()[7:])
+    assert cache.peek(encoder, videos[0]) is None
+    assert_same(cache.get(encoder, videos[0]), expected)
+    assert_same(cache.peek(encoder, videos[0]), expected)
+
+
+def test_a_failed_extraction_leaves_nothing(cache, videos, tmp_path):
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        cache.get(BrightnessEncoder(work=fail), videos[2])
+    assert usage(tmp_path / "cache" / "unfinished") == 0
+    assert cache.peek(BrightnessEncoder(), videos[2]) is None
+    assert len(cache.get(BrightnessEncoder(), videos[2]).times) == 65
+
+
+def test_a_video_replaced_while_it_is_read_is_refused(cache, videos, tmp_path):
+    video = Path(shutil.copy(videos[1], tmp_path / "video.mp4"))
+    encoder = BrightnessEncoder(work=lambda: shutil.copy(videos[0], video))
+    with pytest.raises(MediaError, match="was replaced while it was read"):
+        cache.get(encoder, video)
+    assert cache.peek(encoder, videos[0]) is None
+    assert cache.peek(encoder, videos[1]) is None
+
+
+def test_a_killed_extraction_leaves_nothing_that_is_trusted(videos, tmp_path):
+    program = f"""
+        import time
+        from tests.test_features import BrightnessEncoder
+        from utils.features import FeatureCache
+
+        def work():
+            if encoder.num_encoded:
+                print("half-way", flush=True)
+                time.sleep(60)
+
+        encoder = BrightnessEncoder(work=work)
+        FeatureCache({str(tmp_path)!r}, 10**9).get(encoder, {str(videos[2])!r})
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "half-way\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert usage(tmp_path / "unfinished") > 0
+
+    cache = FeatureCache(tmp_path, 10**9)
+    assert cache.peek(BrightnessEncoder(), videos[2]) is None
+    result = cache.get(BrightnessEncoder(), videos[2])
+    assert_same(result, extract(BrightnessEncoder(), videos[2]))
+    assert usage(tmp_path / "unfinished") > 0  # it might still be running somewhere
+    long_ago = time.time() - utils.array_store.STALE_AFTER - 1
+    for path in [*(tmp_path / "unfinished").rglob("*"), *(tmp_path / "unfinished").iterdir()]:
+        os.utime(path, (long_ago, long_ago))
+    cache.get(BrightnessEncoder(), videos[1])
+    assert usage(tmp_path / "unfinished") == 0
