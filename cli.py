@@ -17,7 +17,8 @@ from ml_backend.base import Services
 from ml_backend.jobs import Jobs, open_queue
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import get_settings
-from ml_backend.store import Store, Training
+from ml_backend.store import Store
+from ml_backend.tables import Training
 from model import YOLO
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)

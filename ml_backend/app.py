@@ -21,7 +21,8 @@ from ml_backend.metrics import Metrics
 from ml_backend.registry import ModelRegistry
 from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, WebhookRequest, parse
 from ml_backend.settings import Settings, get_settings
-from ml_backend.store import Job, Store
+from ml_backend.store import Store
+from ml_backend.tables import Job
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from errors import BackendError, EncoderError, InvalidConfig, InvalidRequest, Me
 from ml_backend import label_studio
 from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
 from ml_backend.registry import ModelRegistry
-from ml_backend.store import Job, Store
+from ml_backend.store import Store
+from ml_backend.tables import Job
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from errors import InvalidAnnotation, MediaError, NotReady
 from ml_backend import LabelStudioMLBase, init_app, jobs
 from ml_backend.jobs import PRIORITY_AHEAD, PRIORITY_WANTED, Jobs
 from ml_backend.settings import Settings
-from ml_backend.store import WORKER_SILENT_SECONDS, Store, Worker, now
+from ml_backend.store import WORKER_SILENT_SECONDS, Store
+from ml_backend.tables import Worker, now
 from tests.servers import wait_until
 
 CONFIG = '<View><Text name="text" value="$text"/><Choices name="c" toName="text"><Choice value="A"/></Choices></View>'
