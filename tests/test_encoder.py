@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_sample_image
 from torchvision import transforms
 
@@ -25,6 +26,7 @@ from errors import EncoderError
 from tests.checkpoints import cosine, ultralytics_classification, ultralytics_embedding, write_checkpoint
 from tests.videos import write_video
 from utils.encoder import Encoder, get_encoder
+from utils.preprocessing import resize_and_crop
 from utils.video import Frame, decode
 
 PROJECT = Path(__file__).parent.parent
@@ -109,6 +111,27 @@ def test_classifiers_equal_ultralytics(tmp_path, architecture, image_size, size)
 
     features, _ = encode(get_encoder("model.pt", model_root=tmp_path, precision="bf16"), video)
     assert cosine(features, expected_features).min() >= 0.997
+
+
+@pytest.mark.parametrize("size", [(640, 272), (120, 202), (64, 64), (97, 131), (1280, 720)])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (transforms.Resize(224), transforms.CenterCrop((224, 224))),
+        (transforms.Resize((96, 160)), transforms.CenterCrop((96, 160))),
+        (transforms.Resize(100, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop((128, 128))),
+    ],
+    ids=["as trained", "not square", "crop larger"],
+)
+def test_pictures_equal_torchvisions(size, steps):
+    picture = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    rgba = np.pad(picture, ((0, 0), (0, 0), (0, 1)), constant_values=255)
+    expected = np.asarray(transforms.Compose(steps)(Image.fromarray(picture)))
+    arguments = (steps[0].size, steps[1].size, steps[0].interpolation)
+    np.testing.assert_array_equal(resize_and_crop(*arguments, exact=True)(rgba), expected)
+    fast = resize_and_crop(*arguments, exact=False)(rgba).astype(int)
+    assert np.abs(fast - expected).max() <= 2
+    assert np.abs(fast - expected).mean() < 0.3  # where one direction grows and the other shrinks; else 0.01
 
 
 @pytest.mark.parametrize("architecture", ["yolov8n", "yolov8n-seg", "yolov8n-pose", "yolo26n"])
