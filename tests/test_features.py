@@ -450,6 +450,48 @@ def test_two_processes_at_once_both_get_features(models, videos, tmp_path):
     assert answers[0].startswith("(65, 1280)")
 
 
+def test_processes_that_drop_each_others_items_all_get_features(many_videos, tmp_path):
+    program = f"""
+        import random, time
+        from concurrent.futures import ThreadPoolExecutor
+        from tests.test_features import BrightnessEncoder
+        from utils.features import FeatureCache
+
+        def work(seed):
+            cache, choose, count = FeatureCache({str(tmp_path)!r}, 1000), random.Random(seed), 0
+            while time.monotonic() < end:
+                index = choose.randrange(3)
+                video = cache.get(BrightnessEncoder(), {[str(video) for video in many_videos[:3]]!r}[index])
+                assert abs(video.features - (10 * index + 20)).max() <= 3
+                count += 1
+            return count
+
+        input("ready")
+        end = time.monotonic() + 4
+        with ThreadPoolExecutor(2) as pool:
+            print(sum(pool.map(work, range(2))))
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.stdout.read(len("ready"))
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], answers
+    assert all(int(count) > 0 for count, _ in answers)
+
+
 # --- Limits and accidents
 
 

@@ -1,15 +1,18 @@
 """A joblib store for arrays that needn't fit into memory.
 
 joblib's own store pickles a result that is complete in memory. Here a cached function fills a folder of .npy files row
-by row and returns it; the store moves it into place, and gives its arrays memory-mapped.
+by row and returns it; the store moves it into place, and gives its arrays memory-mapped. Several processes may use a
+store at once, and drop each other's items at any moment.
 """
 
+import errno
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,12 +22,41 @@ import numpy as np
 from joblib.memory import FileSystemStoreBackend
 
 FACTS = "facts.json"  # of an item: written last, touched on reading
-ITEM_OVERHEAD = 4096  # bytes of an item beside its rows, at most: headers, facts, and what joblib notes about it
+ITEM_OVERHEAD = 4096  # bytes of an item beside its rows, at most: headers and facts
 STALE_AFTER = 3600.0  # seconds without a write after which whoever was filling a folder must have been killed
 
 
+@dataclass(frozen=True)
+class Item:
+    """What a folder written by `ArrayFolder` holds.
+
+    Attributes:
+        folder: where it was when it was opened.
+        contents: its facts and its arrays by name. The arrays are memory-mapped: they stay valid when the folder is
+            moved or removed.
+    """
+
+    folder: Path
+    contents: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Item":
+        """Reads the facts and maps the arrays.
+
+        Raises:
+            OSError, ValueError, KeyError: there is no such item, or it is damaged.
+        """
+        item = json.loads((folder / FACTS).read_text())
+        arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in item["arrays"]}
+        return cls(folder, item["facts"] | arrays)
+
+
 class ArrayStore(FileSystemStoreBackend):
-    """Store whose items are folders written by `ArrayFolder`. For `joblib.Memory(backend=ArrayStore.register())`."""
+    """Store of `Item`s. For `joblib.Memory(backend=ArrayStore.register())`.
+
+    Memory's own `mmap_mode` must stay unset: with it, joblib would load each new item again from where the store has
+    put it, and another process may have dropped it from there by then.
+    """
 
     @classmethod
     def register(cls) -> str:
@@ -32,32 +64,35 @@ class ArrayStore(FileSystemStoreBackend):
         joblib.register_store_backend("arrays", cls)
         return "arrays"
 
-    def dump_item(self, call_id: list[str], item: Path, verbose: int = 1) -> None:
-        """Moves a folder into place, in place of one that is damaged or that another process just made."""
+    def dump_item(self, call_id: list[str], item: Item, verbose: int = 1) -> None:
+        """Moves an item into place, in place of one that is damaged or that another process just made."""
         target = Path(self.location, *call_id)
         target.parent.mkdir(parents=True, exist_ok=True)
-        discard(target, item.parent)
+        trash = item.folder.parent
+        discard(target, trash)
         try:
-            item.rename(target)
-        except OSError:
-            if not self.contains_item(call_id):
+            item.folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            discard(item, item.parent)  # another process was faster just now
+            discard(item.folder, trash)  # another process was faster just now
+
+    def store_metadata(self, call_id: list[str], metadata: Mapping[str, Any]) -> None:
+        """Keeps nothing: nobody reads it, and it would make the folder of an item that was just dropped anew."""
 
     def contains_item(self, call_id: list[str]) -> bool:
         """Whether there is an item, intact or not."""
         return Path(self.location, *call_id, FACTS).is_file()
 
-    def load_item(self, call_id: list[str], *_: Any, **__: Any) -> dict[str, Any]:
-        """The facts and arrays of an item.
+    def load_item(self, call_id: list[str], *_: Any, **__: Any) -> Item:
+        """The item, marked as read just now.
 
         Raises:
-            OSError, ValueError: the item is damaged; joblib then computes it again.
+            OSError, ValueError, KeyError: it is damaged, or was just dropped; joblib then computes it again.
         """
         folder = Path(self.location, *call_id)
         os.utime(folder / FACTS)
-        item = json.loads((folder / FACTS).read_text())
-        return item["facts"] | {name: np.load(_array_path(folder, name), mmap_mode="r") for name in item["arrays"]}
+        return Item.open(folder)
 
 
 class ArrayFolder:
@@ -79,13 +114,14 @@ class ArrayFolder:
         for name, file in self._files.items():
             file.append(arrays[name])
 
-    def finish(self, facts: Mapping[str, Any]) -> None:
-        """Completes the folder; `facts` must fit into JSON."""
+    def finish(self, facts: Mapping[str, Any]) -> Item:
+        """Completes the folder and opens it; `facts` must fit into JSON."""
         for file in self._files.values():
             file.finish()
         with open(self.path / FACTS, "w") as file:
             json.dump({"facts": facts, "arrays": list(self._files)}, file)
             _flush_to_disk(file)
+        return Item.open(self.path)
 
     def __enter__(self) -> "ArrayFolder":
         return self

@@ -1,5 +1,6 @@
 """From a video file to the features of its frames: a streaming pipeline of decoding, preparing and encoding."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ QUEUED_BATCHES = 1  # waiting for each worker, so that none waits for the decode
 WORKERS_PER_DECODER_THREAD = 3  # about what encoding costs, measured in decoding
 
 Progress = Callable[[float], None]
+
+_default_threads_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ def _worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     Several batches on one core each are faster than one batch on all: nothing waits for the slowest part of a layer,
     which takes long where other processes use a core too. And the same batch gives the same numbers, bit for bit.
     """
-    default_threads = _default_threads()
+    with _default_threads_lock:  # else, a second extraction that starts just now may see what the first one sets
+        default_threads = _default_threads()
     pool = ThreadPoolExecutor(count, "encoder", initializer=_compute_on_one_core)
     try:
         yield pool

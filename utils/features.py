@@ -17,7 +17,7 @@ import joblib
 import numpy as np
 
 from errors import MediaError
-from utils.array_store import ArrayFolder, ArrayStore, make_room
+from utils.array_store import ArrayFolder, ArrayStore, Item, make_room
 from utils.checkpoints import file_hash
 from utils.encoder import Encoder
 from utils.extraction import Progress, VideoFeatures, extract, file_facts, open_video, stream
@@ -55,7 +55,7 @@ class FeatureCache:
         self._size_limit = size_limit
         self._items = root / "features"
         self._unfinished = root / "unfinished"
-        memory = joblib.Memory(self._items, backend=ArrayStore.register(), mmap_mode="r", verbose=0)
+        memory = joblib.Memory(self._items, backend=ArrayStore.register(), verbose=0)
         self._lookup = memory.cache(_features, ignore=["compute"])
         self._known_files = joblib.Memory(root / "contents", verbose=0)
         self._content_hash = self._known_files.cache(_content_hash)
@@ -66,18 +66,19 @@ class FeatureCache:
         """The video's features, extracted if they aren't cached. Arguments and errors are those of `extract`."""
         content = self._content(path)
 
-        def compute() -> Path:
+        def compute() -> Item:
             return self._extract(encoder, path, content, stride, progress)
 
         with _lock_of(self._items, content, encoder.fingerprint, stride):
-            return VideoFeatures(**self._lookup(content, encoder.fingerprint, stride, compute))
+            return VideoFeatures(**self._lookup(content, encoder.fingerprint, stride, compute).contents)
 
     def peek(self, encoder: Encoder, path: str | Path, stride: int = 1) -> VideoFeatures | None:
         """The video's features if they are cached; never decodes, never waits for an extraction."""
         try:
-            return VideoFeatures(**self._lookup(self._content(path), encoder.fingerprint, stride, _refuse))
+            item = self._lookup(self._content(path), encoder.fingerprint, stride, _refuse)
         except _NotCached:
             return None
+        return VideoFeatures(**item.contents)
 
     def _content(self, path: str | Path) -> str:
         path = Path(path).resolve()
@@ -88,7 +89,7 @@ class FeatureCache:
 
     def _extract(
         self, encoder: Encoder, path: str | Path, content: str, stride: int, progress: Progress | None
-    ) -> Path:
+    ) -> Item:
         """Extracts into a new folder, which the store then moves among its items."""
         reader = open_video(path)
         rows = {
@@ -104,10 +105,10 @@ class FeatureCache:
             stream(encoder, reader, stride, progress, lambda chunk: folder.append(chunk._asdict()))
             if self._content(path) != content:
                 raise MediaError(f"{Path(path).name} was replaced while it was read: try again.")
-            folder.finish(file_facts(reader, content))
+            item = folder.finish(file_facts(reader, content))
             with _room_lock:
                 self._make_room(0)  # where there were more frames than the file declares
-        return folder.path
+        return item
 
     def _make_room(self, size: int) -> None:
         self._known_files.reduce_size(items_limit=MAX_KNOWN_FILES)
@@ -118,7 +119,7 @@ class _NotCached(Exception):
     """Features were wanted only if cached, and aren't."""
 
 
-def _refuse() -> Path:
+def _refuse() -> Item:
     raise _NotCached
 
 
@@ -129,7 +130,7 @@ def _lock_of(*key: Any) -> threading.Lock:
 
 
 # joblib drops everything cached when the source of a cached function changes: leave these two as they are.
-def _features(content: str, fingerprint: str, stride: int, compute: Callable[[], Path]) -> Path:
+def _features(content: str, fingerprint: str, stride: int, compute: Callable[[], Item]) -> Item:
     return compute()
 
 
