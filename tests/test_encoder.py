@@ -22,6 +22,7 @@ from sklearn.datasets import load_sample_image
 from torchvision import transforms
 
 import utils.checkpoints
+import utils.encoder
 from errors import EncoderError
 from tests.checkpoints import cosine, ultralytics_classification, ultralytics_embedding, write_checkpoint
 from tests.videos import write_video
@@ -232,6 +233,19 @@ def test_the_bundled_encoder_in_bfloat16(bundled):
     frames = [Frame(0.0, av.VideoFrame.from_ndarray(scene((320, 240))(index), format="rgb24"), 0) for index in range(6)]
     batch = bundled.preprocess(frames)
     assert cosine(half.forward(batch)[0], bundled.forward(batch)[0]).min() >= 0.997
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="used where the CPU knows bfloat16")
+def test_the_faster_operations_are_no_less_exact(models, tmp_path, monkeypatch):
+    video = write_video(tmp_path / "video.mp4", scene((320, 240)), 6, size=(320, 240))
+    path = models / "yolov8n-cls.pt"
+    exact, _ = encode(Encoder(path, torch.device("cpu"), "fp32"), video)
+    fast, _ = encode(Encoder(path, torch.device("cpu"), "bf16"), video)
+    replaced = []
+    monkeypatch.setattr(utils.encoder, "_speed_up", replaced.append)
+    plain, _ = encode(Encoder(path, torch.device("cpu"), "bf16"), video)
+    assert len(replaced) == 1
+    assert np.abs(fast - exact).mean() <= 1.05 * np.abs(plain - exact).mean()
 
 
 def test_without_fallback_the_default_model_must_be_there(tmp_path):

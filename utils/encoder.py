@@ -118,7 +118,7 @@ class Encoder:
             raise EncoderError(f"{self._path.name} was replaced while it was being loaded: try again.")
         network = _Network(parts, PRECISIONS[self.precision]).to(self.device, memory_format=torch.channels_last)
         if self.precision == "bf16" and self.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            _fuse_silu(network)
+            _speed_up(network)
         with torch.inference_mode():
             features, probs = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.device))
         return _Model(network, parts.transform, parts.class_names, features.shape[1], probs.shape[1])
@@ -311,17 +311,26 @@ def _classifier_transforms(path: Path, model: nn.Module, size: list[int]) -> tup
     return steps[0], steps[1], steps[3]
 
 
-def _fuse_silu(network: nn.Module) -> None:
-    """Lets oneDNN apply SiLU to what it convolves in one operation, the one that torch.compile makes of the two.
+def _speed_up(network: nn.Module) -> None:
+    """Replaces two operations of Ultralytics' modules by faster ones: 9 % of an extraction in bfloat16.
 
-    It saves 6 % of an extraction in bfloat16; in float32 nothing.
+    oneDNN applies SiLU to what it convolves in one operation, the one that torch.compile makes of the two, and rounds
+    to bfloat16 once instead of twice. Where a bottleneck adds its input, half of the channels of another tensor, that
+    is copied first, since adding is slow across gaps.
     """
     import_ultralytics()
-    from ultralytics.nn.modules import Conv
+    from ultralytics.nn.modules import Bottleneck, Conv
 
     for module in network.modules():
         if isinstance(module, Conv) and isinstance(module.act, nn.SiLU):
             module.forward = partial(_convolve_and_silu, module.conv)
+        elif type(module) is Bottleneck and module.add:
+            module.forward = partial(_add_bottleneck, module)
+
+
+def _add_bottleneck(bottleneck: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    x = x.contiguous(memory_format=torch.channels_last)
+    return bottleneck.cv2(bottleneck.cv1(x)).add_(x)
 
 
 def _convolve_and_silu(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:

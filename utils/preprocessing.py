@@ -41,7 +41,8 @@ def resize_and_crop(size: int | Sequence[int], crop: Sequence[int], interpolatio
     from torchvision.transforms.v2.functional import center_crop, resize
 
     def transform_image(rgba: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB))
+        height, width = rgba.shape[:2]
+        picture = Image.frombytes("RGB", (width, height), rgba.data, "raw", "RGBX")
         return np.asarray(center_crop(resize(picture, size, interpolation), crop))
 
     def transform_tensor(rgba: np.ndarray) -> np.ndarray:
