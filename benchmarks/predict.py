@@ -19,7 +19,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import torch
 
 from tests.servers import Backend, annotation, region
 from tests.videos import write_video
@@ -54,11 +53,8 @@ def milliseconds(act: Callable[[], Any], times: int) -> np.ndarray:
 def plain_prediction(features: Path, classifier: Path) -> list[dict[str, Any]]:
     """The prediction with nothing kept between two requests, window by window."""
     model = MultiLabelLSTM.load(classifier)
-    windows = model.preprocess_sequence(joblib.load(features), overlap=0)
-    probs = []
-    with torch.inference_mode():
-        for window in windows.features:
-            probs.append(torch.sigmoid(model(torch.from_numpy(window)[None]))[0].numpy())
+    windows = model.preprocess_sequence(joblib.load(features), overlap=0).sequence
+    probs = [model.predict(window) for window in windows]
     return convert_probs_to_timelinelabels(np.concatenate(probs)[:NUM_FRAMES], model.get_label_map(), "tl")
 
 
