@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 # A candidate that scores this much below the present model, on annotations that it has seen and the present model has
 # not all seen, is worse beyond the noise of two trainings.
 PUBLISH_TOLERANCE = 0.02
+# Networks that are trained, from other initial weights, until one may be published. On few videos about one in ten
+# comes out much worse than the others, and then an annotation would change nothing.
+MAX_ATTEMPTS = 3
 # Loading features is this share of a training's progress bar; the epochs are the rest.
 LOADING_SHARE = 0.3
 # A training's time: a fixed part that lets one video reach its thresholds, and a part for each video, up to what an
@@ -296,15 +299,10 @@ class TimelineLabelsModel(ControlModel):
             self._score(present, [e for e in examples if e.task_id not in present.header["tasks"]]) if present else None
         )
         annotation_ids = sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
-        # A new classifier each time: it scores better than one that goes on from the present weights (benchmarks),
-        # depends on the annotations alone and not on their order, and knows nothing of a deleted one.
-        candidate = self._new_classifier()
-        metrics = self._train(candidate, examples, progress)
-        metrics |= {"score": self._score(candidate, examples), "honest": honest, "unavailable": unavailable}
-        metrics |= {"tasks": len({e.task_id for e in examples})}
         # A classifier that learnt from a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(annotation_ids)
-        reason = self._reason_against(candidate, present if comparable else None, examples, metrics)
+        candidate, metrics, reason = self._candidate(examples, present if comparable else None, progress)
+        metrics |= {"honest": honest, "unavailable": unavailable, "tasks": len({e.task_id for e in examples})}
         if reason:
             logger.warning("%s: the training isn't published: %s", self._path.name, reason)
             return metrics | {"published": False, "reason": reason}
@@ -366,13 +364,31 @@ class TimelineLabelsModel(ControlModel):
             return None
         return classifier if classifier is not None and self._fits(classifier) else None
 
-    def _new_classifier(self) -> MultiLabelLSTM:
+    def _candidate(
+        self, examples: list[Example], rival: MultiLabelLSTM | None, progress: Progress | None
+    ) -> tuple[MultiLabelLSTM, dict[str, Any], str | None]:
+        """A trained classifier, its metrics, and why it must not replace its rival; None where it may.
+
+        A new classifier each time: it scores better than one that goes on from the present weights (benchmarks),
+        depends on the annotations alone and not on their order, and knows nothing of a deleted one.
+        """
+        for seed in range(MAX_ATTEMPTS):
+            candidate = self._new_classifier(seed)
+            metrics = self._train(candidate, examples, progress if seed == 0 else None)
+            metrics |= {"score": self._score(candidate, examples), "attempts": seed + 1}
+            reason = self._reason_against(candidate, rival, examples, metrics)
+            if reason is None:
+                break
+        return candidate, metrics, reason
+
+    def _new_classifier(self, seed: int = 0) -> MultiLabelLSTM:
         classifier = MultiLabelLSTM(
             input_size=self.encoder.feature_dim,
             output_size=len(self.labels),
             sequence_size=self.parameters.model_classifier_sequence_size,
             hidden_size=self.parameters.model_classifier_hidden_size,
             num_layers=self.parameters.model_classifier_num_layers,
+            seed=seed,
         )
         classifier.set_label_map(self.label_map)
         return classifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from model import YOLO
 from tests.servers import annotation, region
 from tests.videos import write_video
 from utils.converter import convert_timelinelabels_to_probs
+from utils.neural_nets import MultiLabelLSTM
 
 RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 200, 40), (40, 60, 220), (120, 120, 120)
 
@@ -263,6 +265,56 @@ def test_an_updated_annotation_replaces_the_old_one(
     labels = predicted(model, red_blue)
     assert labels[65:75, 0].all()
     assert not labels[25:35, 0].any()
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`spoil(seeds)` makes the training of networks with these seeds come out useless, or diverge."""
+
+    def spoil(seeds: set[int], loss: float = 0.1) -> None:
+        learn = MultiLabelLSTM.partial_fit
+
+        def learn_badly(network: MultiLabelLSTM, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            metrics = learn(network, *args, **kwargs)
+            if network.seed not in seeds:
+                return metrics
+            network.output_layer.bias.data.fill_(-20.0)
+            return metrics | {"loss": loss}
+
+        monkeypatch.setattr(MultiLabelLSTM, "partial_fit", learn_badly)
+
+    return spoil
+
+
+def test_an_unlucky_network_is_trained_again(make_model: Any, red_blue: dict[str, Any], spoil: Any) -> None:
+    model = make_model(config())
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])
+    spoil({0, 1})
+    result = model.fit("ANNOTATION_UPDATED", {}, tasks=[annotated(red_blue, RED_BLUE)])["tl"]
+    assert result["published"]
+    assert result["attempts"] == 3
+    assert result["score"]["frames"]["macro_f1"] >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"), [(0.1, "macro-F1 0.000 .* below the present model's"), (float("nan"), "diverged")]
+)
+def test_a_worse_classifier_is_not_published(
+    make_model: Any, red_blue: dict[str, Any], spoil: Any, loss: float, reason: str
+) -> None:
+    model = make_model(config())
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])
+    version, before = model.model_version, model.predict([red_blue]).predictions[0]["result"]
+    spoil({0, 1, 2}, loss)
+    result = model.fit("ANNOTATION_UPDATED", {}, tasks=[annotated(red_blue, RED_BLUE)])["tl"]
+    assert not result["published"]
+    assert re.search(reason, result["reason"])
+    assert model.model_version == version
+    assert model.predict([red_blue]).predictions[0]["result"] == before
+    # What learnt from a deleted annotation is replaced in any case, but not by nonsense.
+    other = annotation(2, region(21, 40, "Red"))
+    result = model.fit("ANNOTATIONS_DELETED", {}, tasks=[annotated(red_blue, other)])["tl"]
+    assert result["published"] == np.isfinite(loss)
 
 
 @pytest.mark.parametrize(
