@@ -1,6 +1,7 @@
 """From a video file to the features of its frames: a streaming pipeline of decoding, preparing and encoding."""
 
 import ctypes
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -142,7 +143,7 @@ def _worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     Several batches on one core each are faster than one batch on all: nothing waits for the slowest part of a layer,
     which takes long where other processes use a core too. And the same batch gives the same numbers, bit for bit.
     """
-    allocator = _allocator()
+    _keep_freed_memory()
     with _default_threads_lock:  # else, a second extraction that starts just now may see what the first one sets
         default_threads = _default_threads()
     pool = ThreadPoolExecutor(count, "encoder", initializer=_compute_on_one_core)
@@ -151,8 +152,6 @@ def _worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(default_threads)  # the workers' setting is also that of threads started later
-        if allocator is not None:
-            allocator.malloc_trim(0)  # all at once: an idle process doesn't sit on it
 
 
 def _compute_on_one_core() -> None:
@@ -161,18 +160,16 @@ def _compute_on_one_core() -> None:
 
 
 @lru_cache(maxsize=1)
-def _allocator() -> ctypes.CDLL | None:
-    """glibc, told to keep what the process has freed; None where there is another C library.
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what the process has freed.
 
     By default it gives each large block back to the kernel, which fills the next layer's with zeros again: 5 to 8 % of
     an extraction in bfloat16.
     """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
-        return None
-    libc.mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
-    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    return libc
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)  # other C libraries have none
+        mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @lru_cache(maxsize=1)
