@@ -18,6 +18,7 @@ from ml_backend.store import Store
 from model import YOLO
 from tests.servers import annotation, region
 from tests.videos import write_video
+from utils.checkpoints import import_ultralytics
 from utils.converter import convert_timelinelabels_to_probs
 from utils.neural_nets import MultiLabelLSTM
 
@@ -82,6 +83,7 @@ RED_BLUE = annotation(1, region(21, 40, "Red"), region(61, 80, "Blue"))
 
 def save_classifier(path: Path, names: dict[int, str]) -> None:
     """A yolov8n-cls of those classes, with seeded weights that make it sure of itself."""
+    import_ultralytics()
     import ultralytics
     from ultralytics.nn.tasks import ClassificationModel
 
@@ -97,6 +99,7 @@ def save_classifier(path: Path, names: dict[int, str]) -> None:
 
 
 def test_simple_mode_scores_are_the_mean_of_ultralytics_own_probabilities(settings: Settings, make_model: Any) -> None:
+    import_ultralytics()
     import ultralytics
 
     save_classifier(settings.model_root / "colours.pt", {0: "warm", 1: "cold", 2: "other"})

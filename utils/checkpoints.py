@@ -122,17 +122,25 @@ def import_ultralytics() -> None:
     checkpoints that contain anything but the known classes; an operator may set it to false.
     """
     with _import_lock:
-        if "ultralytics" in sys.modules:
-            return
-        import torch  # noqa: F401 (reads OMP_NUM_THREADS when first imported, which Ultralytics changes)
-
-        os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
-        with tempfile.TemporaryDirectory(prefix="ultralytics-") as folder, _kept_environment("OMP_NUM_THREADS"):
-            with _kept_environment("YOLO_CONFIG_DIR"):
-                os.environ["YOLO_CONFIG_DIR"] = folder
-                import ultralytics
-            ultralytics.settings["sync"] = False
+        if "ultralytics" not in sys.modules:
+            _import_quietly()
+        from ultralytics.nn import tasks
+        from ultralytics.utils import env_bool
+
+        # Ultralytics reads the variable when it is first imported, which somebody else may have done.
+        tasks.SAFE_LOAD = env_bool("ULTRALYTICS_SAFE_LOAD")
+
+
+def _import_quietly() -> None:
+    import torch  # noqa: F401 (reads OMP_NUM_THREADS when first imported, which Ultralytics changes)
+
+    os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false")
+    with tempfile.TemporaryDirectory(prefix="ultralytics-") as folder, _kept_environment("OMP_NUM_THREADS"):
+        with _kept_environment("YOLO_CONFIG_DIR"):
+            os.environ["YOLO_CONFIG_DIR"] = folder
+            import ultralytics
+        ultralytics.settings["sync"] = False
 
 
 @contextmanager
