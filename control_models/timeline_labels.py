@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -15,46 +15,20 @@ from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.base import ControlModel, ControlPrediction, Region
 from control_models.parameters import TimelineLabelsParameters
+from control_models.trainer import Example, Trainer, num_videos
 from errors import InvalidAnnotation, InvalidConfig, MediaError, NotReady
 from ml_backend.base import LabelStudioMLBase, Progress
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs
 from utils.encoder import Encoder, get_encoder
 from utils.features import FeatureCache, VideoFeatures
-from utils.metrics import frame_metrics, prediction_score, segment_f1
+from utils.metrics import prediction_score
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 from utils.video import frame_rate, labeling_frames, rate_mismatch
 
 logger = logging.getLogger(__name__)
 
-# A candidate is worse beyond the noise of two trainings where it scores this much below the present model on all
-# annotations: much on few videos, where a network's initial weights alone decide about 0.1.
-PUBLISH_TOLERANCE = 0.02
-PUBLISH_TOLERANCE_OF_ONE_VIDEO = 0.3  # in addition, divided by the number of videos
-# Networks that are trained, from other initial weights, until one may be published: an annotation should count.
-MAX_ATTEMPTS = 3
 # Loading features is this share of a training's progress bar; the epochs are the rest.
 LOADING_SHARE = 0.3
-# A training's time: a fixed part that lets one video reach its thresholds, and a part for each video, up to what an
-# annotator who submits every few minutes can wait for.
-TRAINING_BASE_SECONDS = 60.0
-TRAINING_SECONDS_PER_VIDEO = 3.0
-TRAINING_MAX_SECONDS = 900.0
-
-
-class Example(NamedTuple):
-    """One annotation of a video, in labeling frames.
-
-    Attributes:
-        task_id: the video's task.
-        features: [num_frames, feature_dim].
-        labels: [num_frames, num_labels], 0 or 1.
-        weight: share of its task: the annotations of one task share a weight of 1.
-    """
-
-    task_id: int
-    features: np.ndarray
-    labels: np.ndarray
-    weight: float
 
 
 class TimelineLabelsModel(ControlModel):
@@ -84,6 +58,11 @@ class TimelineLabelsModel(ControlModel):
         self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
         if not self.parameters.model_trainable:
             self.class_columns = self._class_columns()
+
+    @property
+    def trainer(self) -> Trainer:
+        """Made when it is used: it asks the encoder for its number of features, which loads the encoder."""
+        return Trainer(self.parameters, self.label_map, self.encoder.feature_dim)
 
     # -- features
 
@@ -280,7 +259,9 @@ class TimelineLabelsModel(ControlModel):
             version: the number of the new classifier.
 
         Returns:
-            The training's metrics, as in the README; None in simple mode.
+            None in simple mode, else the candidate's metrics (`Trainer.candidate`) and published, with
+            version or reason; honest, the present classifier's score on the videos that it didn't know (None where it
+            knew all); tasks, the number of videos learnt from; unavailable, task id -> why its video was left out.
 
         Raises:
             InvalidAnnotation: there is no annotated video to train on.
@@ -296,13 +277,20 @@ class TimelineLabelsModel(ControlModel):
         examples, unavailable = self._examples(tasks, progress)
         present = None if from_scratch else self._present_classifier()
         honest = (
-            self._score(present, [e for e in examples if e.task_id not in present.header["tasks"]]) if present else None
+            self.trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
+            if present
+            else None
         )
         annotation_ids = sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
         # A classifier that learnt from a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(annotation_ids)
-        candidate, metrics, reason = self._candidate(examples, present if comparable else None, progress)
-        metrics |= {"honest": honest, "unavailable": unavailable, "tasks": len({e.task_id for e in examples})}
+
+        def trained(share: float) -> None:
+            if progress:
+                progress(LOADING_SHARE + (1 - LOADING_SHARE) * share)
+
+        candidate, metrics, reason = self.trainer.candidate(examples, present if comparable else None, trained)
+        metrics |= {"honest": honest, "unavailable": unavailable, "tasks": num_videos(examples)}
         if reason:
             logger.warning("%s: the training isn't published: %s", self._path.name, reason)
             return metrics | {"published": False, "reason": reason}
@@ -333,23 +321,9 @@ class TimelineLabelsModel(ControlModel):
         if not self.parameters.model_trainable:
             return None
         examples, _ = self._examples(tasks, None)
-        task_ids = sorted({e.task_id for e in examples})
-        if len(task_ids) < 2:
+        if num_videos(examples) < 2:
             raise InvalidAnnotation("Leave-one-out needs two annotated videos at least.")
-        predictions: list[np.ndarray] = []
-        held_out: list[Example] = []
-        by_task: dict[str, float] = {}
-        for number, task_id in enumerate(task_ids, start=1):
-            classifier = self._new_classifier()
-            self._train(classifier, [e for e in examples if e.task_id != task_id], None)
-            own = [e for e in examples if e.task_id == task_id]
-            predicted = [classifier.predict(e.features) for e in own]
-            by_task[str(task_id)] = self._metrics(own, predicted)["frames"]["macro_f1"]
-            held_out += own
-            predictions += predicted
-            if progress:
-                progress(number / len(task_ids))
-        return self._metrics(held_out, predictions) | {"by_task": by_task}
+        return self.trainer.leave_one_out(examples, progress)
 
     @property
     def _path(self) -> Path:
@@ -363,35 +337,6 @@ class TimelineLabelsModel(ControlModel):
             logger.warning("%s: a new classifier is started: %s", self._path.name, error)
             return None
         return classifier if classifier is not None and self._fits(classifier) else None
-
-    def _candidate(
-        self, examples: list[Example], rival: MultiLabelLSTM | None, progress: Progress | None
-    ) -> tuple[MultiLabelLSTM, dict[str, Any], str | None]:
-        """A trained classifier, its metrics, and why it must not replace its rival; None where it may.
-
-        A new classifier each time: it scores better than one that goes on from the present weights (benchmarks),
-        depends on the annotations alone and not on their order, and knows nothing of a deleted one.
-        """
-        for seed in range(MAX_ATTEMPTS):
-            candidate = self._new_classifier(seed)
-            metrics = self._train(candidate, examples, progress if seed == 0 else None)
-            metrics |= {"score": self._score(candidate, examples), "attempts": seed + 1}
-            reason = self._reason_against(candidate, rival, examples, metrics)
-            if reason is None:
-                break
-        return candidate, metrics, reason
-
-    def _new_classifier(self, seed: int = 0) -> MultiLabelLSTM:
-        classifier = MultiLabelLSTM(
-            input_size=self.encoder.feature_dim,
-            output_size=len(self.labels),
-            sequence_size=self.parameters.model_classifier_sequence_size,
-            hidden_size=self.parameters.model_classifier_hidden_size,
-            num_layers=self.parameters.model_classifier_num_layers,
-            seed=seed,
-        )
-        classifier.set_label_map(self.label_map)
-        return classifier
 
     def _examples(self, tasks: list[dict[str, Any]], progress: Progress | None) -> tuple[list[Example], dict[str, str]]:
         """The annotations as examples, and why a task's video can't be had, by task id."""
@@ -425,63 +370,6 @@ class TimelineLabelsModel(ControlModel):
         value = region.get("value", {})
         known = [label for label in value.get("timelinelabels", []) if label in self.label_map]
         return {**region, "value": {**value, "timelinelabels": known}}
-
-    def _train(self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress | None) -> dict[str, Any]:
-        parameters = self.parameters
-        epochs = parameters.model_classifier_epochs
-        videos = len({e.task_id for e in examples})
-
-        def epoch_done(epoch: int, _metrics: dict[str, float]) -> None:
-            if progress:
-                progress(LOADING_SHARE + (1 - LOADING_SHARE) * epoch / epochs)
-
-        return classifier.partial_fit(
-            [e.features for e in examples],
-            [e.labels for e in examples],
-            weights=[e.weight for e in examples],
-            epochs=epochs,
-            f1_threshold=parameters.model_classifier_f1_threshold,
-            accuracy_threshold=parameters.model_classifier_accuracy_threshold,
-            time_budget=min(TRAINING_BASE_SECONDS + TRAINING_SECONDS_PER_VIDEO * videos, TRAINING_MAX_SECONDS),
-            progress=epoch_done,
-        )
-
-    def _score(self, classifier: MultiLabelLSTM, examples: list[Example]) -> dict[str, Any] | None:
-        """Frame and segment metrics of a classifier over examples taken together; None without examples."""
-        if not examples:
-            return None
-        return self._metrics(examples, [classifier.predict(e.features) for e in examples])
-
-    def _metrics(self, examples: list[Example], probs: list[np.ndarray]) -> dict[str, Any]:
-        # A frame without labels between two videos keeps their segments apart.
-        gap = np.zeros((1, len(self.labels)), dtype=bool)
-        threshold = self.parameters.model_score_threshold
-        truth = np.concatenate([part for e in examples for part in (e.labels > 0, gap)])
-        predicted = np.concatenate([part for p in probs for part in (p >= threshold, gap)])
-        return {
-            "videos": len({e.task_id for e in examples}),
-            "frames": frame_metrics(truth, predicted, self.labels),
-            "segments": segment_f1(truth, predicted, self.labels),
-        }
-
-    def _reason_against(
-        self,
-        candidate: MultiLabelLSTM,
-        present: MultiLabelLSTM | None,
-        examples: list[Example],
-        metrics: dict[str, Any],
-    ) -> str | None:
-        """Why the candidate must not replace the present classifier; None where it may."""
-        if not np.isfinite(metrics["loss"]):
-            return f"it diverged (loss {metrics['loss']})"
-        if present is None:
-            return None
-        before = self._score(present, examples)["frames"]["macro_f1"]
-        after = metrics["score"]["frames"]["macro_f1"]
-        tolerance = PUBLISH_TOLERANCE + PUBLISH_TOLERANCE_OF_ONE_VIDEO / len({e.task_id for e in examples})
-        if after < before - tolerance:
-            return f"macro-F1 {after:.3f} on the project's annotations is below the present model's {before:.3f}"
-        return None
 
 
 def _damage(features: VideoFeatures) -> str:

@@ -425,6 +425,21 @@ def test_requests_for_the_same_video_at_once_extract_once(videos, tmp_path):
         assert_same(result, results[0])
 
 
+def run_at_once(program: str, count: int) -> list[str]:
+    """What several processes of a program print after `input("ready")`, at which they wait for each other."""
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=PROJECT, **pipes) for _ in range(count)]
+    for process in processes:
+        process.stdout.read(len("ready"))
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, answers
+    return [output for output, _ in answers]
+
+
 def test_two_processes_at_once_both_get_features(models, videos, tmp_path):
     program = f"""
         from pathlib import Path
@@ -436,16 +451,7 @@ def test_two_processes_at_once_both_get_features(models, videos, tmp_path):
         video = FeatureCache({str(tmp_path)!r}, 10**9).get(encoder, {str(videos[2])!r})
         print(video.features.shape, float(video.features.sum()))
     """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": PROJECT}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    for process in processes:
-        process.stdout.read(len("ready"))
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    answers = run_at_once(program, 2)
     assert answers[0] == answers[1]
     assert answers[0].startswith("(65, 1280)")
 
@@ -471,25 +477,7 @@ def test_processes_that_drop_each_others_items_all_get_features(many_videos, tmp
         with ThreadPoolExecutor(2) as pool:
             print(sum(pool.map(work, range(2))))
     """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        process.stdout.read(len("ready"))
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    answers = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], answers
-    assert all(int(count) > 0 for count, _ in answers)
+    assert all(int(count) > 0 for count in run_at_once(program, 3))
 
 
 # --- Limits and accidents

@@ -1,7 +1,6 @@
 """From a video file to the features of its frames: a streaming pipeline of decoding, preparing and encoding."""
 
 import ctypes
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -166,10 +165,10 @@ def _keep_freed_memory() -> None:
     By default it gives each large block back to the kernel, which fills the next layer's with zeros again: 5 to 8 % of
     an extraction in bfloat16.
     """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)  # other C libraries have none
-        mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # other C libraries have none
+        libc.mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @lru_cache(maxsize=1)

@@ -231,7 +231,7 @@ def legacy_tokens(label_studio: LabelStudio) -> Iterator[None]:
     label_studio.allow_legacy_tokens(False)
 
 
-def use_api(label_studio: LabelStudio, key: str, annotated: tuple[int, int, Path], cache: Path) -> None:
+def assert_api_serves(label_studio: LabelStudio, key: str, annotated: tuple[int, int, Path], cache: Path) -> None:
     """Everything that the backend asks of Label Studio's API, each answer checked."""
     project, task, video = annotated
     connection = Connection(label_studio.url, key)
@@ -254,14 +254,14 @@ def use_api(label_studio: LabelStudio, key: str, annotated: tuple[int, int, Path
 
 
 def test_personal_access_token(label_studio: LabelStudio, annotated: tuple[int, int, Path], tmp_path: Path) -> None:
-    use_api(label_studio, label_studio.personal_access_token, annotated, tmp_path / "cache")
+    assert_api_serves(label_studio, label_studio.personal_access_token, annotated, tmp_path / "cache")
 
 
 @pytest.mark.usefixtures("legacy_tokens")
 def test_legacy_token_where_it_is_allowed(
     label_studio: LabelStudio, annotated: tuple[int, int, Path], tmp_path: Path
 ) -> None:
-    use_api(label_studio, LEGACY_TOKEN, annotated, tmp_path / "cache")
+    assert_api_serves(label_studio, LEGACY_TOKEN, annotated, tmp_path / "cache")
 
 
 def test_legacy_token_is_refused_with_advice(
