@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from control_models.base import ControlModel
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidConfig, NotReady
+from features.encoder import Encoder, get_encoder
 from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
-from utils.encoder import Encoder, get_encoder
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.videos import FILE_KINDS, FileKind, read_clock
-from utils.video import decode, labeling_frames
+from video.labeling_frames import labeling_frames
+from video.reader import decode
 
 LIMIT = 1.0  # labeling frames
 

@@ -27,13 +27,13 @@ import numpy as np
 import torch
 
 from benchmarks.fewshot_videos import ANNOTATED, DATA, SCENARIOS, UNSEEN, clip, make_video
+from features.cache import FeatureCache, extract
+from features.checkpoints import bundled_path, import_ultralytics
+from features.encoder import Encoder, get_encoder
+from features.extraction import BATCH_SIZE, open_video
+from learning.metrics import frame_metrics
 from tests.checkpoints import cosine, write_checkpoint
 from tests.videos import write_video
-from utils.checkpoints import bundled_path, import_ultralytics
-from utils.encoder import Encoder, get_encoder
-from utils.extraction import BATCH_SIZE, open_video
-from utils.features import FeatureCache, extract
-from utils.metrics import frame_metrics
 from utils.neural_nets import MultiLabelLSTM
 
 SECONDS = 20  # of each video that is timed
@@ -225,8 +225,8 @@ def memory(checkpoint: Path) -> Figures:
     program = f"""
         import resource, sys, tempfile
         from pathlib import Path
-        from utils.encoder import get_encoder
-        from utils.features import FeatureCache
+        from features.encoder import get_encoder
+        from features.cache import FeatureCache
         encoder = get_encoder({checkpoint.name!r}, model_root=Path({str(checkpoint.parent)!r}))
         with tempfile.TemporaryDirectory() as folder:
             frames = len(FeatureCache(folder, 10**10).get(encoder, sys.argv[1]).times)

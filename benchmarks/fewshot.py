@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.fewshot_videos import ANNOTATED, DATA, SCENARIOS, UNSEEN, make_video
 from benchmarks.published_recipe import PublishedRecipe
-from utils.checkpoints import bundled_path
-from utils.encoder import Encoder
-from utils.features import extract
-from utils.metrics import frame_metrics, reliability_curve, segment_f1
+from features.cache import extract
+from features.checkpoints import bundled_path
+from features.encoder import Encoder
+from learning.metrics import frame_metrics, reliability_curve, segment_f1
 from utils.neural_nets import MultiLabelLSTM
 
 STEPS = (1, 2, 3, 5, 10, 20)  # annotations

@@ -20,11 +20,11 @@ from typing import Any
 import joblib
 import numpy as np
 
+from features.cache import FeatureCache
+from features.encoder import get_encoder
 from tests.servers import Backend, annotation, region
 from tests.videos import write_video
 from utils.converter import convert_probs_to_timelinelabels
-from utils.encoder import get_encoder
-from utils.features import FeatureCache
 from utils.neural_nets import MultiLabelLSTM
 
 NUM_FRAMES = 500

@@ -17,13 +17,13 @@ from control_models.base import ControlModel, ControlPrediction, Region
 from control_models.parameters import TimelineLabelsParameters
 from control_models.trainer import Example, Trainer, num_videos
 from errors import InvalidAnnotation, InvalidConfig, MediaError, NotReady
+from features.cache import FeatureCache, VideoFeatures
+from features.encoder import Encoder, get_encoder
+from learning.metrics import prediction_score
 from ml_backend.base import LabelStudioMLBase, Progress
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs
-from utils.encoder import Encoder, get_encoder
-from utils.features import FeatureCache, VideoFeatures
-from utils.metrics import prediction_score
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
-from utils.video import frame_rate, labeling_frames, rate_mismatch
+from video.labeling_frames import frame_rate, labeling_frames, rate_mismatch
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from control_models.parameters import TimelineLabelsParameters
+from learning.metrics import frame_metrics, segment_f1
 from ml_backend.base import Progress
-from utils.metrics import frame_metrics, segment_f1
 from utils.neural_nets import MultiLabelLSTM
 
 # A candidate is worse beyond the noise of two trainings where it scores this much below the present model on all

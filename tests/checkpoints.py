@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.checkpoints import import_ultralytics
+from features.checkpoints import import_ultralytics
 
 
 def write_checkpoint(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from errors import InvalidAnnotation
+from learning.events import segments
 from utils import converter
-from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, segments
+from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs
 
 LABELS = ("run", "jump", "fall")
 LABEL_MAP = {label: column for column, label in enumerate(LABELS)}

@@ -21,14 +21,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torchvision import transforms
 
-import utils.checkpoints
-import utils.encoder
 from errors import EncoderError
+from features import checkpoints
+from features import encoder as encoder_module
+from features.encoder import Encoder, get_encoder
 from tests.checkpoints import cosine, ultralytics_classification, ultralytics_embedding, write_checkpoint
 from tests.videos import write_video
-from utils.encoder import Encoder, get_encoder
-from utils.preprocessing import resize_and_crop
-from utils.video import Frame, decode
+from video.preprocessing import resize_and_crop
+from video.reader import Frame, decode
 
 PROJECT = Path(__file__).parent.parent
 
@@ -44,8 +44,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Downloads are refused at once, and none is remembered from another test."""
-    monkeypatch.setattr(utils.checkpoints, "DOWNLOAD_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr(utils.checkpoints, "_failed_downloads", {})
+    monkeypatch.setattr(checkpoints, "DOWNLOAD_HOST", "http://127.0.0.1:9")
+    monkeypatch.setattr(checkpoints, "_failed_downloads", {})
 
 
 def scene(size: tuple[int, int], seed: int = 0):
@@ -205,8 +205,8 @@ def test_the_same_frame_always_gives_the_same_picture(models, tmp_path):
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """What takes the default model's place in an empty MODEL_ROOT without internet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils.checkpoints, "DOWNLOAD_HOST", "http://127.0.0.1:9")
-        patch.setattr(utils.checkpoints, "_failed_downloads", {})
+        patch.setattr(checkpoints, "DOWNLOAD_HOST", "http://127.0.0.1:9")
+        patch.setattr(checkpoints, "_failed_downloads", {})
         return get_encoder(None, model_root=tmp_path_factory.mktemp("empty"), precision="fp32")
 
 
@@ -241,7 +241,7 @@ def test_the_faster_operations_are_no_less_exact(models, tmp_path, monkeypatch):
     exact, _ = encode(Encoder(path, torch.device("cpu"), "fp32"), video)
     fast, _ = encode(Encoder(path, torch.device("cpu"), "bf16"), video)
     replaced = []
-    monkeypatch.setattr(utils.encoder, "_speed_up", replaced.append)
+    monkeypatch.setattr(encoder_module, "_speed_up", replaced.append)
     plain, _ = encode(Encoder(path, torch.device("cpu"), "bf16"), video)
     assert len(replaced) == torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere, both are the plain ones
     assert np.abs(fast - exact).mean() <= 1.05 * np.abs(plain - exact).mean()
@@ -289,8 +289,8 @@ def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
 
 def test_a_download_that_hangs_fails_soon_and_is_not_tried_again(tmp_path, monkeypatch, silent_server):
     url, connections = silent_server
-    monkeypatch.setattr(utils.checkpoints, "DOWNLOAD_HOST", url)
-    monkeypatch.setattr(utils.checkpoints, "PROBE_TIMEOUT", 0.5)
+    monkeypatch.setattr(checkpoints, "DOWNLOAD_HOST", url)
+    monkeypatch.setattr(checkpoints, "PROBE_TIMEOUT", 0.5)
     start = time.monotonic()
     with pytest.raises(EncoderError, match="could not be downloaded"):
         get_encoder("yolo11n-cls.pt", model_root=tmp_path)
@@ -299,7 +299,7 @@ def test_a_download_that_hangs_fails_soon_and_is_not_tried_again(tmp_path, monke
     with pytest.raises(EncoderError, match="a short while ago"):
         get_encoder("yolo11n-cls.pt", model_root=tmp_path)
     assert len(connections) == 1
-    monkeypatch.setattr(utils.checkpoints, "DOWNLOAD_RETRY_AFTER", 0.0)
+    monkeypatch.setattr(checkpoints, "DOWNLOAD_RETRY_AFTER", 0.0)
     with pytest.raises(EncoderError, match="could not be downloaded"):
         get_encoder("yolo11n-cls.pt", model_root=tmp_path)
     assert len(connections) == 2
@@ -317,7 +317,7 @@ def test_an_official_model_is_downloaded_into_model_root(models, tmp_path, monke
     def download(path: Path, **_: object) -> str:
         return shutil.copy(models / "yolov8n-cls.pt", path)
 
-    monkeypatch.setattr(utils.checkpoints, "_probe", lambda url: None)
+    monkeypatch.setattr(checkpoints, "_probe", lambda url: None)
     monkeypatch.setattr(ultralytics.utils.downloads, "attempt_download_asset", download)
     encoder = get_encoder("yolov8s-cls.pt", model_root=tmp_path)
     assert encoder.name == "yolov8s-cls"
@@ -404,7 +404,7 @@ def test_code_is_not_run_either_where_somebody_else_imported_ultralytics(tmp_pat
         import ultralytics
         from pathlib import Path
         from errors import EncoderError
-        from utils.encoder import get_encoder
+        from features.encoder import get_encoder
         try:
             get_encoder("trap.pt", model_root=Path({str(tmp_path)!r})).feature_dim
         except EncoderError as error:
@@ -483,8 +483,8 @@ def test_ultralytics_neither_calls_home_nor_writes_into_it(models, tmp_path):
 
         socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = socket.getaddrinfo = refuse
         from pathlib import Path
-        from utils.encoder import get_encoder
-        from utils.features import extract
+        from features.encoder import get_encoder
+        from features.cache import extract
 
         assert "ultralytics" not in sys.modules, "importing the project must not import Ultralytics"
         encoder = get_encoder("yolov8n-cls.pt", model_root=Path({str(models)!r}))

@@ -17,15 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-import utils.array_store
-import utils.extraction
-import utils.features
 from errors import MediaError, UnreadableVideo
-from tests.checkpoints import write_checkpoint
-from tests.videos import write_video
-from utils.array_store import usage
-from utils.encoder import Encoder, get_encoder
-from utils.features import (
+from features import array_store, extraction
+from features import cache as cache_module
+from features.array_store import usage
+from features.cache import (
     CacheParams,
     FeatureCache,
     VideoFeatures,
@@ -33,7 +29,10 @@ from utils.features import (
     cached_yolo_predict,
     extract,
 )
-from utils.video import Frame, decode
+from features.encoder import Encoder, get_encoder
+from tests.checkpoints import write_checkpoint
+from tests.videos import write_video
+from video.reader import Frame, decode
 
 PROJECT = Path(__file__).parent.parent
 
@@ -145,17 +144,17 @@ def test_other_videos_before_or_beside_change_nothing(models, videos, precision)
 
 def test_workers_keep_to_one_core_when_another_extraction_ends(videos):
     torch.set_num_threads(2)
-    utils.extraction._default_threads.cache_clear()
-    with utils.extraction._worker_threads(1) as pool:
+    extraction._default_threads.cache_clear()
+    with extraction._worker_threads(1) as pool:
         pool.submit(int).result()  # the worker has started, but computed nothing yet
-        with utils.extraction._worker_threads(1):
+        with extraction._worker_threads(1):
             pass
         assert pool.submit(torch.get_num_threads).result() == 1
 
 
 def test_pytorch_keeps_its_number_of_threads(videos):
     torch.set_num_threads(2)
-    utils.extraction._default_threads.cache_clear()
+    extraction._default_threads.cache_clear()
     extract(BrightnessEncoder(), videos[0])
     assert torch.get_num_threads() == 2
     with ThreadPoolExecutor(1) as pool:
@@ -198,7 +197,7 @@ def test_a_picture_size_that_changes_starts_a_new_batch(tmp_path, monkeypatch):
             for frame in decode(large):
                 yield frame._replace(time=frame.time + 0.4)
 
-    monkeypatch.setattr(utils.extraction, "decode", lambda path, threads: Spliced())
+    monkeypatch.setattr(extraction, "decode", lambda path, threads: Spliced())
     encoder = BrightnessEncoder()
     result = extract(encoder, small)
     assert encoder.largest_batch == 10
@@ -206,7 +205,7 @@ def test_a_picture_size_that_changes_starts_a_new_batch(tmp_path, monkeypatch):
 
 
 def test_batches_of_large_pictures_are_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(utils.extraction, "MAX_BATCH_PIXELS", 4 * 320 * 240)
+    monkeypatch.setattr(extraction, "MAX_BATCH_PIXELS", 4 * 320 * 240)
     video = write_video(tmp_path / "video.mp4", grey(*range(50, 100)), size=(320, 240))
     encoder = BrightnessEncoder()
     extract(encoder, video)
@@ -232,11 +231,12 @@ def test_decoding_waits_for_encoding(tmp_path, monkeypatch):
 
     ahead = []
     encoder = BrightnessEncoder(work=lambda: (time.sleep(0.01), ahead.append(num_decoded - encoder.num_encoded)))
-    monkeypatch.setattr(utils.extraction, "decode", counting_decode)
-    monkeypatch.setattr(utils.extraction.joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(extraction, "decode", counting_decode)
+    monkeypatch.setattr(extraction.joblib, "cpu_count", lambda: 2)
     extract(encoder, video)
     assert num_decoded > 400
-    assert max(ahead) <= 7 * utils.extraction.BATCH_SIZE  # 2 encoding, 2 queued, 1 finished, 1 being decoded, 1 counted
+    # 2 encoding, 2 queued, 1 finished, 1 being decoded, 1 counted
+    assert max(ahead) <= 7 * extraction.BATCH_SIZE
 
 
 def test_an_error_ends_the_extraction_and_its_threads(tmp_path):
@@ -292,8 +292,8 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         raise AssertionError("decoded a video whose features are cached")
 
     def forbid() -> None:
-        monkeypatch.setattr(utils.features, "open_video", fail)
-        monkeypatch.setattr(utils.extraction, "decode", fail)
+        monkeypatch.setattr(cache_module, "open_video", fail)
+        monkeypatch.setattr(extraction, "decode", fail)
 
     return forbid
 
@@ -370,7 +370,7 @@ def test_contents_are_hashed_once(cache, videos, monkeypatch, tmp_path):
     def fail(path: str) -> str:
         raise AssertionError(f"hashed {path} again")
 
-    monkeypatch.setattr(utils.features, "file_hash", fail)
+    monkeypatch.setattr(cache_module, "file_hash", fail)
     assert cache.peek(BrightnessEncoder(), videos[0]) is not None
     assert FeatureCache(tmp_path / "cache", 10**9).peek(BrightnessEncoder(), videos[0]) is not None
 
@@ -443,8 +443,8 @@ def run_at_once(program: str, count: int) -> list[str]:
 def test_two_processes_at_once_both_get_features(models, videos, tmp_path):
     program = f"""
         from pathlib import Path
-        from utils.encoder import get_encoder
-        from utils.features import FeatureCache
+        from features.encoder import get_encoder
+        from features.cache import FeatureCache
         encoder = get_encoder("classifier.pt", model_root=Path({str(models)!r}), precision="fp32")
         encoder.feature_dim
         input("ready")
@@ -461,7 +461,7 @@ def test_processes_that_drop_each_others_items_all_get_features(many_videos, tmp
         import random, time
         from concurrent.futures import ThreadPoolExecutor
         from tests.test_features import BrightnessEncoder
-        from utils.features import FeatureCache
+        from features.cache import FeatureCache
 
         def work(seed):
             cache, choose, count = FeatureCache({str(tmp_path)!r}, 1000), random.Random(seed), 0
@@ -511,7 +511,7 @@ def test_the_size_limit_is_kept_while_extractions_run(many_videos, tmp_path):
 
     def watch() -> None:
         while not stop.is_set():
-            with utils.features._room_lock:  # nothing is dropped or begun while the files are counted
+            with cache_module._room_lock:  # nothing is dropped or begun while the files are counted
                 sizes.append(sum(size_by_inode(tmp_path / "cache").values()))
 
     encoder = BrightnessEncoder(work=lambda: time.sleep(0.02))
@@ -558,7 +558,7 @@ def test_what_is_larger_than_the_limit_is_kept_alone(many_videos, tmp_path):
 
 
 def item_of(cache_dir: Path) -> Path:
-    (facts,) = (cache_dir / "features").rglob(utils.array_store.FACTS)
+    (facts,) = (cache_dir / "features").rglob(array_store.FACTS)
     return facts.parent
 
 
@@ -577,9 +577,9 @@ def test_a_damaged_item_is_extracted_again(cache, videos, tmp_path, damage):
         case "removed":
             array.unlink()
         case "facts overwritten":
-            (item / utils.array_store.FACTS).write_text("no JSON")
+            (item / array_store.FACTS).write_text("no JSON")
         case "facts emptied":
-            (item / utils.array_store.FACTS).write_text("{}")
+            (item / array_store.FACTS).write_text("{}")
         case "header":
             array.write_bytes(b"garbage" + array.read_bytes()[7:])
     assert cache.peek(encoder, videos[0]) is None
@@ -611,7 +611,7 @@ def test_a_killed_extraction_leaves_nothing_that_is_trusted(videos, tmp_path):
     program = f"""
         import time
         from tests.test_features import BrightnessEncoder
-        from utils.features import FeatureCache
+        from features.cache import FeatureCache
 
         def work():
             if encoder.num_encoded:
@@ -634,7 +634,7 @@ def test_a_killed_extraction_leaves_nothing_that_is_trusted(videos, tmp_path):
     result = cache.get(BrightnessEncoder(), videos[2])
     assert_same(result, extract(BrightnessEncoder(), videos[2]))
     assert usage(tmp_path / "unfinished") > 0  # it might still be running somewhere
-    long_ago = time.time() - utils.array_store.STALE_AFTER - 1
+    long_ago = time.time() - array_store.STALE_AFTER - 1
     for path in [*(tmp_path / "unfinished").rglob("*"), *(tmp_path / "unfinished").iterdir()]:
         os.utime(path, (long_ago, long_ago))
     cache.get(BrightnessEncoder(), videos[1])

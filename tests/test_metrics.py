@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score, hamming_loss, precision_recall_fscore_support
 
-from utils.converter import segments
-from utils.metrics import frame_metrics, prediction_score, reliability_curve, segment_f1
+from learning.events import segments
+from learning.metrics import frame_metrics, prediction_score, reliability_curve, segment_f1
 
 
 def mask(*spans, num_frames=100):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from learning.training import training_scores
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
-from utils.training import training_scores
 
 FEATURES = 24
 LABELS = {"Ball": 0, "Cat": 1}

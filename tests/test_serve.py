@@ -14,10 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
+from learning.metrics import frame_metrics
 from tests.servers import Backend, annotation, region, wait_until
 from tests.videos import write_video
 from utils.converter import convert_timelinelabels_to_probs
-from utils.metrics import frame_metrics
 
 CONFIG = """<View>
 <TimelineLabels name="tl" toName="video" model_trainable="true">

@@ -12,13 +12,13 @@ import torch
 
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, MediaError, NotReady
+from features.checkpoints import import_ultralytics
 from ml_backend.base import Services
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from model import YOLO
 from tests.servers import annotation, region
 from tests.videos import write_video
-from utils.checkpoints import import_ultralytics
 from utils.converter import convert_timelinelabels_to_probs
 from utils.neural_nets import MultiLabelLSTM
 

@@ -1,4 +1,4 @@
-"""Frames in true time: what `utils/video.py` makes of every kind of file, compared with how the file was made."""
+"""Frames in true time: what `video/reader.py` makes of every kind of file, compared with how the file was made."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -26,15 +26,16 @@ from tests.videos import (
     write_audio,
     write_video,
 )
-from utils import video
-from utils.video import decode, frame_rate, labeling_frames, rate_mismatch
+from video import reader as reader_module
+from video.labeling_frames import frame_rate, labeling_frames, rate_mismatch
+from video.reader import decode
 
 CLOCK_PRECISION = 0.0005  # seconds: the clocks in the pictures show milliseconds
 GREY = (120, 120, 120)
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
-def read_times(path: Path, threads: int = 0) -> tuple[list[float], video.VideoReader]:
+def read_times(path: Path, threads: int = 0) -> tuple[list[float], reader_module.VideoReader]:
     reader = decode(path, threads)
     return [frame.time for frame in reader], reader
 
@@ -231,7 +232,7 @@ def test_what_is_left_of_a_file_cut_off_is_used(suffix, options, tmp_path):
 
 
 def test_reading_ends_where_nothing_can_be_decoded_any_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "MAX_CONSECUTIVE_FAILURES", 10)
+    monkeypatch.setattr(reader_module, "MAX_CONSECUTIVE_FAILURES", 10)
     path = write_video(tmp_path / "video.mp4", [GREY] * 60, options=INTRA_ONLY)
     rewrite_packets(path, lambda packets: packets[:48] + [bytes(len(data)) for data in packets[48:]])
     times, reader = read_times(path, threads=1)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from errors import InvalidAnnotation
+from learning.events import check_probabilities, segments
 
 REGION_TYPE = "timelinelabels"
 # 64 bits of a hash: an accidental collision among a thousand regions has a chance below 1e-13.
@@ -112,19 +113,6 @@ def convert_probs_to_timelinelabels(
             score = float(probs[start:end, column].mean(dtype=np.float64))
             regions.append(_region(label, start + 1, end, score, from_name, to_name))
     return sorted(regions, key=lambda region: region["value"]["ranges"][0]["start"])
-
-
-def segments(mask: ArrayLike) -> list[tuple[int, int]]:
-    """Finds the runs of True in `mask` [num_frames]: (start, end) indices, 0-based, the end excluded, in order."""
-    steps = np.diff(np.asarray(mask, dtype=np.int8), prepend=0, append=0)
-    edges = np.flatnonzero(steps).tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-def check_probabilities(probs: np.ndarray) -> None:
-    """Raises ValueError where `probs` holds NaN or values outside [0, 1]."""
-    if not np.all((probs >= 0) & (probs <= 1)):
-        raise ValueError("probs must lie in [0, 1]; they hold NaN or values outside")
 
 
 def _region(label: str, start: int, end: int, score: float, from_name: str, to_name: str) -> Region:

@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from errors import BackendError
-from utils.features import cached_feature_extraction, cached_yolo_predict
-from utils.readout import fit_readout, normalised
-from utils.smoothing import event_durations, smooth
-from utils.training import Deadline, Progress, train_on_scores
+from features.cache import cached_feature_extraction, cached_yolo_predict
+from learning.readout import fit_readout, normalised
+from learning.smoothing import event_durations, smooth
+from learning.training import Deadline, Progress, train_on_scores
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
@@ -181,7 +181,7 @@ class MultiLabelLSTM(BaseNN):
     """Frame features -> probability of every label in every frame.
 
     linear -> ReLU -> layer norm -> dropout -> bidirectional LSTM -> linear. The first linear layer has two
-    factors: a readout of every label, fitted in closed form (`utils/readout.py`), and a layer on its scores that
+    factors: a readout of every label, fitted in closed form (`learning/readout.py`), and a layer on its scores that
     is trained with the rest. The LSTM learns from held-out scores, so that it knows how far they can be trusted
     on a video that nobody has annotated.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.converter import check_probabilities, segments
+from learning.events import check_probabilities, segments
 
 # Large enough that a single odd frame doesn't decide, small enough that a brief event in doubt shows.
 LEAST_SURE_SHARE = 0.1

@@ -17,10 +17,10 @@ import joblib
 import numpy as np
 
 from errors import MediaError
-from utils.array_store import ArrayFolder, ArrayStore, Item, make_room
-from utils.checkpoints import file_hash
-from utils.encoder import Encoder
-from utils.extraction import Progress, VideoFeatures, extract, file_facts, open_video, stream
+from features.array_store import ArrayFolder, ArrayStore, Item, make_room
+from features.checkpoints import file_hash
+from features.encoder import Encoder
+from features.extraction import Progress, VideoFeatures, extract, file_facts, open_video, stream
 
 __all__ = [
     "CacheParams",

@@ -15,9 +15,9 @@ import joblib
 import numpy as np
 import torch
 
-from utils.checkpoints import file_hash
-from utils.encoder import Encoder
-from utils.video import Frame, VideoReader, decode
+from features.checkpoints import file_hash
+from features.encoder import Encoder
+from video.reader import Frame, VideoReader, decode
 
 BATCH_SIZE = 16  # frames; a larger batch isn't faster on a CPU core
 MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch: bounds memory for larger videos

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from utils.video import Frame
+from video.reader import Frame
 
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import median_filter
 
-from utils.converter import segments
+from learning.events import segments
 
 # The window in lengths of a label's short events. 1 gives the best segments from twenty videos, and costs rare and
 # brief events when there are one or two: then the shortest one seen says little of the next.

@@ -23,9 +23,16 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from errors import EncoderError
-from utils.checkpoints import DEFAULT_MODEL, bundled_path, checkpoint_path, fetch_asset, file_hash, import_ultralytics
-from utils.preprocessing import Transform, letterbox, resize_and_crop, upright
-from utils.video import Frame
+from features.checkpoints import (
+    DEFAULT_MODEL,
+    bundled_path,
+    checkpoint_path,
+    fetch_asset,
+    file_hash,
+    import_ultralytics,
+)
+from video.preprocessing import Transform, letterbox, resize_and_crop, upright
+from video.reader import Frame
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PREPROCESSING_VERSION = 1  # part of the fingerprint: raise it whenever the same frame would give other numbers

@@ -1,0 +1,84 @@
+"""Label Studio's frames: which moment each stands for, and which of a file's pictures is shown then.
+
+Label Studio numbers frames 1, 2, 3 … by `frameRate` in the labeling config, whatever the file's own rate is. A
+labeling frame is therefore a moment, not a picture: frame f stands for (f - 1/2) / frameRate seconds, the middle of the
+time that it covers. Which picture is on the screen then follows from the presentation times of the file's frames.
+
+    shown = labeling_frames(times, duration, frame_rate=25)  # shown[f - 1]: index of the picture at frame f
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from errors import InvalidConfig
+
+DEFAULT_FRAME_RATE = 24.0  # Label Studio's front end takes it where the config or the task names no usable rate
+MAX_FRAME_RATE = 1000.0  # more labeling frames per second than any video shows; bounds the arrays
+RATE_TOLERANCE = 0.0005  # relative: half of what lies between 29.97 and 30, more than rates are rounded by
+
+
+def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
+    """The labeling frame rate, by the rules of Label Studio's front end.
+
+    Args:
+        value: the attribute `frameRate` (or `framerate`) of the video tag: a number, `$name` or `$name.name` for a
+            value of the task's data, or None.
+        task_data: the task's `data`.
+
+    Returns:
+        Frames per second: the number, or its reciprocal below 1 (seconds per frame); 24 where there is none.
+
+    Raises:
+        InvalidConfig: more than `MAX_FRAME_RATE` frames per second.
+    """
+    number: Any = value
+    if isinstance(value, str) and value.startswith("$"):
+        number = task_data
+        for name in value[1:].split("."):
+            number = number.get(name) if isinstance(number, dict) else None
+    try:
+        rate = float(number)
+    except (TypeError, ValueError):
+        return DEFAULT_FRAME_RATE
+    if not math.isfinite(rate) or rate <= 0:
+        return DEFAULT_FRAME_RATE
+    if rate < 1:
+        rate = 1 / rate
+    if rate > MAX_FRAME_RATE:
+        raise InvalidConfig(
+            f'frameRate="{value}" means {rate:g} frames per second; at most {MAX_FRAME_RATE:g} are possible. '
+            "Set it to the video's frame rate, for example 25."
+        )
+    return rate
+
+
+def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_rate: float) -> np.ndarray:
+    """For every labeling frame, the video frame on the screen at its moment.
+
+    Where the file has the labeling rate, this is 0, 1, 2 …, also with timestamps rounded to milliseconds.
+
+    Args:
+        times: [num_frames] seconds, not decreasing; at least one.
+        duration: the video's, in seconds.
+        frame_rate: labeling frames per second.
+
+    Returns:
+        [num_labeling_frames] int64: entry f - 1 is the index into `times` of the picture shown at
+        (f - 1/2) / frame_rate. The labeling frames are those whose moment the video reaches, at least one.
+    """
+    count = max(1, math.floor(duration * frame_rate + 0.5))
+    moments = (np.arange(count) + 0.5) / frame_rate
+    return np.maximum(np.searchsorted(times, moments, side="right") - 1, 0)
+
+
+def rate_mismatch(file_rate: float, labeling_rate: float) -> str | None:
+    """What to log where a file's average rate isn't the labeling rate, else None; both in frames per second.
+
+    None too for a file whose rate isn't known (0).
+    """
+    if not file_rate or abs(file_rate - labeling_rate) <= RATE_TOLERANCE * labeling_rate:
+        return None
+    return f"file {file_rate:.4g} fps, config {labeling_rate:.4g}: mapped by time"
