@@ -58,7 +58,7 @@ def convert_timelinelabels_to_probs(
         for region in regions
         if region.get("type", REGION_TYPE) == REGION_TYPE
         and (from_name is None or region.get("from_name") == from_name)
-        for mark in _marks(region)
+        for mark in region_ranges(region)
     ]
     unknown = {label for label, _, _ in marks} - label_map.keys()
     if unknown:
@@ -127,8 +127,12 @@ def _region(label: str, start: int, end: int, score: float, from_name: str, to_n
     }
 
 
-def _marks(region: Region) -> Iterator[tuple[str, int, int]]:
-    """Yields (label, start, end) for each label and range of a region, 1-based, both ends included."""
+def region_ranges(region: Region) -> Iterator[tuple[str, int, int]]:
+    """Yields (label, start, end) for each label and range of a timeline region, 1-based, both ends included.
+
+    Raises:
+        InvalidAnnotation: the region is malformed.
+    """
     value = region.get("value")
     if not isinstance(value, dict) or not isinstance(value.get("ranges"), list):
         raise _malformed(region, "has no list of ranges")
