@@ -26,7 +26,7 @@ from label_studio_sdk.label_interface import LabelInterface
 from pydantic import BaseModel, ConfigDict
 
 from errors import InvalidConfig, InvalidRequest
-from ml_backend import label_studio
+from ml_backend import label_studio, media
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 
@@ -337,7 +337,7 @@ class LabelStudioMLBase:
         Raises:
             MediaError: the file can't be had.
         """
-        return label_studio.find_local_path(url, self.connection, **self._media_folders(), task_id=task_id) is not None
+        return media.find_local_path(url, self.connection, **self._media_folders(), task_id=task_id) is not None
 
     def _media_folders(self) -> dict[str, Path | None]:
         root = self.settings.local_files_document_root
@@ -368,8 +368,10 @@ class LabelStudioMLBase:
         """
         connection = self.connection
         if ls_host or ls_access_token:
-            connection = label_studio.Connection(ls_host or connection.url, ls_access_token or connection.api_key)
-        return str(label_studio.local_path(url, connection, **self._media_folders(), task_id=task_id))
+            # A key goes to no other address than its own.
+            own_key = connection.api_key if ls_host in (None, connection.url) else None
+            connection = label_studio.Connection(ls_host or connection.url, ls_access_token or own_key)
+        return str(media.local_path(url, connection, **self._media_folders(), task_id=task_id))
 
     def preload_task_data(self, task: Any, value: Any = None) -> Any:
         """A task's data with every file in it replaced by the path of a local copy.

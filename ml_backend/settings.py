@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,14 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 def _from_project_root(path: Path) -> Path:
     """A relative path is relative to the project root, whatever folder the process was started in."""
     return (PROJECT_ROOT / path.expanduser()).resolve()
+
+
+def _make_private(database: Path) -> None:
+    """Makes a SQLite file, and what SQLite keeps beside it, readable by its owner alone."""
+    database.touch(mode=0o600)
+    for path in (database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm"))):
+        with suppress(FileNotFoundError, PermissionError):  # not there; or another user's, who may share it with us
+            path.chmod(0o600)
 
 
 Folder = Annotated[Path, AfterValidator(_from_project_root)]
@@ -72,11 +81,13 @@ class Settings(BaseSettings):
 
     @cached_property
     def database(self) -> str:
-        """The SQLAlchemy URL of the state; its folder is made where it is a SQLite file in DATA_DIR."""
-        if self.database_url:
-            return self.database_url
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{self.data_dir / 'state.db'}"
+        """The SQLAlchemy URL of the state. A SQLite file, which holds tokens, is made for its owner alone."""
+        if not self.database_url:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        url = self.database_url or f"sqlite:///{self.data_dir / 'state.db'}"
+        if url.startswith("sqlite:///"):
+            _make_private(Path(url.removeprefix("sqlite:///")))
+        return url
 
     def secret(self, name: str) -> str | None:
         """The plain text of a secret field, None where it isn't set."""

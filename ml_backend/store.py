@@ -99,10 +99,14 @@ class Store:
         hostname: str | None = None,
         access_token: str | None = None,
     ) -> bool:
-        """Stores what `/setup` or a webhook says of a project. True where the labeling config changed."""
+        """Stores what `/setup` or a webhook says of a project. True where the labeling config changed.
+
+        A token stays with the address that it came with: with another address, a request without a token leaves none.
+        """
         with self._transaction() as session:
             project = self._get_or_add_project(session, project_id)
-            project.hostname = hostname or project.hostname
+            if hostname and hostname.rstrip("/") != (project.hostname or "").rstrip("/"):
+                project.hostname, project.access_token = hostname, None
             project.access_token = access_token or project.access_token
             return self._set_label_config(session, project, label_config)
 

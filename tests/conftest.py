@@ -13,6 +13,7 @@ from huey import MemoryHuey
 
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
+from tests.http_server import Server
 from tests.servers import NO_INTERNET, clean_environment
 
 
@@ -44,3 +45,19 @@ def make_app(settings: Settings) -> Iterator[Callable[..., Flask]]:
     yield make
     for app in apps:
         app.extensions["jobs"].store.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()

@@ -1,11 +1,9 @@
-"""Media and the API's errors, against real small HTTP servers. The real Label Studio is in tests/live/."""
+"""Media, downloaded from real small HTTP servers. The real Label Studio is in tests/live/."""
 
 import base64
-import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,114 +13,28 @@ import httpx
 import jwt
 import pytest
 
+import ml_backend.media
 from errors import MediaError
-from ml_backend import label_studio
-from ml_backend.label_studio import (
-    Connection,
-    LabelStudioError,
-    annotated_tasks,
-    choose_connection,
-    create_prediction,
-    find_local_path,
-    local_path,
+from ml_backend.label_studio import Connection
+from ml_backend.media import find_local_path, local_path
+from tests.http_server import (
+    CONTENT,
+    Answer,
+    Server,
+    as_json,
+    guarded,
+    ranges,
+    redirect,
+    send,
+    status,
+    whole_file,
 )
 
 # The SDK's own.
 pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
 
-CONTENT = bytes(range(256)) * 1000  # every offset modulo 256 is recognisable, so a misplaced resumption shows
 KEY = "0123456789abcdef0123456789abcdef01234567"
 UPLOAD = "/data/upload/1/3f2a-clip.mp4"
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-class Server:
-    """An HTTP server on a free port whose answers a test sets by path, and which remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.requests: list[tuple[str, dict[str, str]]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.requests.append((self.path, dict(self.headers)))
-                server.answers.get(urlsplit(self.path).path, status(404))(self)
-
-            do_POST = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def headers(self, name: str) -> list[str | None]:
-        """The named header of every request so far."""
-        return [headers.get(name) for _, headers in self.requests]
-
-
-def send(handler: BaseHTTPRequestHandler, code: int, headers: dict[str, str], body: bytes = b"") -> None:
-    handler.send_response(code)
-    for name, value in headers.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
-def status(code: int, content_type: str = "application/json", body: bytes = b'{"detail": "no"}') -> Answer:
-    return lambda handler: send(handler, code, {"Content-Type": content_type, "Content-Length": str(len(body))}, body)
-
-
-def as_json(value: object) -> Answer:
-    return status(200, body=json.dumps(value).encode())
-
-
-def redirect(location: str) -> Answer:
-    return lambda handler: send(handler, 303, {"Location": location, "Content-Length": "0"})
-
-
-def whole_file(content: bytes = CONTENT, cut_after: int | None = None) -> Answer:
-    """A server without ranges that announces the whole length, and closes the connection after `cut_after` bytes."""
-    headers = {"Content-Type": "video/mp4", "Content-Length": str(len(content))}
-    return lambda handler: send(handler, 200, headers, content[:cut_after])
-
-
-def ranges(content: bytes = CONTENT, bytes_per_answer: int | None = None, etag: str = "one") -> Answer:
-    """A server as Label Studio's own: it names the length only as a range's total, and closes early."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        end = len(content) if bytes_per_answer is None else min(start + bytes_per_answer, len(content))
-        content_range = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        headers = {"Content-Type": "video/mp4", "Content-Range": content_range, "ETag": f'"{etag}"'}
-        send(handler, 206, headers, content[start:end])
-
-    return answer
-
-
-def guarded(authorization: str, answer: Answer) -> Answer:
-    """Answers 401 to any other Authorization header, as Label Studio does."""
-    refuse = status(401)
-    return lambda handler: (answer if handler.headers["Authorization"] == authorization else refuse)(handler)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
 
 
 @pytest.fixture
@@ -150,23 +62,6 @@ def unused_port() -> int:
 
 def fetch(value: str, server: Server, cache: Path, *, key: str | None = KEY, root: Path | None = None) -> Path:
     return local_path(value, Connection(server.url, key), document_root=root, cache_dir=cache, task_id=7)
-
-
-# Which Label Studio
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        (Connection("http://ours", "our-key"), Connection("http://ours", "our-key")),
-        (Connection("http://ours", None), Connection("http://ours", "their-key")),
-        (Connection(None, None), Connection("http://theirs", "their-key")),
-        # Our key goes to no address that came with a request.
-        (Connection(None, "our-key"), Connection("http://theirs", "their-key")),
-    ],
-)
-def test_environment_wins_over_setup(environment: Connection, expected: Connection) -> None:
-    assert choose_connection(environment, Connection("http://theirs", "their-key")) == expected
 
 
 # Paths
@@ -414,7 +309,7 @@ def test_parts_of_different_files_are_not_joined(changed: Answer, server: Server
 def test_silent_server_is_given_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     server.answers["/clip.mp4"] = lambda handler: released.wait(10)
-    monkeypatch.setattr(label_studio, "TIMEOUT", httpx.Timeout(0.2))
+    monkeypatch.setattr(ml_backend.media, "TIMEOUT", httpx.Timeout(0.2))
     with pytest.raises(MediaError, match="no answer in time"):
         fetch(f"{server.url}/clip.mp4", server, cache)
     released.set()
@@ -448,83 +343,3 @@ def test_parts_of_killed_processes_are_removed_but_not_running_ones(server: Serv
     fetch(f"{server.url}/clip.mp4", server, cache)
     assert not abandoned.exists()
     assert running.exists()
-
-
-# The API
-
-
-def task(number: int) -> dict:
-    annotation = {"id": number * 10, "result": [], "was_cancelled": number == 2}
-    return {"id": number, "project": 3, "data": {"video": f"s3://b/{number}.mp4"}, "annotations": [annotation]}
-
-
-def pages(pages: list[list[dict]], total: int) -> Answer:
-    """`/api/tasks/` as Label Studio pages it: the page after the last is a 404."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        page = int(parse_qs(urlsplit(handler.path).query)["page"][0])
-        if page > len(pages):
-            return status(404)(handler)
-        return as_json({"total": total, "total_annotations": 0, "total_predictions": 0, "tasks": pages[page - 1]})(
-            handler
-        )
-
-    return answer
-
-
-def test_annotated_tasks_of_all_pages(server: Server) -> None:
-    server.answers["/api/tasks/"] = guarded(f"Token {KEY}", pages([[task(1), task(2)], [task(3)]], total=3))
-    seen: list[tuple[int, int]] = []
-    tasks = list(annotated_tasks(Connection(server.url, KEY), 3, lambda done, total: seen.append((done, total))))
-    assert tasks == [task(1), task(2), task(3)]
-    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    asked = parse_qs(urlsplit(server.requests[0][0]).query)
-    assert asked["project"] == ["3"]
-    assert asked["resolve_uri"] == ["false"]
-
-
-def test_tasks_that_go_missing_between_pages_are_noticed(server: Server) -> None:
-    server.answers["/api/tasks/"] = pages([[task(1), task(2)]], total=3)
-    with pytest.raises(LabelStudioError, match="3 tasks announced, 2 received"):
-        list(annotated_tasks(Connection(server.url, KEY), 3))
-
-
-@pytest.mark.parametrize(
-    ("answer", "sentence"),
-    [
-        (status(401), "LABEL_STUDIO_API_KEY"),
-        (status(404, body=b'{"detail": "No Project matches"}'), "No Project matches"),
-        (status(400, body=b'{"detail": "Validation error"}'), "Validation error"),
-        (status(400, body=b'["odd"]'), "400"),
-        (status(200, "text/html", b"<html>some other site</html>"), "LABEL_STUDIO_URL"),
-    ],
-)
-def test_errors_of_the_api_become_sentences(answer: Answer, sentence: str, server: Server) -> None:
-    server.answers["/api/tasks/"] = answer
-    server.answers["/api/predictions/"] = answer
-    connection = Connection(server.url, KEY)
-    with pytest.raises(LabelStudioError, match=sentence):
-        list(annotated_tasks(connection, 3))
-    with pytest.raises(LabelStudioError, match=sentence):
-        create_prediction(connection, 1, [], 0.5, "v1")
-
-
-@pytest.mark.parametrize(
-    ("connection", "sentence"),
-    [
-        (Connection(None, KEY), "LABEL_STUDIO_URL"),
-        (Connection("http://127.0.0.1:1", None), "LABEL_STUDIO_API_KEY"),
-        (Connection("localhost:8080", KEY), "http://"),
-        (Connection("http://127.0.0.1:1", jwt.encode({"exp": 1}, "a secret of at least thirty-two bytes")), "personal"),
-    ],
-)
-def test_incomplete_connections_are_explained(connection: Connection, sentence: str) -> None:
-    with pytest.raises(LabelStudioError, match=sentence):
-        create_prediction(connection, 1, [], 0.5, "v1")
-
-
-def test_prediction_is_sent_once_even_where_the_answer_is_lost(server: Server) -> None:
-    server.answers["/api/predictions/"] = lambda handler: handler.connection.close()
-    with pytest.raises(LabelStudioError, match="no connection"):
-        create_prediction(Connection(server.url, KEY), 1, [], 0.5, "v1")
-    assert len(server.requests) == 1

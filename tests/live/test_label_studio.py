@@ -14,9 +14,9 @@ from ml_backend.label_studio import (
     LabelStudioError,
     annotated_tasks,
     create_prediction,
-    local_path,
     prediction_versions,
 )
+from ml_backend.media import local_path
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
 from tests.servers import Backend, region, wait_until

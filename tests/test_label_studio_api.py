@@ -1,0 +1,199 @@
+"""Label Studio's API: which one is asked, with which key, and what its errors say; on small real HTTP servers."""
+
+import os
+import stat
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+import pytest
+from flask import Flask
+from pydantic import SecretStr
+
+from ml_backend import LabelStudioMLBase
+from ml_backend.label_studio import (
+    Connection,
+    LabelStudioError,
+    annotated_tasks,
+    choose_connection,
+    create_prediction,
+)
+from ml_backend.settings import Settings
+from ml_backend.store import Store
+from tests.http_server import Answer, Server, as_json, guarded, status
+
+# The SDK's own.
+pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+# Which Label Studio
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (Connection("http://ours", "our-key"), Connection("http://ours", "our-key")),
+        (Connection("http://ours", None), Connection("http://ours", "their-key")),
+        (Connection(None, None), Connection("http://theirs", "their-key")),
+        # Our key goes to no address that came with a request.
+        (Connection(None, "our-key"), Connection("http://theirs", "their-key")),
+    ],
+)
+def test_environment_wins_over_setup(environment: Connection, expected: Connection) -> None:
+    assert choose_connection(environment, Connection("http://theirs", "their-key")) == expected
+
+
+CONFIG = '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="A"/></Choices></View>'
+
+
+class Learner(LabelStudioMLBase):
+    """A model that learns nothing."""
+
+    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"label_studio_api_key": SecretStr("OUR-KEY")}, {"label_studio_url": "http://127.0.0.1:9"}],
+    ids=["nothing set", "only the key set", "only the address set"],
+)
+def test_a_stored_token_never_goes_to_another_address(
+    environment: dict[str, Any], make_app: Callable[..., Flask], server: Server, elsewhere: Server
+) -> None:
+    """Whoever reaches `/setup` may name a server of their own, with and without a token, in any order."""
+    client = make_app(Learner, **environment).test_client()
+    elsewhere.answers["/api/tasks/"] = pages([[task(1)]], total=1)
+    start = {"action": "START_TRAINING", "project": {"id": 3, "label_config": CONFIG}}
+    victim = {"hostname": server.url, "access_token": KEY}
+    attacks = [
+        [{"hostname": elsewhere.url}],
+        [{"hostname": elsewhere.url, "access_token": ""}],
+        [{"hostname": elsewhere.url, "access_token": "made up"}, {"hostname": elsewhere.url}],
+        [{"access_token": None}, {"hostname": elsewhere.url + "/", "access_token": None}],
+    ]
+    for attack in attacks:
+        for body in [victim, *attack]:
+            assert client.post("/setup", json={"project": "3", "schema": CONFIG, **body}).status_code == 200
+        client.post("/webhook", json=start)
+    sent = " ".join(str(headers) + path for path, headers in elsewhere.requests)
+    assert KEY not in sent
+    assert "OUR-KEY" not in sent
+    if not environment:
+        assert "made up" in sent  # the attacker's server was really asked
+
+
+def test_a_token_is_kept_with_its_own_address(make_app: Callable[..., Flask]) -> None:
+    app = make_app(Learner)
+
+    def connection(**body: Any) -> Connection:
+        app.test_client().post("/setup", json={"project": "3", "schema": CONFIG, **body})
+        return app.extensions["jobs"].registry.get("3").connection
+
+    assert connection(hostname="http://a", access_token="k") == Connection("http://a", "k")
+    assert connection() == Connection("http://a", "k")
+    assert connection(hostname="http://a/") == Connection("http://a", "k")
+    assert connection(access_token="l") == Connection("http://a", "l")
+    assert connection(hostname="http://b") == Connection("http://b", None)
+
+
+def test_files_that_hold_tokens_are_private(settings: Settings) -> None:
+    """Also one that an earlier version made readable."""
+    settings.data_dir.mkdir(mode=0o755)
+    (settings.data_dir / "state.db").touch(mode=0o644)
+    fresh = settings.model_copy(update={"data_dir": settings.data_dir.parent / "fresh"})
+    elsewhere = settings.model_copy(update={"database_url": f"sqlite:///{settings.data_dir.parent}/own.db"})
+    old_umask = os.umask(0o022)
+    try:
+        stores = [Store(each.database) for each in (settings, fresh, elsewhere)]
+        for store in stores:
+            store.update_project("1", CONFIG, "http://a", KEY)
+    finally:
+        os.umask(old_umask)
+    assert stat.S_IMODE(fresh.data_dir.stat().st_mode) == 0o700
+    holding = [path for path in settings.data_dir.parent.rglob("*.db*") if KEY.encode() in path.read_bytes()]
+    assert len(holding) >= 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in holding} == {0o600}
+    for store in stores:
+        store.close()
+
+
+def task(number: int) -> dict:
+    annotation = {"id": number * 10, "result": [], "was_cancelled": number == 2}
+    return {"id": number, "project": 3, "data": {"video": f"s3://b/{number}.mp4"}, "annotations": [annotation]}
+
+
+def pages(pages: list[list[dict]], total: int) -> Answer:
+    """`/api/tasks/` as Label Studio pages it: the page after the last is a 404."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        page = int(parse_qs(urlsplit(handler.path).query)["page"][0])
+        if page > len(pages):
+            return status(404)(handler)
+        return as_json({"total": total, "total_annotations": 0, "total_predictions": 0, "tasks": pages[page - 1]})(
+            handler
+        )
+
+    return answer
+
+
+def test_annotated_tasks_of_all_pages(server: Server) -> None:
+    server.answers["/api/tasks/"] = guarded(f"Token {KEY}", pages([[task(1), task(2)], [task(3)]], total=3))
+    seen: list[tuple[int, int]] = []
+    tasks = list(annotated_tasks(Connection(server.url, KEY), 3, lambda done, total: seen.append((done, total))))
+    assert tasks == [task(1), task(2), task(3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    asked = parse_qs(urlsplit(server.requests[0][0]).query)
+    assert asked["project"] == ["3"]
+    assert asked["resolve_uri"] == ["false"]
+
+
+def test_tasks_that_go_missing_between_pages_are_noticed(server: Server) -> None:
+    server.answers["/api/tasks/"] = pages([[task(1), task(2)]], total=3)
+    with pytest.raises(LabelStudioError, match="3 tasks announced, 2 received"):
+        list(annotated_tasks(Connection(server.url, KEY), 3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (status(401), "LABEL_STUDIO_API_KEY"),
+        (status(404, body=b'{"detail": "No Project matches"}'), "No Project matches"),
+        (status(400, body=b'{"detail": "Validation error"}'), "Validation error"),
+        (status(400, body=b'["odd"]'), "400"),
+        (status(200, "text/html", b"<html>some other site</html>"), "LABEL_STUDIO_URL"),
+    ],
+)
+def test_errors_of_the_api_become_sentences(answer: Answer, sentence: str, server: Server) -> None:
+    server.answers["/api/tasks/"] = answer
+    server.answers["/api/predictions/"] = answer
+    connection = Connection(server.url, KEY)
+    with pytest.raises(LabelStudioError, match=sentence):
+        list(annotated_tasks(connection, 3))
+    with pytest.raises(LabelStudioError, match=sentence):
+        create_prediction(connection, 1, [], 0.5, "v1")
+
+
+@pytest.mark.parametrize(
+    ("connection", "sentence"),
+    [
+        (Connection(None, KEY), "LABEL_STUDIO_URL"),
+        (Connection("http://127.0.0.1:1", None), "LABEL_STUDIO_API_KEY"),
+        (Connection("localhost:8080", KEY), "http://"),
+        (Connection("http://127.0.0.1:1", jwt.encode({"exp": 1}, "a secret of at least thirty-two bytes")), "personal"),
+    ],
+)
+def test_incomplete_connections_are_explained(connection: Connection, sentence: str) -> None:
+    with pytest.raises(LabelStudioError, match=sentence):
+        create_prediction(connection, 1, [], 0.5, "v1")
+
+
+def test_prediction_is_sent_once_even_where_the_answer_is_lost(server: Server) -> None:
+    server.answers["/api/predictions/"] = lambda handler: handler.connection.close()
+    with pytest.raises(LabelStudioError, match="no connection"):
+        create_prediction(Connection(server.url, KEY), 1, [], 0.5, "v1")
+    assert len(server.requests) == 1
