@@ -19,8 +19,9 @@ import matplotlib
 import numpy as np
 import torch
 
-from benchmarks.fewshot_videos import ANNOTATED, DATA, SCENARIOS, UNSEEN, make_video
 from benchmarks.published_recipe import PublishedRecipe
+from benchmarks.videos.footage import ANNOTATED, DATA, UNSEEN
+from benchmarks.videos.scenarios import SCENARIOS, make_video
 from features.cache import extract
 from features.checkpoints import bundled_path
 from features.encoder import Encoder
@@ -88,7 +89,7 @@ def run(learner: str, scenario: str, seed: int) -> dict[str, Any]:
     """One curve: annotate the first 20 videos in order, look at the 12 others after each of STEPS."""
     torch.set_num_threads(1)  # the processes beside this one have the other cores
     data = examples(scenario, seed)
-    names = list(SCENARIOS[scenario].labels)
+    names = SCENARIOS[scenario].labels
     student = LEARNERS[learner](data[0][0].shape[1], len(names), seed)
     curve, seconds = {}, []
     for count in student.STEPS:
