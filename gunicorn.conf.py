@@ -5,8 +5,17 @@ With RUN_WORKER=false the workers are started elsewhere: `python worker.py`.
 """
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+
+# Where all processes count for /metrics. Before prometheus_client is imported, which looks for it then; empty at each
+# start, and the same folder after a reload.
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="timeline-backend-")
+
+from prometheus_client.multiprocess import mark_process_dead
 
 from ml_backend.settings import PROJECT_ROOT, get_settings
 
@@ -39,6 +48,10 @@ def when_ready(server) -> None:
         _worker = subprocess.Popen(command, cwd=PROJECT_ROOT)
 
 
+def child_exit(server, worker) -> None:
+    mark_process_dead(worker.pid)
+
+
 def on_exit(server) -> None:
     if _worker is not None:
         _worker.terminate()
@@ -46,3 +59,4 @@ def on_exit(server) -> None:
             _worker.wait(WORKER_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             _worker.kill()
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

@@ -1,13 +1,19 @@
-"""What `/metrics` shows: the requests that this process answered, and the state of jobs, trainings and media."""
+"""What `/metrics` shows: the requests that were answered, and the state of jobs, trainings and media.
+
+Where PROMETHEUS_MULTIPROC_DIR names a folder (gunicorn.conf.py sets it), processes count into files there, and any of
+them shows the sum of all: a new histogram or counter is made with `registry=self._own`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from ml_backend.store import Store
@@ -51,7 +57,7 @@ class StateCollector(Collector):
 
 
 class Metrics:
-    """The metrics of one web process.
+    """The metrics, as any process of the backend counts and shows them.
 
     Args:
         store: the state.
@@ -60,12 +66,16 @@ class Metrics:
     def __init__(self, store: Store) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(StateCollector(store))
+        self._own: CollectorRegistry | None = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            MultiProcessCollector(self._registry)
+            self._own = None  # what this process counted stands in the files too: shown once
         self.latency = Histogram(
             "backend_request_seconds",
             "Time to answer, by route and status",
             ["route", "status"],
             buckets=LATENCY_BUCKETS,
-            registry=self._registry,
+            registry=self._own,
         )
 
     def text(self) -> bytes:
