@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from control_models.base import ControlModel
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidConfig, NotReady
+from exchange.timeline import Track
 from features.encoder import Encoder, get_encoder
 from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
 
@@ -78,6 +79,10 @@ class YOLO(LabelStudioMLBase):
         """Extracts the features of the task's videos."""
         for control_model in self.control_models:
             control_model.prepare(task, progress)
+
+    def tracks(self, task: dict[str, Any]) -> list[Track]:
+        """What each control tag says of a prepared task."""
+        return [control_model.track(task) for control_model in self.control_models]
 
     def check_annotation(self, annotation: dict[str, Any]) -> None:
         """Raises InvalidAnnotation where an annotation's regions don't fit the labeling config."""

@@ -10,6 +10,7 @@ from label_studio_sdk.label_interface.control_tags import ControlTag
 from label_studio_sdk.label_interface.object_tags import ObjectTag
 
 from errors import InvalidConfig, MediaError
+from exchange.timeline import Track
 from ml_backend.base import LabelStudioMLBase, Progress
 
 Region = dict[str, Any]
@@ -117,6 +118,10 @@ class ControlModel(ABC):
     @abstractmethod
     def predict_regions(self, task: dict[str, Any]) -> ControlPrediction:
         """Predicts the control tag's regions in a task."""
+
+    @abstractmethod
+    def track(self, task: dict[str, Any]) -> Track:
+        """What the control tag says of a prepared task, also where it can't predict yet."""
 
     @abstractmethod
     def check_annotation(self, regions: list[Region]) -> None:

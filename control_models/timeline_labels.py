@@ -17,6 +17,7 @@ from control_models.base import ControlModel, ControlPrediction, Region
 from control_models.parameters import TimelineLabelsParameters
 from control_models.trainer import Example, Trainer, num_videos
 from errors import InvalidAnnotation, InvalidConfig, MediaError, NotReady
+from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
 from learning.metrics import prediction_score
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Loading features is this share of a training's progress bar; the epochs are the rest.
 LOADING_SHARE = 0.3
+DEFAULT_COLOUR = "#36b37e"  # of a label without the attribute background
 
 
 class TimelineLabelsModel(ControlModel):
@@ -110,12 +112,36 @@ class TimelineLabelsModel(ControlModel):
             MediaError: the video can't be had or read.
             NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
         """
-        trainable = self.parameters.model_trainable
-        probs = self.create_timelines_trainable(task) if trainable else self.create_timelines_simple(task)
+        probs = self._probabilities(task)
         regions = convert_probs_to_timelinelabels(
             probs, self.label_map, self.from_name, self.parameters.model_score_threshold, self.to_name
         )
         return ControlPrediction(regions, prediction_score(probs))
+
+    def track(self, task: dict[str, Any]) -> Track:
+        """What the control tag says of a task whose features are cached, also where it can't predict yet.
+
+        Raises:
+            MediaError: the video can't be had or read.
+        """
+        features, index = self._video_features(task)
+        clock = Clock(self.labeling_frame_rate(task), index, features.frame_rate, features.duration)
+        media, colours = self.media(task), self._colours()
+        try:
+            probs = self._probabilities(task)
+        except NotReady as error:
+            return Track(self.from_name, media, clock, colours, None, str(error))
+        events = events_of_regions(self.predict_regions(task).regions, clock.frame_rate)
+        observation = Observation(media, f"{self.encoder.name}-{self.version}", events, task.get("id"))
+        return Track(self.from_name, media, clock, colours, Timeline(observation, clock, tuple(self.labels), probs))
+
+    def _colours(self) -> dict[str, str]:
+        attributes = {label: tag.attr for label, tag in self.control.labels_attrs.items()}
+        return {label: attributes[label].get("background") or DEFAULT_COLOUR for label in self.labels}
+
+    def _probabilities(self, task: dict[str, Any]) -> np.ndarray:
+        trainable = self.parameters.model_trainable
+        return self.create_timelines_trainable(task) if trainable else self.create_timelines_simple(task)
 
     def create_timelines_simple(self, task: dict[str, Any]) -> np.ndarray:
         """Label probabilities [num_labeling_frames, num_labels] from the encoder's classes."""

@@ -133,6 +133,33 @@ class Timeline:
         return marks
 
 
+@dataclass(frozen=True)
+class Track:
+    """What a control tag has to say of one task.
+
+    Attributes:
+        name: the control tag's.
+        media: the video's path or URL, as the task's data has it.
+        clock: the video's frames.
+        colours: label -> CSS colour, of all labels in the order of the labeling config.
+        prediction: the predicted timeline, None where there is none yet.
+        reason: why there is none.
+    """
+
+    name: str
+    media: str
+    clock: Clock
+    colours: dict[str, str]
+    prediction: Timeline | None
+    reason: str | None = None
+
+    def annotated(self, regions: Iterable[Region], source: str, task: int | None) -> Timeline:
+        """The timeline that an annotation's regions draw on this track; labels that the config lost are left out."""
+        events = events_of_regions(regions, self.clock.frame_rate, self.name)
+        known = tuple(event for event in events if event.label in self.colours)
+        return Timeline(Observation(self.media, source, known, task), self.clock, tuple(self.colours))
+
+
 def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: str | None = None) -> tuple[Event, ...]:
     """The events of an annotation's or prediction's timeline regions, in order of time.
 

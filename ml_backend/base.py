@@ -26,6 +26,7 @@ from label_studio_sdk.label_interface import LabelInterface
 from pydantic import BaseModel, ConfigDict
 
 from errors import InvalidConfig, InvalidRequest
+from exchange.timeline import Track
 from ml_backend import label_studio, media
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
@@ -143,6 +144,14 @@ class LabelStudioMLBase:
 
     def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
         """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
+
+    def tracks(self, task: dict[str, Any]) -> list[Track]:
+        """What each control tag says of a prepared task, for the dashboard and exports; none for other than timelines.
+
+        Raises:
+            MediaError: the task's media can't be had.
+        """
+        return []
 
     def check_annotation(self, annotation: dict[str, Any]) -> None:
         """Raises InvalidAnnotation where an annotation can't be learnt from, before it is stored."""
@@ -276,7 +285,7 @@ class LabelStudioMLBase:
 
     def note(self, task: dict[str, Any], text: str) -> None:
         """Reports something about a task's media that the user should know, once."""
-        if self.services and self.services.store:
+        if self.services and self.services.store and task.get("id") is not None:
             self.services.store.add_note(self.project_id, task.get("id"), text)
         else:
             logger.warning("Task %s: %s", task.get("id"), text)
