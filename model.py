@@ -78,7 +78,7 @@ class YOLO(LabelStudioMLBase):
     def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
         """Extracts the features of the task's videos."""
         for control_model in self.control_models:
-            control_model.prepare(task, progress)
+            control_model.prepare(task, progress, self.control_models)
 
     def tracks(self, task: dict[str, Any]) -> list[Track]:
         """What each control tag says of a prepared task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -104,8 +105,17 @@ class ControlModel(ABC):
         """Whether `predict_regions` is light work for this task."""
 
     @abstractmethod
-    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
-        """Does the heavy part of the task's prediction."""
+    def prepare(
+        self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
+    ) -> None:
+        """Does the heavy part of the task's prediction.
+
+        Args:
+            task: the task.
+            progress: told the share done, in [0, 1].
+            others: control models of the same config, which will be prepared too; what they need of the same file can
+                be read along.
+        """
 
     @abstractmethod
     def check_ready(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from ml_backend.base import LabelStudioMLBase, Progress
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 from video.labeling_frames import frame_rate, labeling_frames, rate_mismatch
+from video.preprocessing import View
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class TimelineLabelsModel(ControlModel):
             allow_custom=settings.allow_custom_model_path,
             fallback=settings.model_fallback,
         )
+        self.view = View.WHOLE if self.parameters.model_trainable else View.CROP
         self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
         if not self.parameters.model_trainable:
             self.class_columns = self._class_columns()
@@ -71,21 +74,34 @@ class TimelineLabelsModel(ControlModel):
     def is_prepared(self, task: dict[str, Any]) -> bool:
         """Whether the video's features are cached."""
         stride = self.parameters.model_frame_stride
-        return self.has_path(task) and self.cache.peek(self.encoder, self.get_path(task), stride) is not None
+        return self.has_path(task) and self.cache.peek(self.encoder, self.get_path(task), self.view, stride) is not None
 
-    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
-        """Extracts the video's features into the cache.
+    def prepare(
+        self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
+    ) -> None:
+        """Extracts the video's features into the cache, and in the same decoding what the others need of it.
 
         Raises:
             MediaError: the video can't be had or read.
         """
         path = self.get_path(task)
-        features = self.cache.get(self.encoder, path, self.parameters.model_frame_stride, progress)
+        views = {self.view} | {other.view for other in others if self._reads_the_same(other)}
+        stride = self.parameters.model_frame_stride
+        features = self.cache.get_views(self.encoder, path, views, stride, progress)[self.view]
         mismatch = rate_mismatch(features.frame_rate, self.labeling_frame_rate(task))
         if mismatch:
             self.backend.note(task, mismatch)
         if features.broken_frames or features.truncated:
             self.backend.note(task, _damage(features))
+
+    def _reads_the_same(self, other: ControlModel) -> bool:
+        """Whether another control model reads the same pictures with the same encoder."""
+        return (
+            isinstance(other, TimelineLabelsModel)
+            and other.to_name == self.to_name
+            and other.encoder is self.encoder
+            and other.parameters.model_frame_stride == self.parameters.model_frame_stride
+        )
 
     def labeling_frame_rate(self, task: dict[str, Any]) -> float:
         """Frames per second of Label Studio's timeline for this task, by the rules of its front end."""
@@ -94,7 +110,7 @@ class TimelineLabelsModel(ControlModel):
 
     def _video_features(self, task: dict[str, Any]) -> tuple[VideoFeatures, np.ndarray]:
         """The video's features, and for each labeling frame the index of the video frame shown at its moment."""
-        features = self.cache.get(self.encoder, self.get_path(task), self.parameters.model_frame_stride)
+        features = self.cache.get(self.encoder, self.get_path(task), self.view, self.parameters.model_frame_stride)
         return features, labeling_frames(features.times, features.duration, self.labeling_frame_rate(task))
 
     def _labeling_features(self, task: dict[str, Any]) -> np.ndarray:

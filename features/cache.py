@@ -6,7 +6,8 @@ video.features[video.times > 2.5]
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +18,11 @@ import joblib
 import numpy as np
 
 from errors import MediaError
-from features.array_store import ArrayFolder, ArrayStore, Item, make_room
+from features.array_store import ArrayFolder, ArrayStore, Item, discard, make_room
 from features.checkpoints import file_hash
 from features.encoder import Encoder
-from features.extraction import Progress, VideoFeatures, extract, file_facts, open_video, stream
+from features.extraction import Chunk, Progress, VideoFeatures, extract, file_facts, open_video, rows, stream
+from video.preprocessing import View
 
 __all__ = [
     "CacheParams",
@@ -38,7 +40,7 @@ _key_locks: WeakValueDictionary[tuple, threading.Lock] = WeakValueDictionary()
 
 
 class FeatureCache:
-    """Features on disk, found again by the video's content, the encoder's fingerprint and the stride.
+    """Features on disk, found again by the video's content, the encoder's fingerprint, the view and the stride.
 
     A renamed video is found, a replaced one is not. Arrays are memory-mapped. Threads and processes may share a folder:
     within a process, two requests for the same features extract once; between processes the later result replaces the
@@ -61,21 +63,48 @@ class FeatureCache:
         self._content_hash = self._known_files.cache(_content_hash)
 
     def get(
-        self, encoder: Encoder, path: str | Path, stride: int = 1, progress: Progress | None = None
+        self,
+        encoder: Encoder,
+        path: str | Path,
+        view: View = View.WHOLE,
+        stride: int = 1,
+        progress: Progress | None = None,
     ) -> VideoFeatures:
         """The video's features, extracted if they aren't cached. Arguments and errors are those of `extract`."""
+        return self.get_views(encoder, path, {view}, stride, progress)[view]
+
+    def get_views(
+        self,
+        encoder: Encoder,
+        path: str | Path,
+        views: Collection[View],
+        stride: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[View, VideoFeatures]:
+        """As `get`, for several views: those that aren't cached are extracted in one decoding."""
         content = self._content(path)
+        with ExitStack() as locks:
+            for view in sorted(views):  # always in the same order, so that no two wait for each other
+                locks.enter_context(_lock_of(self._items, content, encoder.fingerprint, view, stride))
+            found = {view: self._find(encoder, content, view, stride, _refuse) for view in views}
+            missing = [view for view in views if found[view] is None]
+            items = self._extract(encoder, path, content, missing, stride, progress) if missing else {}
+            for view, item in items.items():
+                found[view] = self._find(encoder, content, view, stride, lambda item=item: item)
+                discard(item.folder, self._unfinished)  # where another process was faster
+        return found
 
-        def compute() -> Item:
-            return self._extract(encoder, path, content, stride, progress)
-
-        with _lock_of(self._items, content, encoder.fingerprint, stride):
-            return VideoFeatures(**self._lookup(content, encoder.fingerprint, stride, compute).contents)
-
-    def peek(self, encoder: Encoder, path: str | Path, stride: int = 1) -> VideoFeatures | None:
+    def peek(
+        self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1
+    ) -> VideoFeatures | None:
         """The video's features if they are cached; never decodes, never waits for an extraction."""
+        return self._find(encoder, self._content(path), view, stride, _refuse)
+
+    def _find(
+        self, encoder: Encoder, content: str, view: View, stride: int, compute: Callable[[], Item]
+    ) -> VideoFeatures | None:
         try:
-            item = self._lookup(self._content(path), encoder.fingerprint, stride, _refuse)
+            item = self._lookup(content, encoder.fingerprint, view.value, stride, compute)
         except _NotCached:
             return None
         return VideoFeatures(**item.contents)
@@ -88,27 +117,38 @@ class FeatureCache:
         return self._content_hash(str(path), status.st_size, status.st_mtime_ns)
 
     def _extract(
-        self, encoder: Encoder, path: str | Path, content: str, stride: int, progress: Progress | None
-    ) -> Item:
-        """Extracts into a new folder, which the store then moves among its items."""
+        self,
+        encoder: Encoder,
+        path: str | Path,
+        content: str,
+        views: Collection[View],
+        stride: int,
+        progress: Progress | None,
+    ) -> dict[View, Item]:
+        """Extracts into a new folder for each view, which the store then moves among its items."""
         reader = open_video(path)
-        rows = {
-            "times": np.zeros((), np.float64),
-            "features": np.zeros(encoder.feature_dim, np.float32),
-            "probs": np.zeros(encoder.num_classes, np.float32),
-        }
+        view_rows = {view: {"times": np.zeros((), np.float64), **rows(encoder, view)} for view in views}
         expected_rows = int(reader.duration * reader.average_rate)
-        with _room_lock:
-            self._make_room(expected_rows * sum(row.nbytes for row in rows.values()))
-            folder = ArrayFolder(self._unfinished, rows, expected_rows)
-        with folder:
-            stream(encoder, reader, stride, progress, lambda chunk: folder.append(chunk._asdict()))
+        row_size = sum(row.nbytes for arrays in view_rows.values() for row in arrays.values())
+        with ExitStack() as unfinished:
+            with _room_lock:
+                self._make_room(expected_rows * row_size)
+                folders = {
+                    view: unfinished.enter_context(ArrayFolder(self._unfinished, arrays, expected_rows))
+                    for view, arrays in view_rows.items()
+                }
+
+            def write(chunk: Chunk) -> None:
+                for view, folder in folders.items():
+                    folder.append({"times": chunk.times, **chunk.arrays[view]})
+
+            stream(encoder, reader, views, stride, progress, write)
             if self._content(path) != content:
                 raise MediaError(f"{Path(path).name} was replaced while it was read: try again.")
-            item = folder.finish(file_facts(reader, content))
+            items = {view: folder.finish(file_facts(reader, content)) for view, folder in folders.items()}
             with _room_lock:
                 self._make_room(0)  # where there were more frames than the file declares
-        return item
+        return items
 
     def _make_room(self, size: int) -> None:
         self._known_files.reduce_size(items_limit=MAX_KNOWN_FILES)
@@ -130,7 +170,7 @@ def _lock_of(*key: Any) -> threading.Lock:
 
 
 # joblib drops everything cached when the source of a cached function changes: leave these two as they are.
-def _features(content: str, fingerprint: str, stride: int, compute: Callable[[], Item]) -> Item:
+def _features(content: str, fingerprint: str, view: str, stride: int, compute: Callable[[], Item]) -> Item:
     return compute()
 
 
@@ -154,20 +194,23 @@ class CacheParams:
 
 
 def cached_feature_extraction(yolo_model: Encoder, video_path: str | Path, cache_params: CacheParams) -> np.ndarray:
-    """Features of a video's frames: [num_frames, feature_dim] float32, memory-mapped. Errors as of `extract`."""
-    return _cached(yolo_model, video_path, cache_params).features
+    """Features of a video's whole pictures: [num_frames, feature_dim] float16, memory-mapped.
+
+    Errors as of `extract`.
+    """
+    return _cached(yolo_model, video_path, View.WHOLE, cache_params).features
 
 
 def cached_yolo_predict(yolo_model: Encoder, video_path: str | Path, cache_params: CacheParams) -> np.ndarray:
     """Class probabilities of a video's frames: [num_frames, num_classes] float32, memory-mapped.
 
-    From the same decoding and forward pass as the features. Errors as of `extract`.
+    Of the crop that Ultralytics makes of each. Errors as of `extract`.
     """
-    return _cached(yolo_model, video_path, cache_params).probs
+    return _cached(yolo_model, video_path, View.CROP, cache_params).probs
 
 
-def _cached(encoder: Encoder, path: str | Path, params: CacheParams) -> VideoFeatures:
-    return _cache(params.cache_dir, params.size_limit).get(encoder, path, params.stride)
+def _cached(encoder: Encoder, path: str | Path, view: View, params: CacheParams) -> VideoFeatures:
+    return _cache(params.cache_dir, params.size_limit).get(encoder, path, view, params.stride)
 
 
 @lru_cache(maxsize=8)

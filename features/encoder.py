@@ -5,12 +5,14 @@ a model of another task the pooled feature map before its head. Where the defaul
 EfficientNet-Lite0 takes its place.
 
     encoder = get_encoder(None, model_root=Path("models"))
-    features, probs = encoder.forward(encoder.preprocess(frames))
+    features = encoder.features(encoder.preprocess(frames, View.WHOLE))
+    probs = encoder.probabilities(encoder.preprocess(frames, View.CROP))
 """
 
 import hashlib
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,11 +33,11 @@ from features.checkpoints import (
     file_hash,
     import_ultralytics,
 )
-from video.preprocessing import Transform, letterbox, resize_and_crop, upright
+from video.preprocessing import Transform, View, letterbox, resize_and_crop, resize_whole, upright
 from video.reader import Frame
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PREPROCESSING_VERSION = 1  # part of the fingerprint: raise it whenever the same frame would give other numbers
+PREPROCESSING_VERSION = 2  # part of the fingerprint: raise it whenever the same frame would give other numbers
 MIN_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, whatever the model
 
 _lock = threading.Lock()
@@ -88,29 +90,31 @@ class Encoder:
         """Class probabilities per frame; 0 where the model is no classifier."""
         return self._model.num_classes
 
-    def preprocess(self, frames: Sequence[Frame]) -> torch.Tensor:
-        """Upright pictures of the size that the network takes; they must all have the same size and rotation.
+    def preprocess(self, frames: Sequence[Frame], view: View) -> torch.Tensor:
+        """A view of upright pictures, as the network takes it; they must all have the same size and rotation.
 
         Returns:
             [num_frames, 3, height, width] uint8 RGB, channels last in memory.
         """
-        transform, reformatter = self._model.transform, VideoReformatter()
+        transform, reformatter = self._model.transforms[view], VideoReformatter()
         pictures = [transform(upright(reformatter, frame)) for frame in frames]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def forward(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Runs the network.
+    def features(self, batch: torch.Tensor) -> np.ndarray:
+        """Features, [num_frames, feature_dim] float32, of what `preprocess` returned."""
+        return self._model.network(batch.to(self.device)).cpu().numpy()
 
-        Args:
-            batch: what `preprocess` returned.
+    @torch.inference_mode()
+    def probabilities(self, batch: torch.Tensor) -> np.ndarray:
+        """Class probabilities, [num_frames, num_classes] float32, of what `preprocess` returned.
 
-        Returns:
-            features [num_frames, feature_dim] float32 and probabilities [num_frames, num_classes] float32; num_classes
-            is 0 where the model is no classifier.
+        num_classes is 0 where the model is no classifier.
         """
-        features, probs = self._model.network(batch.to(self.device))
-        return features.cpu().numpy(), probs.cpu().numpy()
+        network = self._model.network
+        if network.linear is None:
+            return np.empty((len(batch), 0), np.float32)
+        return network.linear(network(batch.to(self.device))).softmax(1).cpu().numpy()
 
     @property
     def _model(self) -> "_Model":
@@ -127,8 +131,9 @@ class Encoder:
         if self.precision == "bf16" and self.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
             _speed_up(network)
         with torch.inference_mode():
-            features, probs = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.device))
-        return _Model(network, parts.transform, parts.class_names, features.shape[1], probs.shape[1])
+            features = network(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.device))
+        num_classes = 0 if parts.linear is None else parts.linear.out_features
+        return _Model(network, parts.transforms, parts.class_names, features.shape[1], num_classes)
 
 
 def get_encoder(
@@ -198,7 +203,7 @@ class _Parts:
 
     trunk: nn.Module  # normalised pictures, or what the stem makes of them -> feature map
     linear: nn.Linear | None  # pooled feature map -> class logits
-    transform: Transform
+    transforms: Mapping[View, Transform]
     mean: Sequence[float] = (0.0, 0.0, 0.0)  # of the network's input, pixels in [0, 1]
     std: Sequence[float] = (1.0, 1.0, 1.0)
     class_names: dict[int, str] = field(default_factory=dict)
@@ -207,15 +212,15 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Model:
-    network: nn.Module
-    transform: Transform
+    network: "_Network"
+    transforms: Mapping[View, Transform]
     class_names: dict[int, str]
     feature_dim: int
     num_classes: int
 
 
 class _Network(nn.Module):
-    """Pictures to pooled features and class probabilities.
+    """Pictures to pooled features; `linear` makes class logits of them, where there are classes.
 
     Stem, pooling and last layer compute in float32, the trunk between them in `dtype`.
     """
@@ -232,13 +237,11 @@ class _Network(nn.Module):
         self.register_buffer("scale", 1 / (255 * _per_channel(parts.std)))
         self.eval().requires_grad_(False)
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         x = pictures.to(self.input_dtype, memory_format=torch.channels_last)
         if self.has_mean:
             x.sub_(self.mean)  # before scaling: pixels and their differences from 127.5 are exact in bfloat16
-        features = self.trunk(self.stem(x.mul_(self.scale)).to(self.dtype)).float().mean((2, 3))
-        probs = features.new_empty(len(features), 0) if self.linear is None else self.linear(features).softmax(1)
-        return features, probs
+        return self.trunk(self.stem(x.mul_(self.scale)).to(self.dtype)).float().mean((2, 3))
 
 
 def _per_channel(values: Sequence[float]) -> torch.Tensor:
@@ -288,12 +291,15 @@ def _load_yolo(path: Path, exact: bool) -> _Parts:
         ) from error
     trunk = _Layers(layers, model.save)
     if not isinstance(head, Classify):
-        return _Parts(trunk, None, letterbox(size, stride))
+        return _Parts(trunk, None, dict.fromkeys(View, letterbox(size, stride)))
     resize, crop, normalize = _classifier_transforms(path, model, size)
     return _Parts(
         nn.Sequential(trunk, head.conv),
         head.linear,
-        resize_and_crop(resize.size, crop.size, resize.interpolation, exact),
+        {
+            View.CROP: resize_and_crop(resize.size, crop.size, resize.interpolation, exact),
+            View.WHOLE: resize_whole(math.prod(size), stride, resize.interpolation),
+        },
         [float(value) for value in normalize.mean],
         [float(value) for value in normalize.std],
         dict(model.names),
@@ -358,9 +364,12 @@ def _load_bundled(path: Path, exact: bool) -> _Parts:
     stem = nn.Sequential(model.conv_stem, model.bn1, model.blocks[0])
     trunk = nn.Sequential(*model.blocks[1:], model.conv_head, model.bn2)
     # The sizes, interpolation, mean and deviation that timm documents for these weights.
-    transform = resize_and_crop(256, (224, 224), InterpolationMode.BICUBIC, exact)
+    transforms = {
+        View.CROP: resize_and_crop(256, (224, 224), InterpolationMode.BICUBIC, exact),
+        View.WHOLE: resize_whole(224 * 224, MIN_STRIDE, InterpolationMode.BICUBIC),
+    }
     half = (0.5, 0.5, 0.5)
-    return _Parts(trunk, model.classifier, transform, half, half, _imagenet_names(), stem)
+    return _Parts(trunk, model.classifier, transforms, half, half, _imagenet_names(), stem)
 
 
 def _fold_batch_norm(model: nn.Module) -> None:

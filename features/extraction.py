@@ -1,9 +1,9 @@
-"""From a video file to the features of its frames: a streaming pipeline of decoding, preparing and encoding."""
+"""From a video file to what an encoder makes of its frames: a pipeline of decoding, preparing and encoding."""
 
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,12 +17,14 @@ import torch
 
 from features.checkpoints import file_hash
 from features.encoder import Encoder
+from video.preprocessing import View
 from video.reader import Frame, VideoReader, decode
 
 BATCH_SIZE = 16  # frames; a larger batch isn't faster on a CPU core
 MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch: bounds memory for larger videos
 QUEUED_BATCHES = 1  # waiting for each worker, so that none waits for the decoder
 WORKERS_PER_DECODER_THREAD = 3  # about what encoding costs, measured in decoding
+FEATURE_DTYPE = np.float16  # of features as they are kept: half of the disk, at no loss of F1
 
 # glibc's malloc.h; the threshold is the largest that it takes on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD = -1, -3, 1 << 25
@@ -34,38 +36,49 @@ _default_threads_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """What an encoder makes of one video.
+    """What an encoder makes of one video, of one view of its pictures.
 
     Attributes:
-        features: [num_frames, feature_dim] float32.
-        probs: [num_frames, num_classes] float32; num_classes is 0 where the encoder is no classifier.
         times: [num_frames] float64, seconds on the video's timeline.
         duration: the video's length in seconds.
         frame_rate: the file's average frames per second.
         broken_frames: frames that could not be decoded.
         truncated: whether the file is cut off.
         content: hash of the file's bytes.
+        features: [num_frames, feature_dim] `FEATURE_DTYPE`, of `View.WHOLE`; else None.
+        probs: [num_frames, num_classes] float32, of `View.CROP`; else None. num_classes is 0 where the encoder is no
+            classifier.
     """
 
-    features: np.ndarray
-    probs: np.ndarray
     times: np.ndarray
     duration: float
     frame_rate: float
     broken_frames: int
     truncated: bool
     content: str
+    features: np.ndarray | None = None
+    probs: np.ndarray | None = None
 
 
 class Chunk(NamedTuple):
-    """Consecutive frames and what the encoder gave for them, or for every n-th of them."""
+    """Consecutive frames and what the encoder gave for them, or for every n-th of them.
+
+    Attributes:
+        times: [num_frames] seconds.
+        arrays: for each view that was asked for, its array of `VideoFeatures` by name: [num_frames, numbers].
+    """
 
     times: np.ndarray
-    features: np.ndarray
-    probs: np.ndarray
+    arrays: dict[View, dict[str, np.ndarray]]
 
 
-def extract(encoder: Encoder, path: str | Path, stride: int = 1, progress: Progress | None = None) -> VideoFeatures:
+def extract(
+    encoder: Encoder,
+    path: str | Path,
+    view: View = View.WHOLE,
+    stride: int = 1,
+    progress: Progress | None = None,
+) -> VideoFeatures:
     """Decodes a video and runs the encoder on its frames.
 
     One thread decodes, and as many as there are cores prepare and encode a batch each; the batches in flight are
@@ -74,6 +87,8 @@ def extract(encoder: Encoder, path: str | Path, stride: int = 1, progress: Progr
     Args:
         encoder: the model.
         path: a video file.
+        view: what the encoder is shown: the whole pictures, which give features, or its own crop of them, which gives
+            class probabilities.
         stride: run the encoder on every n-th frame, and interpolate linearly in time between them.
         progress: called now and then with the fraction done, in [0, 1].
 
@@ -83,16 +98,29 @@ def extract(encoder: Encoder, path: str | Path, stride: int = 1, progress: Progr
     """
     reader = open_video(path)
     chunks: list[Chunk] = []
-    stream(encoder, reader, stride, progress, chunks.append)
-    times, features, probs = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
-    return VideoFeatures(features, probs, times, **file_facts(reader, file_hash(path)))
+    stream(encoder, reader, {view}, stride, progress, chunks.append)
+    times = np.concatenate([chunk.times for chunk in chunks])
+    arrays = {name: np.concatenate([chunk.arrays[view][name] for chunk in chunks]) for name in chunks[0].arrays[view]}
+    return VideoFeatures(times, **file_facts(reader, file_hash(path)), **arrays)
+
+
+def rows(encoder: Encoder, view: View) -> dict[str, np.ndarray]:
+    """A row of each array that a view gives, by name."""
+    if view is View.CROP:
+        return {"probs": np.zeros(encoder.num_classes, np.float32)}
+    return {"features": np.zeros(encoder.feature_dim, FEATURE_DTYPE)}
 
 
 def stream(
-    encoder: Encoder, reader: VideoReader, stride: int, progress: Progress | None, write: Callable[[Chunk], None]
+    encoder: Encoder,
+    reader: VideoReader,
+    views: Collection[View],
+    stride: int,
+    progress: Progress | None,
+    write: Callable[[Chunk], None],
 ) -> None:
-    """Passes the video's chunks to `write`, in order."""
-    with closing(_encoded(encoder, reader, stride)) as encoded:
+    """Passes the video's chunks to `write`, in order; all views are of the same decoding."""
+    with closing(_encoded(encoder, reader, views, stride)) as encoded:
         for chunk in _interpolated(encoded, stride):
             write(chunk)
             if progress is not None and reader.duration > 0:
@@ -114,25 +142,34 @@ def open_video(path: str | Path) -> VideoReader:
     return decode(path, threads=max(1, joblib.cpu_count() // WORKERS_PER_DECODER_THREAD))
 
 
-def _encoded(encoder: Encoder, reader: VideoReader, stride: int) -> Iterator[Chunk]:
+def _encoded(encoder: Encoder, reader: VideoReader, views: Collection[View], stride: int) -> Iterator[Chunk]:
     """Decodes in this thread and encodes in others; gives each batch's every n-th frame, in order."""
     pending: deque[tuple[list[float], Future]] = deque()
     num_workers = joblib.cpu_count()
     with _worker_threads(num_workers) as pool:
         for times, frames in _batches(reader, stride):
-            pending.append((times, pool.submit(_encode, encoder, frames)))
+            pending.append((times, pool.submit(_encode, encoder, frames, views)))
             if len(pending) > num_workers * (1 + QUEUED_BATCHES):
                 yield _finished(*pending.popleft())
         while pending:
             yield _finished(*pending.popleft())
 
 
-def _encode(encoder: Encoder, frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
-    return encoder.forward(encoder.preprocess(frames))
+def _encode(
+    encoder: Encoder, frames: Sequence[Frame], views: Collection[View]
+) -> dict[View, dict[str, np.ndarray]]:
+    arrays = {}
+    for view in views:
+        batch = encoder.preprocess(frames, view)
+        if view is View.CROP:
+            arrays[view] = {"probs": encoder.probabilities(batch)}
+        else:
+            arrays[view] = {"features": encoder.features(batch).astype(FEATURE_DTYPE)}
+    return arrays
 
 
 def _finished(times: list[float], encoding: Future) -> Chunk:
-    return Chunk(np.array(times), *encoding.result())
+    return Chunk(np.array(times), encoding.result())
 
 
 @contextmanager
@@ -225,9 +262,14 @@ def _fill(chunk: Chunk, stride: int, following: Chunk | None) -> Chunk:
     gap = np.maximum(known_times[left + 1] - known_times[left], np.finfo(float).tiny)
     weight = ((chunk.times - known_times[left]) / gap).astype(np.float32)[:, None]
 
-    def fill(known: np.ndarray, next_row: np.ndarray) -> np.ndarray:
-        rows = np.concatenate([known, next_row])
-        return rows[left] * (1 - weight) + rows[left + 1] * weight
-
     last = slice(0, 1) if following is not None else slice(-1, None)
-    return Chunk(chunk.times, fill(chunk.features, end.features[last]), fill(chunk.probs, end.probs[last]))
+
+    def fill(known: np.ndarray, next_rows: np.ndarray) -> np.ndarray:
+        rows = np.concatenate([known, next_rows[last]])
+        return (rows[left] * (1 - weight) + rows[left + 1] * weight).astype(known.dtype)
+
+    filled = {
+        view: {name: fill(known, end.arrays[view][name]) for name, known in arrays.items()}
+        for view, arrays in chunk.arrays.items()
+    }
+    return Chunk(chunk.times, filled)

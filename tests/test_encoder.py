@@ -27,7 +27,7 @@ from features import encoder as encoder_module
 from features.encoder import Encoder, get_encoder
 from tests.checkpoints import cosine, ultralytics_classification, ultralytics_embedding, write_checkpoint
 from tests.videos import write_video
-from video.preprocessing import resize_and_crop
+from video.preprocessing import View, resize_and_crop, resize_whole, whole_size
 from video.reader import Frame, decode
 
 PROJECT = Path(__file__).parent.parent
@@ -66,8 +66,10 @@ def scene(size: tuple[int, int], seed: int = 0):
     return draw
 
 
-def encode(encoder: Encoder, video: Path) -> tuple[np.ndarray, np.ndarray]:
-    return encoder.forward(encoder.preprocess(list(decode(video))))
+def encode(encoder: Encoder, video: Path, view: View = View.CROP) -> tuple[np.ndarray, np.ndarray]:
+    """Features and probabilities of a view of all frames."""
+    batch = encoder.preprocess(list(decode(video)), view)
+    return encoder.features(batch), encoder.probabilities(batch)
 
 
 def write_marked_video(path: Path, colour_space: int, colour_range: int, pixel_format: str) -> Path:
@@ -135,6 +137,71 @@ def test_pictures_equal_torchvisions(size, steps):
     assert np.abs(fast - expected).mean() < 0.3  # where one direction grows and the other shrinks; else 0.01
 
 
+# --- The whole picture
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1280, 720), (160, 288)),
+        ((720, 1280), (288, 160)),
+        ((640, 480), (192, 256)),
+        ((224, 224), (224, 224)),
+        ((5000, 5000), (224, 224)),
+    ],
+)
+def test_the_size_of_the_whole_picture(size, expected):
+    assert whole_size(*size, area=224 * 224, multiple=32) == expected
+
+
+@pytest.mark.parametrize(("side", "multiple"), [(224, 14), (224, 16), (224, 32), (518, 14), (640, 32)])
+def test_the_whole_picture_keeps_its_shape_and_the_number_of_pixels(side, multiple):
+    for width in range(400, 2500, 47):
+        rows, columns = whole_size(width, 1000, side**2, multiple)
+        assert rows % multiple == columns % multiple == 0
+        assert 0.75 * side**2 <= rows * columns <= 1.05 * side**2
+        # rounding moves a side by half of the multiple at most, and the other side as much the other way
+        assert abs(np.log(columns / rows / (width / 1000))) <= 2 * np.log1p(multiple / 2 / min(rows, columns))
+
+
+def test_the_whole_picture_of_extreme_shapes():
+    assert whole_size(10_000, 10, area=224 * 224, multiple=32)[0] == 32
+    assert whole_size(2, 2, area=16 * 16, multiple=32) == (32, 32)
+
+
+def test_the_whole_picture_shows_its_edges_and_is_antialiased():
+    transform = resize_whole(224 * 224, 32, transforms.InterpolationMode.BILINEAR)
+    stripes = np.zeros((720, 1280, 4), np.uint8)
+    stripes[:, ::2] = 255  # finer than any pixel of the result
+    assert np.abs(transform(stripes)[:, 2:-2].astype(int) - 127).max() <= 10  # and neither 0 nor 255
+    marked = np.zeros((720, 1280, 4), np.uint8)
+    marked[:8, :8] = (255, 0, 0, 255)
+    marked[-8:, -8:] = (0, 0, 255, 255)
+    picture = transform(marked)
+    assert picture.shape == (160, 288, 3)
+    assert picture[0, 0, 0] > 200
+    assert picture[-1, -1, 2] > 200
+    assert picture[:, :, 1].max() == 0
+    expected = np.asarray(Image.fromarray(marked[..., :3]).resize((288, 160), Image.Resampling.BILINEAR))
+    assert np.abs(picture.astype(int) - expected).max() <= 2
+
+
+def test_what_happens_at_the_edge_of_a_wide_picture_shows_in_the_features(bundled, tmp_path):
+    def at_the_edge(index: int) -> np.ndarray:
+        picture = scene((640, 272))(0)
+        picture[100:170, :40] = (250, 40, 40) if index else (40, 40, 250)
+        return picture
+
+    video = write_video(tmp_path / "video.mp4", at_the_edge, 2, size=(640, 272), options={"crf": "0"})
+    whole, _ = encode(bundled, video, View.WHOLE)
+    crop, _ = encode(bundled, video, View.CROP)
+    assert cosine(whole[:1], whole[1:]) < 0.998
+    assert cosine(crop[:1], crop[1:]) > 0.99999
+
+
+# --- Other tasks, own transforms, colours
+
+
 @pytest.mark.parametrize("architecture", ["yolov8n", "yolov8n-seg", "yolov8n-pose", "yolo26n"])
 def test_other_tasks_give_the_pooled_feature_map_before_the_head(tmp_path, architecture):
     checkpoint = write_checkpoint(tmp_path / "model.pt", architecture, image_size=128)
@@ -177,24 +244,26 @@ def test_colours_are_ultralytics_whatever_the_file_declares(models, tmp_path, co
     np.testing.assert_allclose(probs, expected_probs, atol=1e-4)
 
 
+@pytest.mark.parametrize("view", View)
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_rotated_videos_are_seen_upright(models, tmp_path, rotation):
+def test_rotated_videos_are_seen_upright(models, tmp_path, rotation, view):
     lossless = {"size": (200, 120), "pixel_format": "yuv444p", "options": {"crf": "0"}}
     upright = write_video(tmp_path / "upright.mp4", scene((200, 120)), 3, **lossless)
     rotated = write_video(tmp_path / "rotated.mp4", scene((200, 120)), 3, **lossless, rotation=rotation)
     encoder = get_encoder("yolov8n-cls.pt", model_root=models, precision="fp32")
-    expected, _ = encode(encoder, upright)
-    features, _ = encode(encoder, rotated)
+    expected, _ = encode(encoder, upright, view)
+    features, _ = encode(encoder, rotated, view)
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
     sideways = [frame._replace(rotation=0) for frame in decode(rotated)]
-    assert cosine(encoder.forward(encoder.preprocess(sideways))[0], expected).max() < 0.995
+    assert cosine(encoder.features(encoder.preprocess(sideways, view)), expected).max() < 0.995
 
 
-def test_the_same_frame_always_gives_the_same_picture(models, tmp_path):
+@pytest.mark.parametrize("view", View)
+def test_the_same_frame_always_gives_the_same_picture(models, tmp_path, view):
     video = write_video(tmp_path / "video.mp4", scene((120, 200)), 1, size=(120, 200))  # rows end inside a vector
     encoder = get_encoder("yolov8n-cls.pt", model_root=models)
     frames = list(decode(video)) * 100
-    pictures = encoder.preprocess(frames).numpy()
+    pictures = encoder.preprocess(frames, view).numpy()
     assert (pictures == pictures[0]).all()
 
 
@@ -213,7 +282,7 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 @pytest.mark.parametrize(("photo", "expected"), [("china.jpg", "palace"), ("flower.jpg", "daisy")])
 def test_the_bundled_encoder_recognises_photos(bundled, photo, expected):
     picture = av.VideoFrame.from_ndarray(load_sample_image(photo), format="rgb24")
-    _, probs = bundled.forward(bundled.preprocess([Frame(0.0, picture, 0)]))
+    probs = bundled.probabilities(bundled.preprocess([Frame(0.0, picture, 0)], View.CROP))
     assert bundled.class_names[int(probs[0].argmax())] == expected
     assert probs[0].sum() == pytest.approx(1, abs=1e-5)
 
@@ -228,11 +297,12 @@ def test_the_bundled_encoder_says_what_it_is(bundled):
     assert bundled.class_names[999] == "toilet_tissue"
 
 
-def test_the_bundled_encoder_in_bfloat16(bundled):
+@pytest.mark.parametrize("view", View)
+def test_the_bundled_encoder_in_bfloat16(bundled, view):
     half = Encoder(bundled._path, torch.device("cpu"), "bf16", is_fallback=True)
     frames = [Frame(0.0, av.VideoFrame.from_ndarray(scene((320, 240))(index), format="rgb24"), 0) for index in range(6)]
-    batch = bundled.preprocess(frames)
-    assert cosine(half.forward(batch)[0], bundled.forward(batch)[0]).min() >= 0.997
+    batch = bundled.preprocess(frames, view)
+    assert cosine(half.features(batch), bundled.features(batch)).min() >= 0.997
 
 
 def test_the_faster_operations_are_no_less_exact(models, tmp_path, monkeypatch):
@@ -460,7 +530,7 @@ def test_several_threads_load_once_and_get_the_same_numbers_as_one(models, tmp_p
 
     def run(_: int) -> np.ndarray:
         torch.set_num_threads(1)
-        return encoder.forward(encoder.preprocess(frames))[0]
+        return encoder.features(encoder.preprocess(frames, View.WHOLE))
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(run, range(16)))

@@ -1,6 +1,9 @@
-"""Turn decoded frames into the pictures that a network takes, as Ultralytics does it."""
+"""Turn decoded frames into the pictures that a network takes."""
 
+import math
 from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,15 @@ from av.video.reformatter import VideoReformatter
 from video.reader import Frame
 
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
+
+AREA_TOLERANCE = 1.05  # times the model's own pixels: more would cost more time than the square picture did
+
+
+class View(str, Enum):
+    """What a network is shown of a picture. The values are part of the cache's keys."""
+
+    CROP = "crop"  # as the model was trained, for its class probabilities: Ultralytics' resize and centre crop
+    WHOLE = "whole"  # the whole picture at the same number of pixels, for features
 
 
 def upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
@@ -53,8 +65,46 @@ def resize_and_crop(size: int | Sequence[int], crop: Sequence[int], interpolatio
     return transform_image if exact else transform_tensor
 
 
+@lru_cache(maxsize=64)
+def whole_size(width: int, height: int, area: int, multiple: int) -> tuple[int, int]:
+    """Height and width, multiples of a number, of a small picture that shows all of a larger one.
+
+    Of the sizes with at most `AREA_TOLERANCE` times the area, the one whose aspect ratio and area are nearest. It
+    stretches 16:9 by 1 % (160×288 for 224² and 32), 4:3 by nothing.
+    """
+    limit = max(area * AREA_TOLERANCE, multiple**2)
+
+    def misfit(size: tuple[int, int]) -> float:
+        stretch = abs(math.log(size[1] * height / (size[0] * width)))
+        return stretch + abs(math.log(size[0] * size[1] / area)) / 2
+
+    longest = int(limit // multiple)
+    heights = range(multiple, longest + 1, multiple)
+    sizes = [(rows, columns) for rows in heights for columns in range(multiple, int(limit // rows) + 1, multiple)]
+    return min(sizes, key=misfit)
+
+
+def resize_whole(area: int, multiple: int, interpolation: Any) -> Transform:
+    """Resizes the whole picture to `whole_size`, antialiased.
+
+    Args:
+        area: pixels of the picture that the model was made for.
+        multiple: of which both sides must be.
+        interpolation: torchvision's InterpolationMode.
+    """
+    import cv2
+    from torchvision.transforms.v2.functional import resize
+
+    def transform(rgba: np.ndarray) -> np.ndarray:
+        size = whole_size(rgba.shape[1], rgba.shape[0], area, multiple)
+        picture = resize(torch.from_numpy(rgba).permute(2, 0, 1), size, interpolation, antialias=True)
+        return cv2.cvtColor(picture.permute(1, 2, 0).numpy(), cv2.COLOR_RGBA2RGB)
+
+    return transform
+
+
 def letterbox(size: list[int], stride: int) -> Transform:
-    """Ultralytics' preprocessing of the other tasks."""
+    """Ultralytics' preprocessing of the other tasks: the whole picture, padded."""
     from ultralytics.data.augment import LetterBox
 
     transform = LetterBox(size, auto=True, stride=stride)
