@@ -155,9 +155,7 @@ def _encoded(encoder: Encoder, reader: VideoReader, views: Collection[View], str
             yield _finished(*pending.popleft())
 
 
-def _encode(
-    encoder: Encoder, frames: Sequence[Frame], views: Collection[View]
-) -> dict[View, dict[str, np.ndarray]]:
+def _encode(encoder: Encoder, frames: Sequence[Frame], views: Collection[View]) -> dict[View, dict[str, np.ndarray]]:
     arrays = {}
     for view in views:
         batch = encoder.preprocess(frames, view)
