@@ -33,7 +33,7 @@ class YOLO(LabelStudioMLBase):
             model_class(self, control)
             for control in self.label_interface.controls
             for model_class in CONTROL_MODELS
-            if model_class.is_control_matched(control) and control.attr.get("model_skip", "false").lower() != "true"
+            if model_class.is_control_matched(control)
         ]
         if not self.control_models:
             served = ", ".join(f"<{model_class.control_type}>" for model_class in CONTROL_MODELS)

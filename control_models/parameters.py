@@ -67,6 +67,16 @@ class TimelineLabelsParameters(BaseModel):
             raise InvalidConfig(f'<TimelineLabels name="{control_name}">: {faults}.') from error
 
 
+def is_skipped(control_name: str, attributes: dict[str, str]) -> bool:
+    """Whether a control tag is to be left alone, whatever its other attributes are.
+
+    Raises:
+        InvalidConfig: `model_skip` isn't true or false.
+    """
+    skip = {name: value for name, value in attributes.items() if name == "model_skip"}
+    return TimelineLabelsParameters.from_attributes(control_name, skip, score_threshold=0).model_skip
+
+
 def _fault(fault: Any) -> str:
     allowed = fault["msg"].replace("Input should be ", "").removesuffix(", unable to interpret input")
     allowed = {"bool_parsing": "true or false", "int_parsing": "a whole number", "float_parsing": "a number"}.get(

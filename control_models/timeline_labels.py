@@ -15,7 +15,7 @@ import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.base import ControlModel, ControlPrediction, Region
-from control_models.parameters import TimelineLabelsParameters
+from control_models.parameters import TimelineLabelsParameters, is_skipped
 from control_models.trainer import Example, Trainer, num_videos
 from errors import InvalidAnnotation, InvalidConfig, MediaError, NotReady
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
@@ -23,7 +23,7 @@ from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
 from learning.metrics import prediction_score
 from ml_backend.base import LabelStudioMLBase, Progress
-from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs
+from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, region_ranges
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 from video.labeling_frames import frame_rate, labeling_frames, rate_mismatch
 from video.preprocessing import View
@@ -63,6 +63,11 @@ class TimelineLabelsModel(ControlModel):
         self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
         if not self.parameters.model_trainable:
             self.class_columns = self._class_columns()
+
+    @classmethod
+    def is_control_matched(cls, control: ControlTag) -> bool:
+        """Whether the tag is a `<TimelineLabels>` that isn't to be left alone."""
+        return super().is_control_matched(control) and not is_skipped(control.name, control.attr)
 
     @property
     def trainer(self) -> Trainer:
@@ -384,7 +389,9 @@ class TimelineLabelsModel(ControlModel):
         """The annotations as examples, and why a task's video can't be had, by task id."""
         examples: list[Example] = []
         unavailable: dict[str, str] = {}
-        for number, task in enumerate(tasks, start=1):
+        # Cached ones first: in another order, each that is extracted could drop one that is still to be read, and of
+        # features beyond CACHE_SIZE_LIMIT every training would extract them all.
+        for number, task in enumerate(sorted(tasks, key=lambda task: not self._is_cached(task)), start=1):
             try:
                 self.prepare(task)
                 features = self._labeling_features(task)
@@ -394,24 +401,39 @@ class TimelineLabelsModel(ControlModel):
                 continue
             weight = 1 / len(task["annotations"])
             for annotation in task["annotations"]:
-                regions = [self._known_labels(region) for region in annotation["result"]]
+                regions = self._usable_regions(task, annotation)
                 labels, _ = convert_timelinelabels_to_probs(regions, self.label_map, len(features), self.from_name)
                 examples.append(Example(task["id"], features, labels, weight))
             if progress:
                 progress(LOADING_SHARE * number / len(tasks))
         if examples:
-            return examples, unavailable
+            return sorted(examples, key=lambda example: example.task_id), unavailable
         if unavailable:
             raise MediaError(f"No annotated video can be had: {next(iter(unavailable.values()))}")
         raise InvalidAnnotation("There is no annotation to train on: annotate a video and submit it.")
 
-    def _known_labels(self, region: Region) -> Region:
-        """The region without labels that were removed from the config after it was drawn."""
-        if region.get("from_name") != self.from_name:
-            return region
-        value = region.get("value", {})
-        known = [label for label in value.get("timelinelabels", []) if label in self.label_map]
-        return {**region, "value": {**value, "timelinelabels": known}}
+    def _is_cached(self, task: dict[str, Any]) -> bool:
+        try:
+            return self.is_prepared(task)
+        except MediaError:
+            return False
+
+    def _usable_regions(self, task: dict[str, Any], annotation: dict[str, Any]) -> list[Region]:
+        """The annotation's regions of this control tag, without labels that were removed from the config after they
+        were drawn, and without malformed ones: those can be stored while the config can't work."""
+        regions = []
+        for region in annotation["result"]:
+            if region.get("from_name") != self.from_name:
+                continue
+            try:
+                list(region_ranges(region))
+            except InvalidAnnotation as error:
+                self.backend.note(task, f"Annotation {annotation['id']} is used without a region: {error}")
+                continue
+            value = region["value"]
+            known = [label for label in value.get("timelinelabels") or [] if label in self.label_map]
+            regions.append({**region, "value": {**value, "timelinelabels": known}})
+        return regions
 
 
 def _damage(features: VideoFeatures) -> str:

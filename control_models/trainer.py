@@ -86,6 +86,7 @@ class Trainer:
             f1 = metrics["score"]["frames"]["macro_f1"]
             if not np.isfinite(metrics["loss"]):
                 reason = f"it diverged (loss {metrics['loss']})"
+                metrics["loss"] = None  # JSON has no NaN
             elif f1 < rival_f1 - tolerance:
                 reason = f"macro-F1 {f1:.3f} on the project's annotations is below the present model's {rival_f1:.3f}"
             else:

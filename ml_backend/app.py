@@ -22,6 +22,7 @@ from ml_backend.registry import ModelRegistry
 from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, WebhookRequest, parse
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
+from ml_backend.strict_json import StrictJSONProvider
 from ml_backend.tables import Job
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def init_app(
     registry = ModelRegistry(model_class, Services(settings, store))
     jobs = Jobs(store, registry, huey or open_queue(settings.database))
     app = Flask(__name__)
+    app.json = StrictJSONProvider(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["jobs"] = jobs
     _require_password(
@@ -243,7 +245,12 @@ class Routes:
         ids = [str(named).split(".")[0]] if named else [project.id for project in self._store.projects()]
         versions: list[str] = []
         for project_id in ids:
-            versions.append(self._registry.get(project_id).model_version)
+            try:
+                versions.append(self._registry.get(project_id).model_version)
+            except BackendError:  # of all projects, one whose labeling config can't work is left out
+                if named:
+                    raise
+                continue
             published = [t for t in self._store.trainings(project_id) if t.status == "published"]
             versions.extend(training.model_version for training in reversed(published))
         return jsonify({"versions": list(dict.fromkeys(versions))})

@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from ml_backend import strict_json
 from ml_backend.tables import Annotation, Base, Job, Note, Project, Task, Training, Value, Worker, now
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Store:
     def __init__(self, database_url: str) -> None:
         sqlite = database_url.startswith("sqlite")
         options = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}} if sqlite else {}
-        self.engine = sa.create_engine(database_url, pool_pre_ping=not sqlite, **options)
+        self.engine = sa.create_engine(
+            database_url, pool_pre_ping=not sqlite, json_serializer=strict_json.dumps, **options
+        )
         if sqlite:
             sa.event.listen(self.engine, "connect", _configure_sqlite)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
@@ -184,6 +186,35 @@ def test_a_bug_is_answered_with_a_reference_and_no_traceback(
     reference = answer.json["error"].split("Reference ")[1].split()[0]
     assert reference in caplog.text
     assert "secret detail" in caplog.text
+
+
+def test_numbers_that_json_has_not_are_null(make_app: Callable[..., Flask]) -> None:
+    class Diverging(MajorityModel):
+        def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+            return super().fit(event, data, **kwargs) | {"loss": float("nan"), "of": [float("inf"), {"f1": 0.5}]}
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    app = make_app(Diverging)
+    client = app.test_client()
+    job = client.post("/webhook", json=annotated(1, "Cat")).json["job"]
+    result = json.loads(client.post("/job_status", json={"job": job}).text, parse_constant=refuse)["result"]
+    assert (result["loss"], result["of"]) == (None, [None, {"f1": 0.5}])
+    with app.extensions["jobs"].store.engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT result FROM jobs UNION ALL SELECT metrics FROM trainings")).all()
+    assert [json.loads(text, parse_constant=refuse)["loss"] for (text,) in rows] == [None, None]
+
+
+def test_one_unusable_project_leaves_the_others_their_versions(app: Flask, client: FlaskClient) -> None:
+    client.post("/webhook", json=annotated(1, "Cat"))
+    body = annotated(2, "Cat", project=8)
+    for config in ("", "<View"):
+        body["project"]["label_config"] = config
+        client.post("/webhook", json=body)
+        assert app.extensions["jobs"].store.project("8").label_config == config
+        assert client.get("/versions").json["versions"][0] == "0.0.2"
+        assert client.get("/versions?project=8").status_code == 400
 
 
 def test_basic_authentication(make_app: Callable[..., Flask]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,8 @@ def test_attributes_default_to_the_published_model(make_model: Any) -> None:
 def test_configs_that_can_not_work(make_model: Any, settings: Settings) -> None:
     for text, part in [
         ('<View><Video name="video" value="$video"/></View>', "TimelineLabels"),
-        (config('model_skip="true"'), "no control tag"),
+        *((config(f'model_skip="{word}"'), "no control tag") for word in ("true", "True", "1", "yes", "on")),
+        (config('model_skip="perhaps"'), 'model_skip="perhaps"'),
         (config(labels=()), "no <Label>"),
         (config().replace('toName="video"', 'toName="other"'), 'toName="other"'),
     ]:
@@ -312,6 +314,7 @@ def test_a_worse_classifier_is_not_published(
     result = model.fit("ANNOTATION_UPDATED", {}, tasks=[annotated(red_blue, RED_BLUE)])["tl"]
     assert not result["published"]
     assert re.search(reason, result["reason"])
+    json.dumps(result, allow_nan=False)
     assert model.model_version == version
     assert model.predict([red_blue]).predictions[0]["result"] == before
     # What learnt from a deleted annotation is replaced in any case, but not by nonsense.
@@ -388,6 +391,50 @@ def test_annotations_that_do_not_fit(make_model: Any, red_blue: dict[str, Any], 
         model.fit("START_TRAINING", {}, tasks=[annotated(gone, annotation(2))])
     with pytest.raises(MediaError, match='no "video"'):
         model.predict([{"id": 3, "data": {}}])
+
+
+def test_a_malformed_region_leaves_the_training_the_others(make_model: Any, red_blue: dict[str, Any]) -> None:
+    """It can be stored while the config can't work."""
+    model = make_model(config())
+    drawn = annotation(7, *RED_BLUE["result"], region(50, 40, "Red"), region(1, 5, "Red"), region(1, 5, "Red"))
+    drawn["result"][-2]["value"] = None
+    drawn["result"][-1]["value"]["timelinelabels"] = "Red"
+    drawn["result"][-1]["id"] = "r9"
+    assert model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, drawn)])["tl"]["published"]
+    assert predicted(model, red_blue)[25:35, 0].all()
+    notes = [(note.task_id, note.text) for note in model.services.store.notes("1")]
+    assert {task_id for task_id, _ in notes} == {1}
+    assert len(notes) == 3
+    assert all("Annotation 7 is used without a region" in text for _, text in notes)
+    assert any("'r9'" in text for _, text in notes)
+
+
+RED_REGION = region(31, 40, "Red")
+
+
+def test_features_beyond_the_cache_limit_are_not_all_extracted_again(settings: Settings, make_model: Any) -> None:
+    """Five videos, room for four: a training extracts the one that isn't there."""
+    tasks = [
+        annotated(
+            task(settings, number, [GREY] * (20 + number) + [RED] * 20), annotation(number, region(31, 40, "Red"))
+        )
+        for number in range(1, 6)
+    ]
+    make_model(config()).prepare(tasks[0])
+    (item,) = items = list((settings.cache_dir / "features").rglob("facts.json"))
+    size = sum(path.stat().st_size for path in item.parent.iterdir())
+    model = make_model(config(), cache_size_limit=int(4.8 * size))
+
+    def cached() -> set[int]:
+        return {path.stat().st_ino for path in (settings.cache_dir / "features").rglob("facts.json")}
+
+    assert cached() == {path.stat().st_ino for path in items}
+    model.fit("START_TRAINING", {}, tasks=tasks)
+    for _ in range(3):
+        before = cached()
+        assert len(before) == 4
+        model.fit("START_TRAINING", {}, tasks=tasks)
+        assert len(before & cached()) == 3
 
 
 def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settings, make_model: Any) -> None:
