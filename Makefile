@@ -1,10 +1,18 @@
-# `make run` serves the backend, `make test` tests it. Both make .venv first, when it is missing or the requirements changed.
+# `make run` serves the backend, `make test` tests it, `make demo` shows it with a Label Studio beside it. Each makes .venv
+# first, when it is missing or the requirements changed.
 PYTHON ?= python3
 UV_VERSION = 0.13.9
+LABEL_STUDIO_VERSION = 1.23.2
 BIN = .venv/bin
 LOCK = $(BIN)/uv pip compile --quiet --no-python-downloads --universal --python-version 3.10 --no-header --no-emit-index-url
 
-.PHONY: run test lint format lock clean
+export DEMO_DATA ?= demo-data
+LABEL_STUDIO = .label-studio/bin/label-studio
+# Progress where someone looks on.
+QUIET := $(shell test -t 2 || echo --quiet)
+FAILED = { echo "The installation failed; the reason is above. It needs a network, and $(1) of disk." >&2; exit 1; }
+
+.PHONY: run test demo demo-submit demo-clean lint format lock clean
 .NOTPARALLEL:
 
 run: .venv
@@ -12,6 +20,15 @@ run: .venv
 
 test: .venv
 	$(BIN)/python -m pytest
+
+demo: .venv $(LABEL_STUDIO)
+	@$(BIN)/python -u -m demo
+
+demo-submit: .venv
+	@$(BIN)/python -u -m demo submit
+
+demo-clean:
+	rm -rf $(DEMO_DATA)
 
 lint: .venv
 	$(BIN)/ruff check .
@@ -26,12 +43,22 @@ format: .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python -r requirements-dev.txt
+	@echo "Installing the backend into .venv …"
+	@$(BIN)/uv pip install $(QUIET) --no-deps --python $(BIN)/python -r requirements-dev.txt || $(call FAILED,7 GB)
 	@touch .venv
+
+# Label Studio has an environment of its own: its dependencies don't fit beside the backend's.
+$(LABEL_STUDIO): requirements-label-studio.txt | .venv
+	@echo "Installing Label Studio into .label-studio …"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .label-studio
+	@$(BIN)/uv pip install $(QUIET) --no-deps --python .label-studio/bin/python -r requirements-label-studio.txt \
+		|| $(call FAILED,1 GB)
+	@touch $@
 
 lock:
 	$(LOCK) pyproject.toml --output-file requirements.txt
 	$(LOCK) --extra dev pyproject.toml --output-file requirements-dev.txt
+	echo "label-studio==$(LABEL_STUDIO_VERSION)" | $(LOCK) - --output-file requirements-label-studio.txt
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

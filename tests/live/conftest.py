@@ -2,7 +2,7 @@
 
 Label Studio's dependencies don't fit beside ours, so it runs from an environment of its own:
 
-    uv venv .label-studio && uv pip install --python .label-studio label-studio==1.23.2
+    make .label-studio/bin/label-studio
     LABEL_STUDIO_BIN=.label-studio/bin/label-studio make test
 
 The browser is Debian's: `apt-get install chromium chromium-driver`.

@@ -1,0 +1,286 @@
+"""The demo: Label Studio and the backend, with a project of sample videos. `make demo` installs both and runs this.
+
+python -m demo           start everything, and say where to log in
+python -m demo submit    submit six finished annotations to the running demo, one after another
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from rich.markup import escape
+
+from demo import football
+from demo.label_studio import LabelStudio
+from demo.servers import DemoError, Server, check_port
+from ml_backend.settings import PROJECT_ROOT, Settings
+
+EXECUTABLE = PROJECT_ROOT / ".label-studio" / "bin" / "label-studio"
+USER, PASSWORD = "demo@example.com", "kick-the-ball"
+TITLE = "Football demo"
+NUM_VIDEOS, NUM_ANNOTATED = 12, 6
+NEEDED_BYTES = 500 * 10**6  # databases, videos and their features
+# Label Studio lays out its database at its first start; a slow disk takes minutes.
+LABEL_STUDIO_SECONDS, BACKEND_SECONDS, TRAINING_SECONDS = 600, 180, 300
+POLL_SECONDS = 0.5
+# The height keeps the timeline on the screen: Label Studio's own is 600 pixels.
+LABEL_CONFIG = f"""<View>
+  <TimelineLabels name="tl" toName="video" model_trainable="true">
+    <Label value="{football.IN_FRAME}" background="blue"/>
+    <Label value="{football.TOUCH}" background="red"/>
+  </TimelineLabels>
+  <Video name="video" value="$video" height="360" frameRate="{football.FRAME_RATE}" timelineHeight="160"/>
+</View>"""
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Demo:
+    """The demo's folder and addresses.
+
+    Args:
+        folder: where it keeps everything.
+        label_studio_port: where Label Studio listens, on this machine alone.
+        backend_port: where the backend does.
+    """
+
+    def __init__(self, folder: Path, label_studio_port: int, backend_port: int) -> None:
+        self._folder = folder
+        self._label_studio_port, self._backend_port = label_studio_port, backend_port
+        self._videos = folder / "videos"
+        self._annotations = folder / "annotations.json"
+        self.label_studio_url = f"http://localhost:{label_studio_port}"
+        self.backend_url = f"http://localhost:{backend_port}"
+
+    def run(self) -> None:
+        """Start everything, say what to do, and go on until a server ends or Ctrl-C is pressed."""
+        check_port(self._label_studio_port, "LABEL_STUDIO_PORT")
+        check_port(self._backend_port, "PORT")
+        if not EXECUTABLE.exists():
+            raise DemoError("Label Studio isn't installed. `make demo` installs and starts it.")
+        self._make_folder()
+        with ExitStack() as stack:
+            label_studio = stack.enter_context(self._start_label_studio())
+            backend = stack.enter_context(self._start_backend())
+            drawing = stack.enter_context(_drawing(self._videos, self._annotations))
+            with console.status("Label Studio starts; the first time, it takes a minute to lay out its database"):
+                label_studio.wait_until_up(LABEL_STUDIO_SECONDS)
+            console.print("Label Studio is up")
+            with console.status("The backend starts"):
+                backend.wait_until_up(BACKEND_SECONDS, _has_encoder)
+            console.print("The backend is up")
+            with console.status("Sample videos are drawn"):
+                drawing.result()
+            project = self._set_up()
+            self._say_what_to_do(project)
+            while True:
+                time.sleep(POLL_SECONDS)
+                label_studio.check_running()
+                backend.check_running()
+
+    def submit(self) -> None:
+        """Submit the finished annotations, and tell what the model makes of each."""
+        try:
+            api = LabelStudio(self.label_studio_url, self._token())
+            project = api.project(TITLE)
+            model = api.connect(project, self.backend_url)
+            tasks = api.tasks(project)
+        except (httpx.TransportError, FileNotFoundError) as error:
+            raise DemoError(
+                f"The demo doesn't run at {self.label_studio_url}. Start it in another terminal: make demo"
+            ) from error
+        annotations = json.loads(self._annotations.read_text())
+        for name, result in annotations.items():
+            task = tasks[name]
+            if task["annotations"]:
+                console.print(f"{name}: already annotated")
+                continue
+            started, before = time.monotonic(), api.model(model)["model_version"]
+            api.submit(task["id"], result)
+            with console.status(f"{name}: submitted; the model learns"):
+                self._wait_for_training(project)
+            version = api.model(model)["model_version"]
+            learnt = f"learnt as {version}" if version != before else f"the new model was no better, {version} stays"
+            console.print(f"{name}: submitted, {learnt} ({time.monotonic() - started:.1f} s)")
+        new = [task["id"] for name, task in tasks.items() if name not in annotations and not task["annotations"]]
+        if new:
+            console.print("\nOpen a video that nobody has annotated; its timeline is filled in:")
+            console.print(f"  {self.label_studio_url}/projects/{project}/data?task={min(new)}")
+
+    def _make_folder(self) -> None:
+        try:
+            self._videos.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DemoError(f"The folder {self._folder} can't be made ({error.strerror}).") from error
+        free = shutil.disk_usage(self._folder).free
+        if free < NEEDED_BYTES:
+            raise DemoError(
+                f"The demo needs {NEEDED_BYTES / 1e6:.0f} MB for its data, and the disk of {self._folder} has "
+                f"{free / 1e6:.0f} MB left."
+            )
+        secret = self._folder / "token"
+        if not secret.exists():
+            secret.touch(mode=0o600)
+            secret.write_text(secrets.token_hex(20))
+
+    def _token(self) -> str:
+        return (self._folder / "token").read_text()
+
+    def _start_label_studio(self) -> Server:
+        command = [str(EXECUTABLE), "start", "--no-browser", "--internal-host", "localhost"]
+        command += ["--port", str(self._label_studio_port), "--username", USER, "--password", PASSWORD]
+        environment = _environment(
+            LABEL_STUDIO_BASE_DATA_DIR=str(self._folder / "label-studio"),
+            LABEL_STUDIO_HOST=self.label_studio_url,
+            # The token in place of clicking one together: a legacy token, which this instance accepts.
+            LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN="true",
+            LABEL_STUDIO_USER_TOKEN=self._token(),
+            # The backend is on this machine, and so at an address that Label Studio refuses by default.
+            ML_BLOCK_LOCAL_IP="false",
+            SSRF_PROTECTION_ENABLED="false",
+            COLLECT_ANALYTICS="false",
+        )
+        log = self._folder / "label-studio.log"
+        return Server("Label Studio", command, f"{self.label_studio_url}/health", environment, self._folder, log)
+
+    def _start_backend(self) -> Server:
+        command = [sys.executable, "-m", "gunicorn", "_wsgi:app"]
+        environment = _environment(
+            HOST="localhost",
+            PORT=str(self._backend_port),
+            LABEL_STUDIO_URL=self.label_studio_url,
+            LABEL_STUDIO_API_KEY=self._token(),
+            DATA_DIR=str(self._folder / "backend"),
+            CACHE_DIR=str(self._folder / "cache"),
+            MODEL_ROOT=str(self._folder / "models"),
+        )
+        log = self._folder / "backend.log"
+        url = f"{self.backend_url}/health"
+        return Server("The backend", command, url, environment, PROJECT_ROOT, log, stop_signal=signal.SIGINT)
+
+    def _set_up(self) -> int:
+        """Make the project, upload the videos and connect the backend, as far as that isn't done. Returns its id."""
+        api = LabelStudio(self.label_studio_url, self._token())
+        project = api.project(TITLE, label_config=LABEL_CONFIG)
+        there = api.tasks(project)
+        missing = [video for video in sorted(self._videos.glob("*.mp4")) if video.name not in there]
+        with console.status("Sample videos are uploaded"):
+            for video in missing:
+                api.upload(project, video)
+        model = api.model(api.connect(project, self.backend_url))
+        if model["state"] != "CO":
+            raise DemoError(f"Label Studio doesn't get on with the backend: {model['error_message']}")
+        return project
+
+    def _wait_for_training(self, project: int) -> None:
+        deadline = time.monotonic() + TRAINING_SECONDS
+        while self._is_behind(project):
+            if time.monotonic() > deadline:
+                raise DemoError(f"No training after {TRAINING_SECONDS} s. Its log: {self._folder / 'backend.log'}")
+            time.sleep(POLL_SECONDS)
+
+    def _is_behind(self, project: int) -> bool:
+        """Whether the model hasn't learnt all of the project's annotations."""
+        text = httpx.get(f"{self.backend_url}/metrics").raise_for_status().text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return any(
+            sample.name == "backend_model_behind" and sample.labels["project"] == str(project) and sample.value
+            for sample in samples
+        )
+
+    def _say_what_to_do(self, project: int) -> None:
+        ports = "".join(
+            f" {variable}={port}"
+            for variable, port, usual in (
+                ("LABEL_STUDIO_PORT", self._label_studio_port, 8080),
+                ("PORT", self._backend_port, 9090),
+            )
+            if port != usual
+        )
+        console.print(f"""
+  Log in     {self.label_studio_url}/projects/{project}/data
+  User       {USER}
+  Password   {PASSWORD}
+  Backend    {self.backend_url}
+
+1. Open the first video. Click a label and drag over the timeline, where the ball
+   is in the frame, or is kicked. Submit.
+   Or have six videos annotated for you, in another terminal:
+   make demo-submit{ports}
+2. Some seconds later the model has learnt it.
+3. Open another video: its timeline is filled in. Correct it, and submit that.
+
+Ctrl-C stops both; make demo{ports} starts them again with all data,
+and make demo-clean removes it.
+""")
+
+
+@contextmanager
+def _drawing(videos: Path, annotations: Path) -> Iterator[Future[None]]:
+    """Draws what is missing of the sample videos and their annotations, beside the rest."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(_draw, videos, annotations)
+
+
+def _has_encoder(health: httpx.Response) -> bool:
+    """Whether the backend has loaded its image network: before that, Label Studio gets no answer in its 3 seconds."""
+    return health.json()["encoder"] != "loading"
+
+
+def _draw(videos: Path, annotations: Path) -> None:
+    if annotations.exists():  # written last
+        return
+    results = {}
+    for number in range(NUM_VIDEOS):
+        path = videos / f"{number + 1:02}.mp4"
+        timeline = football.write_video(number, path)
+        if number < NUM_ANNOTATED:
+            results[path.name] = football.result(timeline)
+    annotations.write_text(json.dumps(results, indent=1))
+
+
+def _environment(**variables: str) -> dict[str, str]:
+    """This process's environment without what would configure the servers by accident, and with `variables`."""
+    names = {name.upper() for name in Settings.model_fields}
+    foreign = ("LABEL_STUDIO_", "DJANGO_", "POSTGRE_")
+    kept = {name: value for name, value in os.environ.items() if name not in names and not name.startswith(foreign)}
+    return kept | variables
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Runs a command; what keeps it from going on is a sentence, not a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
+    folder = PROJECT_ROOT / os.environ.get("DEMO_DATA", "demo-data")
+    demo = Demo(folder, int(os.environ.get("LABEL_STUDIO_PORT", "8080")), int(os.environ.get("PORT", "9090")))
+    try:
+        if sys.argv[1:] == ["submit"]:
+            demo.submit()
+        else:
+            demo.run()
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+    except DemoError as error:
+        console.print(f"[red]The demo stops:[/red] {escape(str(error))}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
