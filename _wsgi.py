@@ -8,6 +8,7 @@ import logging.config
 import os
 
 from ml_backend import init_app
+from ml_backend.consumers import WorkerProcess
 from ml_backend.settings import get_settings
 from model import YOLO
 
@@ -21,7 +22,12 @@ def configure_logging(level: str) -> None:
             "formatters": {"line": {"format": "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"level": level, "handlers": ["stderr"]},
-            "loggers": {"huey": {"level": "WARNING"}, "httpx": {"level": "WARNING"}, "werkzeug": {"level": "WARNING"}},
+            "loggers": {
+                "alembic": {"level": "WARNING"},
+                "huey": {"level": "WARNING"},
+                "httpx": {"level": "WARNING"},
+                "werkzeug": {"level": "WARNING"},
+            },
         }
     )
 
@@ -40,7 +46,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=settings.port)
     arguments = parser.parse_args()
     if arguments.worker:
-        app.extensions["jobs"].work(arguments.parent)
+        WorkerProcess(app.extensions["jobs"], arguments.parent).run()
     else:
         options = ["--bind", f"{arguments.host}:{arguments.port}", "--log-level", settings.log_level.lower()]
         os.execvp("gunicorn", ["gunicorn", *options, "--reload", "_wsgi:app"])

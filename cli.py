@@ -14,11 +14,12 @@ from rich.table import Table
 
 from errors import BackendError
 from ml_backend.base import Services
-from ml_backend.jobs import Jobs, open_queue
+from ml_backend.jobs import Jobs
+from ml_backend.queues import open_queues
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import get_settings
 from ml_backend.store import Store
-from ml_backend.tables import Training
+from ml_backend.tables import JobKind, Training
 from model import YOLO
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -34,7 +35,7 @@ class Backend:
         settings = get_settings()
         self.store = Store(settings.database)
         self.registry = ModelRegistry(YOLO, Services(settings, self.store))
-        self.jobs = Jobs(self.store, self.registry, open_queue(settings.database))
+        self.jobs = Jobs(self.store, self.registry, open_queues(self.store))
 
     def model(self, project: str) -> YOLO:
         return self.registry.get(project)
@@ -66,10 +67,14 @@ def train(
 ) -> None:
     """Train a project's model on its stored annotations, in this process."""
     backend = Backend()
-    backend.store.note_event(project, "START_TRAINING", {}, from_scratch)
-    if not from_scratch:
+    backend.model(project)  # raises where the project isn't known
+    backend.store.note_event(project, "START_TRAINING")
+    if from_scratch:
+        backend.jobs.run_now(JobKind.RECONCILE, project)
+    else:
         backend.store.request_training(project)
-    for name, metrics in backend.jobs.run_training_now(project).items():
+    metrics_by_control = backend.jobs.run_now(JobKind.RESET if from_scratch else JobKind.TRAIN, project)
+    for name, metrics in metrics_by_control.items():
         state = f"published as v{metrics['version']}" if metrics.get("version") else metrics.get("reason", "reset")
         console.print(f"{name}: {metrics['tasks']} videos, {state}")
 

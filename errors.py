@@ -62,3 +62,10 @@ class UnknownJob(BackendError):
     """No job of that id is known."""
 
     status = 410
+
+
+class DatabaseUnavailable(BackendError):
+    """The backend's database is locked, full, read-only or gone; nothing was written."""
+
+    status = 503
+    retry_after = 10

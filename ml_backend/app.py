@@ -10,20 +10,22 @@ import uuid
 from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
-from huey import Huey
 from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, InvalidRequest, NotReady
 from ml_backend.base import LabelStudioMLBase, Services
-from ml_backend.events import Events
-from ml_backend.jobs import PRIORITY_WANTED, Jobs, open_queue, predict_task
+from ml_backend.events import Events, Work
+from ml_backend.handlers import predict_task
+from ml_backend.jobs import PRIORITY_WANTED, Jobs
+from ml_backend.label_studio import TOKEN_ADVICE
 from ml_backend.metrics import Metrics
+from ml_backend.queues import Queues, open_queues
 from ml_backend.registry import ModelRegistry
 from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, WebhookRequest, parse
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from ml_backend.strict_json import StrictJSONProvider
-from ml_backend.tables import Job
+from ml_backend.tables import LIVE, Job, JobKind, JobStatus
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def init_app(
     basic_auth_user: str | None = None,
     basic_auth_pass: str | None = None,
     settings: Settings | None = None,
-    huey: Huey | None = None,
+    queues: Queues | None = None,
 ) -> Flask:
     """Makes the web application that serves a model.
 
@@ -54,7 +56,7 @@ def init_app(
         basic_auth_user: user of HTTP Basic authentication; by default the environment's.
         basic_auth_pass: its password.
         settings: the environment; tests bring their own.
-        huey: the queue; tests bring one in immediate mode.
+        queues: wake the workers; tests bring some in immediate mode.
 
     Returns:
         A Flask application; `app.extensions["jobs"]` are its jobs.
@@ -62,7 +64,7 @@ def init_app(
     settings = settings or get_settings()
     store = Store(settings.database)
     registry = ModelRegistry(model_class, Services(settings, store))
-    jobs = Jobs(store, registry, huey or open_queue(settings.database))
+    jobs = Jobs(store, registry, queues or open_queues(store))
     app = Flask(__name__)
     app.json = StrictJSONProvider(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -187,10 +189,10 @@ class Routes:
                 self._waiting.release()
         for index, job in waiting.items():
             job = self._jobs.status(job.id)
-            if job.status == "finished":
+            if job.status == JobStatus.FINISHED:
                 continue
             errors[index] = self._unprepared(job)
-            if job.status != "failed" and body.tasks[index].id is not None and model.connection.api_key:
+            if job.status in LIVE and body.tasks[index].id is not None and model.connection.api_key:
                 self._jobs.add_delivery(job.project_id, body.tasks[index].model_dump())
         return errors
 
@@ -205,18 +207,18 @@ class Routes:
     def _wait(self, jobs: dict[int, Job]) -> None:
         deadline = time.monotonic() + self._settings.predict_timeout
         while time.monotonic() < deadline:
-            if all(self._jobs.status(job.id).status in ("finished", "failed") for job in jobs.values()):
+            if not any(self._jobs.status(job.id).status in LIVE for job in jobs.values()):
                 return
             time.sleep(PREPARATION_POLL_SECONDS)
 
     def _unprepared(self, job: Job) -> BackendError:
-        if job.status == "failed":
-            error = BackendError(job.error)
+        if job.status not in LIVE:
+            error = BackendError(job.error or "The extraction of the video's features was cancelled.")
             error.status = (job.result or {}).get("status", BackendError.status)
             return error
         if not self._store.live_workers():
             return NotReady("The video's features wait for a worker, and none is running: see the server's log.")
-        state = f"{job.progress:.0%} done" if job.status == "started" else "waiting for their turn"
+        state = f"{job.progress:.0%} done" if job.status == JobStatus.STARTED else "waiting for their turn"
         return NotReady(
             f"The video's features are being extracted ({state}). The prediction is delivered when it is ready."
         )
@@ -226,16 +228,30 @@ class Routes:
         body = parse(WebhookRequest, _json())
         if not self._events.knows(body.action):
             return jsonify({"status": "Unknown event"}), 200
+        project_id = body.project.id
         work = self._events.apply(body)
-        if work.train and self._settings.train_in_request:
-            return jsonify({"status": "ok", "result": self._jobs.run_training_now(body.project.id)}), 201
-        if work.train:
-            return jsonify({"status": "queued", "job": self._jobs.add_training(body.project.id).id}), 201
+        if work.reconcile and not self._jobs.can_reconcile(project_id):
+            logger.warning(
+                "Project %s: its annotations can't be fetched from Label Studio without an API key. %s",
+                project_id,
+                TOKEN_ADVICE,
+            )
+            work = work._replace(reconcile=False)
+        if self._settings.train_in_request and (work.train or work.reconcile):
+            return jsonify({"status": "ok", "result": self._train_now(project_id, work)}), 201
+        job: Job | None = None
         if work.prepare:
-            return jsonify(
-                {"status": "queued", "job": self._jobs.add_preparations(body.project.id, list(work.prepare)).id}
-            ), 201
-        return jsonify({"status": "ok"}), 200
+            job = self._jobs.add_preparations(project_id, list(work.prepare))
+        if work.reconcile:
+            job = self._jobs.add_reconciliation(project_id)
+        if work.train:
+            job = self._jobs.add_training(project_id, forget=work.reset)
+        return (jsonify({"status": "queued", "job": job.id}), 201) if job else (jsonify({"status": "ok"}), 200)
+
+    def _train_now(self, project_id: str, work: Work) -> dict[str, Any]:
+        if work.reconcile:
+            self._jobs.run_now(JobKind.RECONCILE, project_id)
+        return self._jobs.run_now(JobKind.RESET if work.reset else JobKind.TRAIN, project_id)
 
     def versions(self) -> Response:
         """The published versions of a project's model (`?project=` or `{"project"}`), or of all; the present one

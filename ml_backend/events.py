@@ -18,10 +18,14 @@ class Work(NamedTuple):
 
     Attributes:
         train: the model is behind its data.
+        reset: the present model is replaced in any case.
+        reconcile: Label Studio has annotations that the event doesn't bring.
         prepare: tasks whose predictions will be asked for some day.
     """
 
     train: bool = False
+    reset: bool = False
+    reconcile: bool = False
     prepare: tuple[dict[str, Any], ...] = ()
 
 
@@ -78,10 +82,8 @@ class Events:
             task = tasks.get(task_id) or self._stored_task(project.id, task_id)
             if task is not None:
                 pairs.append((task, annotation))
-        if len(pairs) < len(request.annotations):
-            # Bulk imports name the task by its id alone: its data is fetched from Label Studio with all annotations.
-            return self._start_training(project, request)
-        return self._save(project, request, pairs)
+        # Bulk imports name the task by its id alone: the data of one that isn't known is fetched from Label Studio.
+        return self._save(project, request, pairs)._replace(reconcile=len(pairs) < len(request.annotations))
 
     def _stored_task(self, project_id: str, task_id: Any) -> Task | None:
         data = self._store.task_data(project_id, task_id) if isinstance(task_id, int) else None
@@ -106,7 +108,6 @@ class Events:
             project.label_config,
             [(task.model_dump(), annotation.model_dump()) for task, annotation in pairs],
             request.action,
-            request.model_dump(),
         )
         if config_error is not None:
             raise config_error
@@ -132,7 +133,7 @@ class Events:
 
     def _changed(self, project: Project, request: WebhookRequest, changed: bool) -> Work:
         if changed:
-            self._store.note_event(project.id, request.action, request.model_dump())
+            self._store.note_event(project.id, request.action)
         return Work(train=changed)
 
     def _project_deleted(self, project: Project, request: WebhookRequest) -> Work:
@@ -144,8 +145,8 @@ class Events:
     def _start_training(self, project: Project, request: WebhookRequest) -> Work:
         self._store.update_project(project.id, project.label_config)
         self._registry.get(project.id)  # raises where the config can't work
-        self._store.note_event(project.id, request.action, request.model_dump(), from_scratch=True)
-        return Work(train=True)
+        self._store.note_event(project.id, request.action)
+        return Work(train=True, reset=True, reconcile=True)
 
 
 def _needed(value: Any, key: str, request: WebhookRequest) -> Any:

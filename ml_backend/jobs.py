@@ -1,81 +1,83 @@
-"""The heavy work: training and preparing (extracting features), queued with Huey and done by a worker process.
+"""The heavy work as jobs: adding them, asking about them, doing them.
 
-The queue's messages hold a job's id and nothing else; what is to be done, and how far it is, stands in the store. So a
-lost message is found again by comparing the two, and a message that comes twice runs once.
+The job table says what is to be done and who does it; a message in a queue only wakes a worker, which takes the most
+urgent job from the table. So a lost message delays a job by seconds, and one too many finds nothing to do.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 import uuid
-from datetime import timedelta
 from typing import Any
 
-from huey import Huey, SqliteHuey
-from huey.exceptions import RetryTask
-
-from errors import BackendError, EncoderError, InvalidConfig, InvalidRequest, MediaError, NotReady, UnknownJob
-from ml_backend import label_studio
-from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
+from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, UnknownJob, UnreadableVideo
+from ml_backend.handlers import MAX_RETRIES, Handlers, retry_delay
+from ml_backend.leases import JobStopped, Leases, Run, Stop
+from ml_backend.queues import Queues
 from ml_backend.registry import ModelRegistry
 from ml_backend.store import Store
-from ml_backend.tables import Job
+from ml_backend.store.jobs import PRIORITY_AHEAD
+from ml_backend.tables import Job, JobKind, JobStatus, QueueName
 
 logger = logging.getLogger(__name__)
 
-TRAIN = "train"
-PREPARE = "prepare"
-PREPARE_MANY = "prepare_many"
-DELIVER = "deliver"
-# Fetching the annotations from Label Studio is this share of a training's progress bar.
-FETCHING_SHARE = 0.1
 # Somebody waits for a prediction; then the training whose model the next one shows; then what may be needed some day.
 PRIORITY_WANTED = 20
 PRIORITY_TRAINING = 10
-PRIORITY_AHEAD = 0
+# Before the training that is to use the annotations.
+PRIORITY_RECONCILE = 11
 # A queue longer than this would take days; what is refused then is asked for again when it is needed.
 MAX_QUEUED_JOBS = 10_000
-# One job extracts while another trains.
-WORKER_THREADS = 2
 # A job that was begun this often and never ended killed its worker each time (out of memory, say).
 MAX_ATTEMPTS = 3
-# A training that failed because a video or Label Studio couldn't be reached is tried again after this time.
-RETRY_DELAY = timedelta(minutes=10)
-# The worker takes the processors that the web leaves free: a webhook must be answered within a second.
-NICENESS = 10
-HEARTBEAT_SECONDS = 5.0
-SHUTDOWN_SECONDS = 5.0
-RECOVERY_SECONDS = 30.0
-# A job whose twin is running asks again after this time.
-TWIN_RETRY_SECONDS = 1
-PROGRESS_SECONDS = 1.0
+WAIT_SECONDS = 0.1
+
+TRAININGS = (JobKind.TRAIN, JobKind.RESET)
 
 
 class Jobs:
-    """Adds jobs and, in a worker process, does them.
+    """Adds jobs and does them.
 
     Args:
         store: the state.
         registry: gives the projects' models.
-        huey: the queue; in immediate mode a job is done where it is added.
+        queues: wake the workers; in immediate mode a job is done where it is added.
     """
 
-    def __init__(self, store: Store, registry: ModelRegistry, huey: Huey) -> None:
+    def __init__(self, store: Store, registry: ModelRegistry, queues: Queues) -> None:
         self.store = store
         self.registry = registry
-        self.huey = huey
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._message = huey.task(name="run_job")(self.run)
+        self.queues = queues
+        self.leases = Leases(store)
+        self._handlers = Handlers(self)
+        self._claiming = threading.Lock()
+        self._ahead = 0  # running jobs that nobody waits for
+        self._messages = {name: huey.task(name="wake")(self._work_off(name)) for name, huey in queues.items()}
 
     # -- adding
 
-    def add_training(self, project_id: str) -> Job:
-        """Queues a training of the project's model on its latest data; one that waits already serves everybody."""
-        return self._add(TRAIN, f"{TRAIN}:{project_id}", project_id, {}, PRIORITY_TRAINING)
+    def add_training(self, project_id: str, forget: bool = False) -> Job:
+        """Queues a training of the project's model on its latest data; one that waits already serves everybody.
+
+        Args:
+            project_id: the project.
+            forget: the present model is replaced in any case.
+        """
+        return self._add(JobKind.RESET if forget else JobKind.TRAIN, project_id, {}, PRIORITY_TRAINING)
+
+    def add_reconciliation(self, project_id: str) -> Job:
+        """Queues a comparison of the stored annotations with those that Label Studio has."""
+        return self._add(JobKind.RECONCILE, project_id, {}, PRIORITY_RECONCILE)
+
+    def can_reconcile(self, project_id: str) -> bool:
+        """Whether Label Studio's annotations can be asked for: its address and a key are known."""
+        try:
+            connection = self.registry.get(project_id).connection
+        except BackendError:
+            return False  # its labeling config can't work
+        return project_id.isdecimal() and bool(connection.url and connection.api_key)
 
     def add_preparation(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
         """Queues the heavy part of a task's prediction.
@@ -83,38 +85,56 @@ class Jobs:
         Raises:
             NotReady: the queue is full.
         """
-        key = f"{PREPARE}:{project_id}:{task['id'] if task.get('id') is not None else task['data']}"
-        running = self.store.live_job(key)
-        if running is not None and (running.status == "started" or running.priority >= priority):
-            return running
-        if running is None and self.store.count_jobs("queued") >= MAX_QUEUED_JOBS:
+        name = str(task["id"] if task.get("id") is not None else task["data"])
+        live = self.store.live_job(f"{JobKind.PREPARE}:{project_id}:{name}")
+        if live is not None and live.status == JobStatus.STARTED:
+            return live
+        if live is None and self.store.count_jobs(JobStatus.QUEUED) >= MAX_QUEUED_JOBS:
             raise NotReady(f"{MAX_QUEUED_JOBS} jobs are waiting already: ask again when the worker has caught up.")
-        if running is not None:
-            # The message of the lower priority stays behind and finds its work done.
-            self._send(running.id, priority)
-            return running
         arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
-        return self._add(PREPARE, key, project_id, arguments, priority)
+        return self._add(JobKind.PREPARE, project_id, arguments, priority, name)
 
     def add_preparations(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
         """Queues the preparation of many tasks ahead of need. The worker makes a job of each: here it would take too
         long."""
-        key = f"{PREPARE_MANY}:{project_id}:{uuid.uuid4().hex}"
-        return self._add(PREPARE_MANY, key, project_id, {"tasks": tasks}, PRIORITY_AHEAD)
+        return self._add(JobKind.PREPARE_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, uuid.uuid4().hex)
 
     def add_delivery(self, project_id: str, task: dict[str, Any]) -> Job:
         """Queues a prediction that couldn't be given in time, to be stored in Label Studio when it is ready."""
         arguments = {"task": {"id": task["id"], "data": task["data"]}}
-        return self._add(DELIVER, f"{DELIVER}:{project_id}:{task['id']}", project_id, arguments, PRIORITY_WANTED)
+        return self._add(JobKind.DELIVER, project_id, arguments, PRIORITY_WANTED, str(task["id"]))
 
-    def _add(self, kind: str, key: str, project_id: str, arguments: dict[str, Any], priority: int) -> Job:
-        job, new = self.store.add_job(kind, key, project_id, arguments, priority)
-        if new:
-            self._send(job.id, priority)
+    def _add(
+        self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
+    ) -> Job:
+        job, wake = self._store_job(kind, project_id, arguments, priority, task)
+        if wake:
+            self.wake(job.queue)
         return job
 
-    def _send(self, job_id: str, priority: int) -> None:
-        self.huey.enqueue(self._message.s(job_id, priority=priority))
+    def _store_job(
+        self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
+    ) -> tuple[Job, bool]:
+        of_project = task is None
+        name = project_id if of_project else f"{project_id}:{task}"
+        return self.store.add_job(
+            kind,
+            queue=QueueName.TRAIN if of_project else QueueName.EXTRACT,
+            key=f"{kind}:{name}",
+            resource=f"{'project' if of_project else 'task'}:{name}",
+            project_id=project_id,
+            arguments=arguments,
+            priority=priority,
+        )
+
+    def wake(self, queue: QueueName) -> None:
+        """Wakes a worker of a queue."""
+        try:
+            self.queues[queue].enqueue(self._messages[queue].s())
+        except Exception as error:  # of the database's driver; workers look by themselves, too
+            logger.warning("A worker couldn't be told of a new job, and finds it by itself: %s", error)
+
+    # -- asking
 
     def status(self, job_id: str) -> Job:
         """The job of that id.
@@ -127,244 +147,170 @@ class Jobs:
             raise UnknownJob(f"No job {job_id!r} is known; ended jobs are forgotten after two weeks.")
         return job
 
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job: at once where it waits, at its next progress where it runs. A project whose training is
+        cancelled is trained at its next change.
+
+        Raises:
+            UnknownJob: there is none.
+        """
+        job = self.store.cancel_job(self.status(job_id).id)
+        if job.status == JobStatus.CANCELLED and job.kind in TRAININGS:
+            self.store.give_up_training(job.project_id)
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Queues the work of a failed or cancelled job again.
+
+        Raises:
+            UnknownJob: there is none.
+            InvalidRequest: it didn't fail.
+        """
+        job = self.status(job_id)
+        if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+            raise InvalidRequest(f"Job {job.id} is {job.status}: only a failed or cancelled one can be tried again.")
+        if job.kind == JobKind.TRAIN:
+            self.store.request_training(job.project_id)
+        again, wake = self.store.add_job(
+            job.kind, job.queue, job.key, job.resource, job.project_id, job.arguments, job.priority
+        )
+        if wake:
+            self.wake(again.queue)
+        return again
+
     # -- doing
 
-    def run(self, job_id: str) -> None:
-        """Does a queued job in this process, and records how it ended."""
-        job = self.store.claim_job(job_id, self.worker)
+    def _work_off(self, queue: QueueName) -> Any:
+        def wake() -> None:
+            while self.run_next(queue):
+                pass
+
+        return wake
+
+    def run_next(self, queue: QueueName) -> bool:
+        """Does the most urgent job of a queue. False where there is none to do."""
+        if self.leases.stopping:
+            return False
+        job = self._claim(queue)
         if job is None:
-            waiting = self.store.job(job_id)
-            if waiting is not None and waiting.status == "queued":
-                raise RetryTask(delay=TWIN_RETRY_SECONDS)
-            return
-        if job.attempts > MAX_ATTEMPTS:
-            if job.kind == TRAIN:
-                self.store.give_up_training(job.project_id)
-            self.store.end_job(
-                job.id, error=f"Given up: the worker died {MAX_ATTEMPTS} times on it. See the worker's log."
-            )
-            return
+            return False
         try:
-            self.store.end_job(job.id, result=self._do(job))
-        except BackendError as error:
-            logger.warning("Job %s (%s): %s", job.id, job.key, error)
-            self.store.end_job(job.id, result={"status": error.status}, error=str(error))
-        except Exception as error:
-            logger.exception("Job %s (%s) failed", job.id, job.key)
-            self.store.end_job(job.id, error=f"{type(error).__name__}: {error}. See the worker's log, job {job.id}.")
-
-    def _do(self, job: Job) -> dict[str, Any]:
-        if job.kind == TRAIN:
-            return self.train(job.project_id, self._reporter(job))
-        if job.kind == PREPARE:
-            self.registry.get(job.project_id).prepare(job.arguments["task"], self._reporter(job))
-        if job.kind == DELIVER:
-            return self._deliver(job)
-        if job.kind == PREPARE_MANY:
-            for task in job.arguments["tasks"]:
-                self.add_preparation(job.project_id, task, PRIORITY_AHEAD)
-        return {}
-
-    def _deliver(self, job: Job) -> dict[str, Any]:
-        """Predicts a task and stores the prediction in Label Studio, once for each model version."""
-        model = self.registry.get(job.project_id)
-        task = job.arguments["task"]
-        model.check_ready()
-        model.prepare(task, self._reporter(job))
-        prediction = predict_task(model, task)
-        version = prediction["model_version"]
-        if version not in label_studio.prediction_versions(model.connection, task["id"]):
-            label_studio.create_prediction(
-                model.connection, task["id"], prediction["result"], prediction["score"], version
-            )
-        return {"model_version": version}
-
-    def run_training_now(self, project_id: str) -> dict[str, Any]:
-        """Trains in the caller's thread, after any training of the project that is running, and returns the metrics.
-
-        Raises:
-            BackendError: why there is no training.
-        """
-        job, _ = self.store.add_job(TRAIN, f"{TRAIN}:{project_id}", project_id, {}, PRIORITY_TRAINING)
-        while self.store.claim_job(job.id, self.worker) is None:
-            if self.status(job.id).status != "queued":
-                return self.status(job.id).result or {}
-            time.sleep(0.1)
-        try:
-            result = self.train(project_id, self._reporter(job))
-        except Exception as error:
-            self.store.end_job(job.id, error=str(error))
-            raise
-        self.store.end_job(job.id, result=result)
-        return result
-
-    def train(self, project_id: str, progress: Progress | None = None) -> dict[str, Any]:
-        """Brings a project's model up to its latest data revision, and records the training.
-
-        Returns:
-            What the model's `fit` returned.
-
-        Raises:
-            BackendError: why there is no training.
-        """
-        project = self.store.project(project_id)
-        if project is None:
-            raise InvalidRequest(f"Project {project_id} isn't known: connect this backend to it first.")
-        if project.revision == project.trained_revision:
-            trainings = self.store.trainings(project_id)
-            return (trainings[-1].metrics if trainings else None) or {}
-        try:
-            model = self.registry.get(project_id)
-            if project.from_scratch:
-                self._reconcile(project_id, model, progress)
-            return self._fit(project_id, model, progress)
-        except (InvalidConfig, EncoderError):
-            self.store.give_up_training(project_id)  # until the config changes
-            raise
-        except (MediaError, label_studio.LabelStudioError):
-            self.store.retry_training(project_id, RETRY_DELAY)
-            raise
-
-    def _fit(self, project_id: str, model: LabelStudioMLBase, progress: Progress | None) -> dict[str, Any]:
-        """Trains on what is stored now, and records it."""
-        project = self.store.project(project_id)
-        tasks = self.store.annotated_tasks(project_id)
-        event = project.last_event or {"event": "", "data": {}}
-        training_id = self.store.start_training(project_id, project.revision, len(tasks))
-        started = time.monotonic()
-        try:
-            result = model.fit(
-                event["event"], event["data"], tasks=tasks, from_scratch=project.from_scratch, progress=progress
-            )
-        except Exception as error:
-            seconds = time.monotonic() - started
-            passing = isinstance(error, MediaError)
-            self.store.end_training(training_id, "failed", seconds, error=str(error), up_to_date=not passing)
-            raise
-        result = result or {}
-        published = all(metrics.get("published", True) for metrics in result.values() if isinstance(metrics, dict))
-        self.store.end_training(
-            training_id,
-            "published" if published else "rejected",
-            time.monotonic() - started,
-            model_version=model.model_version,
-            metrics=result,
-        )
-        return result
-
-    def _reconcile(self, project_id: str, model: LabelStudioMLBase, progress: Progress | None) -> None:
-        """Makes the stored annotations those that Label Studio has."""
-
-        def fetched(done: int, total: int) -> None:
-            if progress and total:
-                progress(FETCHING_SHARE * done / total)
-
-        tasks = list(label_studio.annotated_tasks(model.connection, int(project_id), fetched))
-        self.store.replace_annotations(project_id, tasks)
-        logger.info("Project %s: %d annotated tasks fetched from Label Studio", project_id, len(tasks))
-
-    def _reporter(self, job: Job) -> Progress:
-        """A progress function that writes to the store once a second."""
-        last = 0.0
-
-        def report(share: float) -> None:
-            nonlocal last
-            if time.monotonic() - last >= PROGRESS_SECONDS:
-                last = time.monotonic()
-                self.store.set_progress(job.id, min(max(share, 0.0), 1.0))
-
-        return report
-
-    # -- the worker process
-
-    def work(self, parent: int | None = None) -> None:
-        """Does queued jobs until SIGTERM, which gives running jobs a moment to end, or SIGINT.
-
-        A job that is interrupted goes back to the queue when a worker starts again.
-
-        Args:
-            parent: stop as well when this process isn't the parent any more.
-        """
-        consumer = self.huey.create_consumer(
-            workers=WORKER_THREADS,
-            initial_delay=0.05,
-            max_delay=0.5,
-            periodic=False,
-            scheduler_interval=1,
-            graceful_signal="TERM",
-            shutdown_timeout=SHUTDOWN_SECONDS,
-        )
-        os.nice(NICENESS)
-        self.store.worker_alive(self.worker)
-        self._retrain_where_needed()
-        stopped = threading.Event()
-        watch = threading.Thread(target=self._watch, args=(stopped, parent), name="watch", daemon=True)
-        watch.start()
-        try:
-            consumer.run()
+            with self.leases.run(job) as run:
+                better = self._handlers.queue_of(job) if queue == QueueName.TRAIN else queue
+                if better != queue:
+                    self.store.move_job(job.id, self.leases.owner, better)
+                    self.wake(better)
+                    return True
+                self._do(run)
+        except JobStopped as stop:
+            logger.info("Job %s (%s) stops: %s", job.id, job.key, stop)
+        except Exception:
+            # Its lease runs out, and it is done again.
+            logger.exception("Job %s (%s) couldn't be ended", job.id, job.key)
         finally:
-            stopped.set()
-            watch.join()
-            self.store.worker_gone(self.worker)
+            self._done(job, queue)
+        return True
 
-    def _watch(self, stopped: threading.Event, parent: int | None) -> None:
-        """Tells that this worker is alive, and finds lost work, until stopped."""
-        next_recovery = 0.0
-        while not stopped.wait(HEARTBEAT_SECONDS if next_recovery else 0):
+    def _claim(self, queue: QueueName) -> Job | None:
+        """Takes a job. What nobody waits for runs one at a time in a process, so that it never takes all places."""
+        with self._claiming:
             try:
-                self.store.worker_alive(self.worker)
-                if time.monotonic() >= next_recovery:
-                    next_recovery = time.monotonic() + RECOVERY_SECONDS
-                    self.recover()
-            except Exception:
-                logger.exception("The worker's watch failed; it goes on")
-            if parent is not None and os.getppid() != parent:
-                logger.error("The server is gone: the worker stops")
-                self.store.worker_gone(self.worker)
-                os._exit(1)
+                job = self.store.claim_job(self.leases.owner, queue, ahead=self._ahead == 0)
+            except DatabaseUnavailable as error:
+                logger.warning("No job can be taken now: %s", error)
+                return None
+            if job is not None and job.priority <= PRIORITY_AHEAD:
+                self._ahead += 1
+            return job
 
-    def recover(self) -> None:
-        """Takes over dead workers' jobs, sends lost messages again, and queues a training where a model is behind its
-        data."""
-        self.store.requeue_abandoned_jobs()
-        sent = {message.args[0] for message in [*self.huey.pending(), *self.huey.scheduled()]}
-        for job in self.store.jobs("queued"):
-            if job.id not in sent:
-                self._send(job.id, job.priority)
-        for project_id in self.store.projects_behind(due=True):
-            if self.store.live_job(f"{TRAIN}:{project_id}") is None:
-                self.add_training(project_id)
+    def _done(self, job: Job, queue: QueueName | None) -> None:
+        if job.priority <= PRIORITY_AHEAD:
+            with self._claiming:
+                self._ahead -= 1
+        try:
+            for waiting in self.store.queues_waiting_for(job.resource):
+                if waiting != queue:
+                    self.wake(waiting)
+        except DatabaseUnavailable as error:
+            logger.debug("%s", error)  # workers look by themselves, too
 
-    def _retrain_where_needed(self) -> None:
-        """Queues a training where the stored model doesn't fit the present encoder; at start-up, when that can have
-        changed."""
-        for project in self.store.projects():
-            try:
-                if self.registry.get(project.id).needs_training():
-                    self.store.request_training(project.id)
-            except BackendError as error:
-                logger.warning("Project %s: %s", project.id, error)
+    def _do(self, run: Run) -> dict[str, Any]:
+        """Does a claimed job, records how it ended, and returns its result.
 
+        Raises:
+            JobStopped: it must not go on; nothing is recorded, unless it was cancelled.
+            BackendError: why it failed; recorded.
+        """
+        job = run.job
+        if job.attempts >= MAX_ATTEMPTS:
+            error = BackendError(f"Given up: the worker died {MAX_ATTEMPTS} times on it. See the worker's log.")
+            self._fail(run, error)
+            raise error
+        if job.attempts:
+            logger.warning("Job %s (%s) begins again: its worker died (%d)", job.id, job.key, job.attempts)
+        handler = self._handlers[job.kind]
+        try:
+            result = handler.do(run)
+        except JobStopped as stop:
+            if stop.reason == Stop.CANCELLED:
+                run.persist(lambda: self._end(run, JobStatus.CANCELLED))
+                if job.kind in TRAININGS:
+                    run.persist(lambda: self.store.give_up_training(job.project_id))
+            raise
+        except handler.passing as error:
+            if job.retries >= MAX_RETRIES or isinstance(error, UnreadableVideo):
+                self._fail(run, error)
+            else:
+                self._retry(run, error)
+            raise
+        except Exception as error:
+            self._fail(run, error)
+            raise
+        run.persist(lambda: self._end(run, JobStatus.FINISHED, result=result))
+        return result
 
-def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:
-    """One task's prediction as Label Studio takes it: `result`, `score` and `model_version`."""
-    answer = model.predict([task], context=context)
-    if not isinstance(answer, ModelResponse):
-        answer = ModelResponse(predictions=answer)
-    prediction = answer.predictions[0]
-    return {
-        "result": prediction["result"],
-        "score": prediction.get("score"),
-        "model_version": prediction.get("model_version") or answer.model_version or model.model_version,
-    }
+    def _end(self, run: Run, status: JobStatus, **values: Any) -> bool:
+        return self.store.end_job(run.job.id, self.leases.owner, status, **values)
 
+    def _retry(self, run: Run, error: Exception) -> None:
+        delay = retry_delay(run.job.retries)
+        log = logger.warning if isinstance(error, BackendError) else logger.exception
+        log("Job %s (%s): %s It is tried again in %d s.", run.job.id, run.job.key, error, delay.total_seconds())
+        run.persist(lambda: self.store.retry_job(run.job.id, self.leases.owner, delay, str(error)))
 
-def open_queue(database_url: str) -> Huey:
-    """The queue beside the state's database.
+    def _fail(self, run: Run, error: Exception) -> None:
+        job = run.job
+        if isinstance(error, BackendError):
+            logger.warning("Job %s (%s): %s", job.id, job.key, error)
+            values = {"result": {"status": error.status}, "error": str(error)}
+        else:
+            logger.exception("Job %s (%s) failed", job.id, job.key)
+            values = {"error": f"{type(error).__name__}: {error}. See the worker's log, job {job.id}."}
+        if job.kind in TRAININGS:
+            run.persist(lambda: self.store.give_up_training(job.project_id))
+        run.persist(lambda: self._end(run, JobStatus.FAILED, **values))
 
-    Raises:
-        ValueError: there is no queue for this kind of database.
-    """
-    if not database_url.startswith("sqlite:///"):
-        raise ValueError(f"DATABASE_URL={database_url.split(':')[0]}:… isn't supported: use sqlite:///FILE.")
-    return SqliteHuey("jobs", filename=database_url.removeprefix("sqlite:///") + ".queue", fsync=True, results=False)
+    def run_now(self, kind: JobKind, project_id: str) -> dict[str, Any]:
+        """Does a project's job in the caller's thread, after any of the project's that is running, and returns its
+        result.
+
+        Raises:
+            BackendError: why it failed.
+        """
+        job, _ = self._store_job(kind, project_id, {}, PRIORITY_WANTED)
+        while (claimed := self.store.claim_job(self.leases.owner, job_id=job.id)) is None:
+            current = self.status(job.id)
+            if current.status == JobStatus.FINISHED:
+                return current.result or {}
+            if current.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+                raise BackendError(current.error or f"The {kind} job was cancelled.")
+            job = current
+            time.sleep(WAIT_SECONDS)
+        try:
+            with self.leases.run(claimed) as run:
+                return self._do(run)
+        except JobStopped as stop:
+            raise NotReady(f"The {kind} job stopped: {stop}.") from stop
+        finally:
+            self.store.release_jobs(self.leases.owner, claimed.id)  # interrupted (Ctrl-C): left to the workers
+            self._done(claimed, None)

@@ -7,7 +7,6 @@ them shows the sum of all: a new histogram or counter is made with `registry=sel
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -31,8 +30,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges."""
         jobs = GaugeMetricFamily("backend_jobs", "Jobs by kind and status", labels=["kind", "status"])
-        counts = Counter((job.kind, job.status) for job in self._store.jobs("queued", "started", "finished", "failed"))
-        for key, count in sorted(counts.items()):
+        for key, count in sorted(self._store.job_counts().items()):
             jobs.add_metric(key, count)
         yield jobs
         yield GaugeMetricFamily("backend_workers", "Live worker processes", len(self._store.live_workers()))
@@ -40,18 +38,19 @@ class StateCollector(Collector):
         behind = GaugeMetricFamily("backend_model_behind", "1 where the model is behind its data", labels=["project"])
         trainings = GaugeMetricFamily("backend_trainings", "Trainings by status", labels=["project", "status"])
         lagging = set(self._store.projects_behind())
+        annotated_tasks = self._store.count_annotated_tasks()
         for project in self._store.projects():
-            annotated.add_metric([project.id], len(self._store.annotated_tasks(project.id)))
+            annotated.add_metric([project.id], annotated_tasks.get(project.id, 0))
             behind.add_metric([project.id], project.id in lagging)
-            for status, count in sorted(Counter(t.status for t in self._store.trainings(project.id)).items()):
-                trainings.add_metric([project.id, status], count)
+        for key, count in sorted(self._store.count_trainings().items()):
+            trainings.add_metric(key, count)
         yield from (annotated, behind, trainings)
         notes = GaugeMetricFamily(
             "backend_media_notes",
             "Videos with a note: another frame rate than the config's, damage",
             labels=["project"],
         )
-        for project_id, count in sorted(Counter(note.project_id for note in self._store.notes()).items()):
+        for project_id, count in sorted(self._store.count_notes().items()):
             notes.add_metric([project_id], count)
         yield notes
 

@@ -1,23 +1,97 @@
-"""The tables of the backend's state, and what each column means."""
+"""The tables of the backend's state, and what each column means. A change here needs a migration (migrations/)."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# SQLite numbers rows by itself only where the key is an INTEGER, which holds 64 bits there.
+BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def now() -> datetime:
-    """The current time in UTC, without zone as the database keeps it."""
+    """The current time in UTC by this machine's clock, without zone as the database keeps it."""
     return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+class _Name(str, Enum):
+    """A word that is stored as text and compares equal to it."""
+
+    __str__ = str.__str__
+
+
+class JobKind(_Name):
+    """What a job does."""
+
+    TRAIN = "train"  # bring a project's model up to its data
+    RESET = "reset"  # the same, forgetting the present model
+    RECONCILE = "reconcile"  # make the stored annotations those of Label Studio
+    PREPARE = "prepare"  # extract the features of a task's video
+    PREPARE_MANY = "prepare_many"  # make a job of each of many new tasks
+    DELIVER = "deliver"  # store a prediction in Label Studio
+
+
+class JobStatus(_Name):
+    """How far a job is. The first two are live, the others ended."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+LIVE = (JobStatus.QUEUED, JobStatus.STARTED)
+
+
+class QueueName(_Name):
+    """The queue whose workers do a job: a long extraction never stands before a training."""
+
+    TRAIN = "train"
+    EXTRACT = "extract"
+
+
+class TrainingStatus(_Name):
+    """How a training ended."""
+
+    RUNNING = "running"
+    PUBLISHED = "published"
+    REJECTED = "rejected"  # its model was worse than the present one
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # its worker stopped or died; the job is done again
+
+
+class AnnotationState(_Name):
+    """Whether an annotation is an example. The others are remembered, so that a late event doesn't bring it back."""
+
+    PRESENT = "present"
+    SKIPPED = "skipped"
+    DELETED = "deleted"
+
+
+def _words(names: type[_Name]) -> sa.Enum:
+    return sa.Enum(names, native_enum=False, length=32, values_callable=lambda members: [m.value for m in members])
+
+
+def _where(status: str) -> dict[str, sa.TextClause]:
+    """A partial index on the jobs of a status, on either database."""
+    condition = sa.text(f"status = '{status}'")
+    return {"sqlite_where": condition, "postgresql_where": condition}
 
 
 class Base(DeclarativeBase):
     """The tables."""
 
-    type_annotation_map = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON}  # noqa: RUF012 (SQLAlchemy's interface)
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's interface)
+        int: BIG_INTEGER,
+        dict[str, Any]: sa.JSON,
+        list[Any]: sa.JSON,
+        **{names: _words(names) for names in (JobKind, JobStatus, QueueName, TrainingStatus, AnnotationState)},
+    }
 
 
 class Project(Base):
@@ -28,21 +102,24 @@ class Project(Base):
     label_config: Mapped[str] = mapped_column(sa.Text, default="")
     hostname: Mapped[str | None]
     access_token: Mapped[str | None]
-    revision: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int] = mapped_column(default=0)  # raised by each change of the annotations or the config
     trained_revision: Mapped[int] = mapped_column(default=0)
-    from_scratch: Mapped[bool] = mapped_column(default=False)  # the next training starts a new model
-    last_event: Mapped[dict[str, Any] | None]  # {"event", "data"} of the latest webhook, for fit()
-    retry_at: Mapped[datetime | None]  # a training that failed for a passing reason is tried again from then on
+    last_event: Mapped[str | None]  # the latest webhook's action and annotation, for fit()
+    last_annotation_id: Mapped[int | None]
+    retry_at: Mapped[datetime | None]  # videos that couldn't be reached are tried again from then on
+    retries: Mapped[int] = mapped_column(default=0)  # how often they have been
+    reconciled_at: Mapped[datetime | None]  # the latest comparison with Label Studio began then
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Task(Base):
-    """A task with at least one annotation."""
+    """A task that has or had an annotation."""
 
     __tablename__ = "tasks"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[dict[str, Any]]
+    deleted_at_revision: Mapped[int | None]  # the project's; a late event doesn't bring the task back
 
 
 class Annotation(Base):
@@ -51,9 +128,12 @@ class Annotation(Base):
     __tablename__ = "annotations"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(primary_key=True)
-    task_id: Mapped[int] = mapped_column(index=True)
+    task_id: Mapped[int]
     result: Mapped[list[Any]]
-    updated_at: Mapped[str] = mapped_column(default="")
+    updated_at: Mapped[str] = mapped_column(default="")  # Label Studio's
+    state: Mapped[AnnotationState] = mapped_column(default=AnnotationState.PRESENT)
+    revision: Mapped[int] = mapped_column(default=0)  # the project's, when this row was last changed
+    __table_args__ = (sa.Index("ix_annotations_project_id_task_id", "project_id", "task_id"),)
 
 
 class Training(Base):
@@ -61,40 +141,78 @@ class Training(Base):
 
     __tablename__ = "trainings"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    project_id: Mapped[str] = mapped_column(index=True)
+    project_id: Mapped[str]
+    job_id: Mapped[str | None]  # the job that does or did it
     revision: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(default=now)
     seconds: Mapped[float | None]
     annotated_tasks: Mapped[int] = mapped_column(default=0)
-    status: Mapped[str] = mapped_column(default="running")  # running, published, rejected, failed
+    status: Mapped[TrainingStatus] = mapped_column(default=TrainingStatus.RUNNING)
     model_version: Mapped[str | None]
     metrics: Mapped[dict[str, Any] | None]
     error: Mapped[str | None] = mapped_column(sa.Text)
+    __table_args__ = (sa.Index("ix_trainings_project_id_status", "project_id", "status"),)
+
+
+class ModelVersion(Base):
+    """A model that was published: the file stays, so that it can be the present one again."""
+
+    __tablename__ = "model_versions"
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    from_name: Mapped[str] = mapped_column(primary_key=True)  # the control tag
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    file: Mapped[str]  # its name, made of its content's hash
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class PresentVersion(Base):
+    """Which version of a control tag's model predicts. Publishing and rolling back change this row alone."""
+
+    __tablename__ = "present_versions"
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    from_name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
 
 
 class Job(Base):
-    """A unit of the worker's work. The queue's message holds its id alone; everything else stands here."""
+    """A unit of work. This table says what is to be done; the queue's messages only wake workers."""
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str]  # train or prepare
-    key: Mapped[str] = mapped_column(index=True)  # jobs with one key do the same work
+    kind: Mapped[JobKind]
+    queue: Mapped[QueueName]
+    key: Mapped[str]  # jobs with one key do the same work: one waits at most
+    resource: Mapped[str]  # jobs with one resource never run at once
     project_id: Mapped[str]
     arguments: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
-    status: Mapped[str] = mapped_column(default="queued", index=True)  # queued, started, finished, failed
+    status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     progress: Mapped[float] = mapped_column(default=0.0)
-    worker: Mapped[str | None]
-    attempts: Mapped[int] = mapped_column(default=0)  # how often a worker has begun it
+    lease_owner: Mapped[str | None]  # who does it
+    lease_expires_at: Mapped[datetime | None]  # by the database's clock; renewed while the job runs
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    attempts: Mapped[int] = mapped_column(default=0)  # how often a lease ran out: its owner died
+    retries: Mapped[int] = mapped_column(default=0)  # how often it failed for a passing reason
+    due_at: Mapped[datetime | None]  # not to be begun before
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None]
     error: Mapped[str | None] = mapped_column(sa.Text)
+    superseded_by: Mapped[str | None]  # it was interrupted, and that job waits already to do the same
+    __table_args__ = (
+        sa.Index("uq_jobs_queued_key", "key", unique=True, **_where("queued")),
+        sa.Index("uq_jobs_started_resource", "resource", unique=True, **_where("started")),
+        sa.Index("ix_jobs_waiting", "queue", sa.text("priority DESC"), "created_at", **_where("queued")),
+        sa.Index("ix_jobs_kind_status", "kind", "status"),
+        sa.Index("ix_jobs_project_id_created_at", "project_id", "created_at"),
+        sa.Index("ix_jobs_ended_at", "ended_at"),
+    )
 
 
 class Worker(Base):
-    """A worker process and when it was last heard of."""
+    """A worker process and when it was last heard of, for `/health`."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -115,5 +233,5 @@ class Note(Base):
 
     __tablename__ = "notes"
     project_id: Mapped[str] = mapped_column(primary_key=True)
-    task_id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     text: Mapped[str] = mapped_column(sa.String(300), primary_key=True)

@@ -13,6 +13,7 @@ from huey import MemoryHuey
 
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
+from ml_backend.tables import QueueName
 from tests.http_server import Server
 from tests.servers import NO_INTERNET, clean_environment
 
@@ -38,7 +39,8 @@ def make_app(settings: Settings) -> Iterator[Callable[..., Flask]]:
     apps = []
 
     def make(model_class: type[LabelStudioMLBase], **changes: Any) -> Flask:
-        app = init_app(model_class, settings=settings.model_copy(update=changes), huey=MemoryHuey(immediate=True))
+        queues = {name: MemoryHuey(name.value, immediate=True) for name in QueueName}
+        app = init_app(model_class, settings=settings.model_copy(update=changes), queues=queues)
         apps.append(app)
         return app
 

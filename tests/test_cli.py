@@ -35,7 +35,7 @@ def project(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Set
         write_video(path, [GREY] * 10 * number + [RED] * 30 + [GREY] * 30, size=(64, 64))
         task = {"id": number, "data": {"video": str(path)}}
         drawn = annotation(number, region(10 * number + 1, 10 * number + 30, "Red"))
-        store.save_annotations("1", CONFIG, [(task, drawn)], "ANNOTATION_CREATED", {})
+        store.save_annotations("1", CONFIG, [(task, drawn)], "ANNOTATION_CREATED")
     store.close()
     yield settings
     get_settings.cache_clear()

@@ -12,14 +12,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from errors import InvalidAnnotation, MediaError, NotReady
 from ml_backend import LabelStudioMLBase, init_app, jobs
-from ml_backend.jobs import PRIORITY_AHEAD, PRIORITY_WANTED, Jobs
+from ml_backend.consumers import WorkerProcess
+from ml_backend.jobs import PRIORITY_WANTED, Jobs
 from ml_backend.settings import Settings
-from ml_backend.store import WORKER_SILENT_SECONDS, Store
-from ml_backend.tables import Worker, now
+from ml_backend.store import Store
+from ml_backend.store.jobs import PRIORITY_AHEAD
+from ml_backend.tables import Job, QueueName, now
 from tests.servers import wait_until
 
 CONFIG = '<View><Text name="text" value="$text"/><Choices name="c" toName="text"><Choice value="A"/></Choices></View>'
@@ -71,17 +74,42 @@ def queued(settings: Settings, model: type[RecordingModel]) -> Iterator[tuple[Fl
     """An app whose jobs wait in a real queue until a test runs them."""
     app = init_app(model, settings=settings)
     yield app.test_client(), app.extensions["jobs"]
-    app.extensions["jobs"].store.close()
-    app.extensions["jobs"].huey.storage.close()
+    close(app.extensions["jobs"])
+
+
+def close(jobs: Jobs) -> None:
+    jobs.store.close()
+    for huey in jobs.queues.values():
+        huey.storage.close()
 
 
 def work_off(jobs: Jobs) -> int:
-    """Does what is queued, as the consumer's threads do, and returns the number of messages."""
+    """Does what is queued, as the consumers' threads do when they get a message, and returns the number of messages."""
     count = 0
-    while (message := jobs.huey.dequeue()) is not None:
-        jobs.huey.execute(message)
-        count += 1
+    while messages := [(huey, huey.dequeue()) for huey in jobs.queues.values() if len(huey)]:
+        for huey, message in messages:
+            huey.execute(message)
+            count += 1
     return count
+
+
+def let_leases_run_out(store: Store) -> None:
+    with store._transaction() as session:
+        session.execute(sa.update(Job).values(lease_expires_at=now() - timedelta(seconds=1)))
+
+
+def messages(jobs: Jobs) -> int:
+    return sum(map(len, jobs.queues.values()))
+
+
+def lose_messages(jobs: Jobs) -> None:
+    for huey in jobs.queues.values():
+        huey.flush()
+
+
+def recover(jobs: Jobs) -> None:
+    """One look of a worker for lost work."""
+    WorkerProcess(jobs).recover()
 
 
 def send(client: FlaskClient, action: str, **keys: Any) -> Any:
@@ -127,7 +155,7 @@ def test_two_trainings_of_one_project_never_run_at_once(queued: tuple[FlaskClien
         running = pool.submit(work_off, jobs)
         wait_until(lambda: jobs.store.jobs("started"), 10, "the training")
         job = annotate(client, 2).json["job"]
-        assert jobs.store.claim_job(job, "another worker") is None
+        assert jobs.store.claim_job("another worker", job_id=job) is None
         model.hold.set()
         running.result()
 
@@ -217,7 +245,7 @@ def test_new_tasks_are_prepared_ahead_of_need_and_after_what_is_wanted(
     client, jobs = queued
     tasks = [{"id": number, "data": {"text": "a"}} for number in range(1, 5)]
     assert send(client, "TASKS_CREATED", tasks=tasks).status_code == 201
-    jobs.huey.execute(jobs.huey.dequeue())
+    assert jobs.run_next(QueueName.EXTRACT)
     jobs.add_preparation("1", tasks[2], PRIORITY_WANTED)
     work_off(jobs)
     assert model.prepared == [3, 1, 2, 4]
@@ -264,7 +292,7 @@ def test_a_failing_training_is_recorded_and_not_repeated(queued: tuple[FlaskClie
     assert status["job_status"] == "failed"
     assert "exploded" in status["error"]
     assert [t.status for t in jobs.store.trainings("1")] == ["published", "failed"]
-    jobs.recover()
+    recover(jobs)
     assert work_off(jobs) == 0
 
 
@@ -277,10 +305,10 @@ def test_a_training_that_could_not_reach_its_videos_is_tried_again(
     work_off(queue)
     assert queue.store.trainings("1")[-1].error == "The video can't be reached."
     model.unreachable = False
-    queue.recover()
+    recover(queue)
     assert work_off(queue) == 0  # not at once
-    queue.store.retry_training("1", timedelta(0))  # the delay is over
-    queue.recover()
+    queue.store.make_jobs_due()  # the delay is over
+    recover(queue)
     work_off(queue)
     assert queue.store.trainings("1")[-1].status == "published"
     assert queue.store.projects_behind() == []
@@ -289,18 +317,19 @@ def test_a_training_that_could_not_reach_its_videos_is_tried_again(
 def test_lost_messages_and_dead_workers_lose_nothing(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
     annotate(client, 1)
-    jobs.huey.flush()  # the message is lost
-    jobs.recover()
+    lose_messages(jobs)
+    recover(jobs)
     work_off(jobs)
     assert model.fitted[-1][1] == [(1, 1)]
 
     job = annotate(client, 2).json["job"]
-    jobs.huey.flush()
-    assert jobs.store.claim_job(job, "worker that died").status == "started"
-    silent = now() - timedelta(seconds=WORKER_SILENT_SECONDS + 1)
-    with jobs.store._sessions.begin() as session:
-        session.merge(Worker(id="worker that died", seen_at=silent))
-    jobs.recover()
+    lose_messages(jobs)
+    assert jobs.store.claim_job("worker that died", job_id=job).status == "started"
+    recover(jobs)
+    work_off(jobs)
+    assert len(model.fitted) == 1  # its lease holds
+    let_leases_run_out(jobs.store)
+    recover(jobs)
     work_off(jobs)
     assert model.fitted[-1][1] == [(1, 1), (1, 2)]
     assert jobs.store.projects_behind() == []
@@ -310,9 +339,10 @@ def test_a_job_that_kills_its_worker_is_given_up(queued: tuple[FlaskClient, Jobs
     client, queue = queued
     job = annotate(client, 1).json["job"]
     for attempt in range(jobs.MAX_ATTEMPTS):
-        queue.huey.flush()
-        assert queue.store.claim_job(job, f"worker {attempt}") is not None
-        queue.recover()
+        lose_messages(queue)
+        assert queue.store.claim_job(f"worker {attempt}", job_id=job) is not None
+        let_leases_run_out(queue.store)
+        recover(queue)
     work_off(queue)
     assert model.fitted == []
     status = client.post("/job_status", json={"job": job}).json
@@ -330,7 +360,7 @@ def test_a_prediction_waits_for_its_preparation(settings: Settings, model: Any) 
     body = {"tasks": [{"id": 1, "data": {}}, {"id": 2, "data": {}}], "project": "1", "label_config": CONFIG}
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(app.test_client().post, "/predict", json=body)
-        wait_until(lambda: len(jobs.huey) == 2, 10, "two jobs")
+        wait_until(lambda: messages(jobs) == 2, 10, "two jobs")
         work_off(jobs)
         assert answer.result().status_code == 200
         assert [set(item) for item in answer.result().json["results"]] == [{"result", "score", "model_version"}] * 2
@@ -413,4 +443,4 @@ def test_two_processes_share_one_store(settings: Settings) -> None:
 
 def test_another_database_is_refused_with_a_reason() -> None:
     with pytest.raises(ValueError, match="sqlite:///FILE"):
-        jobs.open_queue("mysql://somewhere")
+        Store("mysql://somewhere")

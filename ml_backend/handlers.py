@@ -1,0 +1,231 @@
+"""What each kind of job does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from errors import BackendError, DatabaseUnavailable, EncoderError, InvalidConfig, InvalidRequest, MediaError
+from ml_backend import label_studio
+from ml_backend.base import LabelStudioMLBase, ModelResponse
+from ml_backend.label_studio import LabelStudioError
+from ml_backend.leases import JobStopped, Run
+from ml_backend.store.jobs import PRIORITY_AHEAD
+from ml_backend.tables import Job, JobKind, Project, QueueName, TrainingStatus
+
+if TYPE_CHECKING:
+    from ml_backend.jobs import Jobs
+
+logger = logging.getLogger(__name__)
+
+# What can't be reached for a moment is tried again after this time, and then after twice as long each time.
+FIRST_RETRY = timedelta(seconds=10)
+LONGEST_RETRY = timedelta(hours=1)
+# With these delays about half a day.
+MAX_RETRIES = 20
+
+
+def retry_delay(retries: int) -> timedelta:
+    """How long to wait before the next try, after so many."""
+    return min(FIRST_RETRY * 2 ** min(retries, 16), LONGEST_RETRY)
+
+
+@dataclass(frozen=True)
+class Handler:
+    """How a kind of job is done.
+
+    Attributes:
+        do: does it; its result is JSON.
+        passing: errors after which it is tried again; any other one ends it.
+    """
+
+    do: Callable[[Run], dict[str, Any]]
+    passing: tuple[type[Exception], ...]
+
+
+class Handlers:
+    """The table of handlers.
+
+    Args:
+        jobs: where the work that follows is added.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._store = jobs.store
+        self._registry = jobs.registry
+        unreachable = (MediaError, LabelStudioError, DatabaseUnavailable)
+        self._table: dict[JobKind, Handler] = {
+            JobKind.TRAIN: Handler(self._train, unreachable),
+            JobKind.RESET: Handler(self._train, unreachable),
+            JobKind.RECONCILE: Handler(self._reconcile, (Exception,)),
+            # Somebody waits for the answer, and asks again.
+            JobKind.PREPARE: Handler(self._prepare, (DatabaseUnavailable,)),
+            JobKind.PREPARE_MANY: Handler(self._prepare_many, (DatabaseUnavailable,)),
+            JobKind.DELIVER: Handler(self._deliver, unreachable),
+        }
+
+    def __getitem__(self, kind: JobKind) -> Handler:
+        return self._table[kind]
+
+    # -- training
+
+    def queue_of(self, job: Job) -> QueueName:
+        """Whose workers should do a job: a training that must extract features first would hold up other projects'."""
+        if job.kind not in (JobKind.TRAIN, JobKind.RESET):
+            return job.queue
+        try:
+            model = self._registry.get(job.project_id)
+        except BackendError:
+            return job.queue  # it ends at once
+        try:
+            prepared = all(model.is_prepared(task) for task in self._store.annotated_tasks(job.project_id))
+        except MediaError:
+            prepared = False  # trying to reach a video takes time, too
+        return QueueName.TRAIN if prepared else QueueName.EXTRACT
+
+    def _train(self, run: Run) -> dict[str, Any]:
+        """Brings a project's model up to its latest data revision, and records the training.
+
+        Returns:
+            What the model's `fit` returned.
+        """
+        project = self._store.project(run.job.project_id)
+        if project is None:
+            raise InvalidRequest(f"Project {run.job.project_id} isn't known: connect this backend to it first.")
+        try:
+            model = self._registry.get(project.id)
+        except (InvalidConfig, EncoderError):
+            self._store.give_up_training(project.id)  # until the config changes
+            raise
+        if run.job.kind == JobKind.TRAIN and project.revision == project.trained_revision:
+            latest = self._store.latest_training(project.id)
+            metrics = (latest.metrics if latest else None) or {}
+            if not self._came_back(project, model, metrics, run):
+                return metrics
+        return self._fit(project, model, run)
+
+    def _came_back(self, project: Project, model: LabelStudioMLBase, metrics: dict[str, Any], run: Run) -> bool:
+        """Whether a video that the latest training had to leave out can be had now."""
+        missing = _unavailable(metrics)
+        if not missing:
+            return False
+        came_back = False
+        for task in self._store.annotated_tasks(project.id):
+            if str(task["id"]) in missing:
+                try:
+                    model.prepare(task, run.progress)
+                    came_back = True
+                except MediaError:
+                    pass
+        if not came_back:
+            self._retry_videos(project, run)
+        return came_back
+
+    def _retry_videos(self, project: Project, run: Run) -> None:
+        delay = retry_delay(project.retries) if project.retries < MAX_RETRIES else None
+        run.persist(lambda: self._store.retry_videos(project.id, delay))
+
+    def _fit(self, project: Project, model: LabelStudioMLBase, run: Run) -> dict[str, Any]:
+        """Trains on what is stored now, and records it."""
+        tasks = self._store.annotated_tasks(project.id)
+        event, data = self._store.event(project.id)
+        training_id = self._store.start_training(project.id, project.revision, len(tasks), run.job.id)
+        started = time.monotonic()
+
+        def end(status: TrainingStatus, **values: Any) -> None:
+            seconds = time.monotonic() - started
+            run.persist(lambda: self._store.end_training(training_id, status, seconds, **values))
+
+        try:
+            forget = run.job.kind == JobKind.RESET
+            result = model.fit(event, data, tasks=tasks, from_scratch=forget, progress=run.progress) or {}
+        except JobStopped:
+            raise  # recorded with the job
+        except Exception as error:
+            passing = isinstance(error, self[run.job.kind].passing) and run.job.retries < MAX_RETRIES
+            end(TrainingStatus.FAILED, error=str(error), up_to_date=not passing)
+            raise
+        controls = [metrics for metrics in result.values() if isinstance(metrics, dict)]
+        published = all(metrics.get("published", True) for metrics in controls)
+        status = TrainingStatus.PUBLISHED if published else TrainingStatus.REJECTED
+        end(status, model_version=model.model_version, metrics=result)
+        if _unavailable(result):
+            self._retry_videos(project, run)
+        elif project.retry_at is not None:
+            run.persist(lambda: self._store.retry_videos(project.id, None))
+        return result
+
+    # -- the other kinds
+
+    def _reconcile(self, run: Run) -> dict[str, Any]:
+        """Makes the stored annotations those that Label Studio has."""
+        project_id = run.job.project_id
+        connection = self._registry.get(project_id).connection
+        self._store.begin_reconciliation(project_id)
+        fetched = 0
+
+        def page(done: int, total: int) -> None:
+            nonlocal fetched
+            fetched = done
+            run.progress(done / total if total else 0.0)
+
+        tasks = label_studio.annotated_tasks(connection, int(project_id), page)
+        changed = self._store.replace_annotations(project_id, tasks)
+        logger.log(
+            logging.INFO if changed else logging.DEBUG,
+            "Project %s: %d annotated tasks fetched from Label Studio%s",
+            project_id,
+            fetched,
+            "; something had changed unnoticed" if changed else "",
+        )
+        if changed:
+            self._jobs.add_training(project_id)
+        return {"tasks": fetched, "changed": changed}
+
+    def _prepare(self, run: Run) -> dict[str, Any]:
+        self._registry.get(run.job.project_id).prepare(run.job.arguments["task"], run.progress)
+        return {}
+
+    def _prepare_many(self, run: Run) -> dict[str, Any]:
+        for task in run.job.arguments["tasks"]:
+            run.check()
+            self._jobs.add_preparation(run.job.project_id, task, PRIORITY_AHEAD)
+        return {}
+
+    def _deliver(self, run: Run) -> dict[str, Any]:
+        """Predicts a task and stores the prediction in Label Studio, once for each model version."""
+        model = self._registry.get(run.job.project_id)
+        task = run.job.arguments["task"]
+        model.check_ready()
+        model.prepare(task, run.progress)
+        prediction = predict_task(model, task)
+        version = prediction["model_version"]
+        if version not in label_studio.prediction_versions(model.connection, task["id"]):
+            label_studio.create_prediction(
+                model.connection, task["id"], prediction["result"], prediction["score"], version
+            )
+        return {"model_version": version}
+
+
+def _unavailable(result: dict[str, Any]) -> set[str]:
+    """Ids of the tasks whose videos a training had to leave out."""
+    controls = [metrics for metrics in result.values() if isinstance(metrics, dict)]
+    return {task_id for metrics in controls for task_id in metrics.get("unavailable") or ()}
+
+
+def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:
+    """One task's prediction as Label Studio takes it: `result`, `score` and `model_version`."""
+    answer = model.predict([task], context=context)
+    if not isinstance(answer, ModelResponse):
+        answer = ModelResponse(predictions=answer)
+    prediction = answer.predictions[0]
+    return {
+        "result": prediction["result"],
+        "score": prediction.get("score"),
+        "model_version": prediction.get("model_version") or answer.model_version or model.model_version,
+    }

@@ -1,0 +1,272 @@
+"""Annotations: every one that was submitted, and that one was deleted or skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ml_backend.store.projects import Projects
+from ml_backend.tables import Annotation, AnnotationState, Project, Task
+
+# So many tasks are compared with Label Studio's in one transaction: a webhook waits for it 50 ms at most.
+TASKS_PER_BATCH = 100
+# SQLite's limit on the parameters of a statement is 32,766.
+IDS_PER_STATEMENT = 1000
+
+Pair = tuple[dict[str, Any], dict[str, Any]]
+Item = TypeVar("Item")
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _updated_at(annotation: dict[str, Any]) -> str:
+    """When Label Studio changed it. Its ISO 8601 times, all of one zone, sort as text."""
+    return str(annotation.get("updated_at") or "")
+
+
+def _state(annotation: dict[str, Any]) -> AnnotationState:
+    return AnnotationState.SKIPPED if annotation.get("was_cancelled") else AnnotationState.PRESENT
+
+
+class Annotations(Projects):
+    """The annotations and their tasks."""
+
+    def save_annotations(self, project_id: str, label_config: str | None, pairs: list[Pair], event: str) -> bool:
+        """Stores created or updated annotations, in one transaction.
+
+        Late events change nothing: one that another event about the same annotation has overtaken, or one about an
+        annotation or a task that was deleted.
+
+        Args:
+            project_id: the project.
+            label_config: its labeling config, or None to leave the stored one.
+            pairs: task and annotation; a skipped annotation (`was_cancelled`) is no example.
+            event: the webhook's action.
+
+        Returns:
+            Whether the data changed, so that the model is behind it.
+        """
+        with self._transaction() as session:
+            project = self._locked_project(session, project_id)
+            config_changed = self._set_label_config(session, project, label_config)
+            behind = config_changed and project.revision > project.trained_revision
+            changes = [
+                self._save_annotation(session, project, task, annotation, since=None) for task, annotation in pairs
+            ]
+            if any(changes):
+                self._raise_revision(session, project_id)
+            if any(changes) or behind:
+                project.last_event = event
+                project.last_annotation_id = pairs[0][1]["id"] if pairs else None
+            return any(changes) or behind
+
+    @staticmethod
+    def _save_annotation(
+        session: Session, project: Project, task: dict[str, Any], annotation: dict[str, Any], since: int | None
+    ) -> bool:
+        """Stores one annotation. True where it changes what the model learns from.
+
+        Args:
+            session: a transaction that holds the project's lock.
+            project: its row.
+            task: with id and data.
+            annotation: with id, result, updated_at, was_cancelled.
+            since: for what was fetched from Label Studio, the project's revision when that began: what was deleted
+                before and is there is to be stored again. None for an event.
+        """
+
+        def is_gone(deleted_at: int) -> bool:
+            return since is None or deleted_at > since
+
+        stored = session.get(Annotation, (project.id, annotation["id"]))
+        stored_task = session.get(Task, (project.id, task["id"]))
+        if stored is not None:
+            if stored.state == AnnotationState.DELETED and is_gone(stored.revision):
+                return False
+            if stored.state != AnnotationState.DELETED and _updated_at(annotation) < stored.updated_at:
+                return False
+        if stored_task is not None and stored_task.deleted_at_revision is not None:
+            if is_gone(stored_task.deleted_at_revision):
+                return False
+            stored_task.deleted_at_revision = None
+        if stored_task is None:
+            session.add(Task(project_id=project.id, id=task["id"], data=task["data"]))
+        same_task = stored_task is not None and stored_task.data == task["data"]
+        if stored_task is not None and not same_task:
+            stored_task.data = task["data"]
+        state = _state(annotation)
+        was = AnnotationState.DELETED if stored is None else stored.state
+        if stored is None:
+            stored = Annotation(project_id=project.id, id=annotation["id"], result=[])
+            session.add(stored)
+        same = was == state and stored.result == annotation["result"] and same_task
+        stored.task_id, stored.state, stored.updated_at = task["id"], state, _updated_at(annotation)
+        if not same:
+            stored.result, stored.revision = annotation["result"], project.revision + 1
+        if state == AnnotationState.SKIPPED:
+            return was == AnnotationState.PRESENT
+        return not same
+
+    def delete_annotations(self, project_id: str, annotation_ids: list[int]) -> bool:
+        """Forgets annotations, and remembers that they were deleted. True where there was any of them."""
+        with self._transaction() as session:
+            project = self._locked_project(session, project_id)
+            deleted = self._delete_annotations(session, project, Annotation.id, annotation_ids)
+            for ids in _batches(annotation_ids, IDS_PER_STATEMENT):
+                # Also those that aren't known: their creation may arrive after their deletion.
+                rows = [
+                    {"project_id": project_id, "id": id_, "task_id": 0, "result": [], "updated_at": ""}
+                    | {"state": AnnotationState.DELETED, "revision": project.revision + 1}
+                    for id_ in ids
+                ]
+                session.execute(self._insert(Annotation).values(rows).on_conflict_do_nothing())
+            if deleted:
+                self._raise_revision(session, project_id)
+            return deleted
+
+    @staticmethod
+    def _delete_annotations(
+        session: Session, project: Project, column: sa.ColumnElement[int], ids: list[int], since: int | None = None
+    ) -> bool:
+        """Marks annotations as deleted. True where one of them was an example."""
+        present = False
+        for batch in _batches(ids, IDS_PER_STATEMENT):
+            known = [Annotation.project_id == project.id, column.in_(batch)]
+            known.append(Annotation.state != AnnotationState.DELETED)
+            if since is not None:
+                known.append(Annotation.revision <= since)
+            states = session.scalars(sa.select(Annotation.state).where(*known).distinct()).all()
+            present |= AnnotationState.PRESENT in states
+            values = {"state": AnnotationState.DELETED, "result": [], "revision": project.revision + 1}
+            session.execute(sa.update(Annotation).where(*known).values(values))
+        return present
+
+    def delete_tasks(self, project_id: str, task_ids: list[int]) -> bool:
+        """Forgets tasks with their annotations, and remembers that they were deleted. True where one had
+        annotations."""
+        with self._transaction() as session:
+            project = self._locked_project(session, project_id)
+            deleted = self._delete_annotations(session, project, Annotation.task_id, task_ids)
+            for ids in _batches(task_ids, IDS_PER_STATEMENT):
+                gone = {"data": {}, "deleted_at_revision": project.revision + 1}
+                rows = [{"project_id": project_id, "id": id_} | gone for id_ in ids]
+                insert = self._insert(Task).values(rows)
+                session.execute(insert.on_conflict_do_update(index_elements=[Task.project_id, Task.id], set_=gone))
+            if deleted:
+                self._raise_revision(session, project_id)
+            return deleted
+
+    def replace_annotations(self, project_id: str, tasks: Iterable[dict[str, Any]]) -> bool:
+        """Makes the stored annotations those of `tasks` (each with `id`, `data`, `annotations`), but keeps what events
+        changed while `tasks` are iterated over, and what is newer than there.
+
+        Returns:
+            Whether the data changed.
+        """
+        known = self.project(project_id)
+        since = known.revision if known else 0
+        changed = False
+        fetched: set[int] = set()
+        for batch in _batches(tasks, TASKS_PER_BATCH):
+            pairs = [(task, annotation) for task in batch for annotation in task["annotations"]]
+            fetched.update(annotation["id"] for _, annotation in pairs)
+            pairs = self._differing(project_id, pairs)
+            if not pairs:
+                continue
+            with self._transaction() as session:
+                project = self._locked_project(session, project_id)
+                changes = [self._save_annotation(session, project, *pair, since=since) for pair in pairs]
+                if any(changes):
+                    self._raise_revision(session, project_id)
+                    changed = True
+        with self._reading() as session:
+            stored = session.scalars(
+                sa.select(Annotation.id).where(
+                    Annotation.project_id == project_id,
+                    Annotation.state != AnnotationState.DELETED,
+                    Annotation.revision <= since,
+                )
+            ).all()
+        for ids in _batches([id_ for id_ in stored if id_ not in fetched], IDS_PER_STATEMENT):
+            with self._transaction() as session:
+                project = self._locked_project(session, project_id)
+                if self._delete_annotations(session, project, Annotation.id, ids, since):
+                    self._raise_revision(session, project_id)
+                    changed = True
+        return changed
+
+    def _differing(self, project_id: str, pairs: list[Pair]) -> list[Pair]:
+        """Those that aren't stored as they are; found without a lock."""
+        ids = [annotation["id"] for _, annotation in pairs]
+        with self._reading() as session:
+            stored: dict[int, Any] = {}
+            for batch in _batches(ids, IDS_PER_STATEMENT):
+                rows = session.execute(
+                    sa.select(Annotation, Task.data)
+                    .join(Task, sa.and_(Task.project_id == Annotation.project_id, Task.id == Annotation.task_id))
+                    .where(Annotation.project_id == project_id, Annotation.id.in_(batch))
+                )
+                stored.update((row.id, (row.state, row.updated_at, row.result, data)) for row, data in rows)
+        return [
+            (task, annotation)
+            for task, annotation in pairs
+            if stored.get(annotation["id"])
+            != (_state(annotation), _updated_at(annotation), annotation["result"], task["data"])
+        ]
+
+    # -- reading
+
+    def task_data(self, project_id: str, task_id: int) -> dict[str, Any] | None:
+        """The data of a stored task, or None."""
+        with self._reading() as session:
+            task = session.get(Task, (project_id, task_id))
+            return None if task is None or task.deleted_at_revision is not None else task.data
+
+    def event(self, project_id: str) -> tuple[str, dict[str, Any]]:
+        """The latest event as `fit()` gets it: the webhook's action and, made again from what is stored, its body."""
+        with self._reading() as session:
+            project = session.get(Project, project_id)
+            if project is None or not project.last_event:
+                return "", {}
+            body: dict[str, Any] = {"action": project.last_event}
+            body["project"] = {"id": project_id, "label_config": project.label_config}
+            annotation = session.get(Annotation, (project_id, project.last_annotation_id or 0))
+            if annotation is not None and annotation.state == AnnotationState.PRESENT:
+                task = session.get_one(Task, (project_id, annotation.task_id))
+                body["task"] = {"id": task.id, "data": task.data}
+                body["annotation"] = {"id": annotation.id, "task": task.id, "result": annotation.result}
+            return project.last_event, body
+
+    def annotated_tasks(self, project_id: str) -> list[dict[str, Any]]:
+        """The project's tasks that have annotations: `{"id", "data", "annotations": [{"id", "result"} …]}`, in order of
+        ids."""
+        with self._reading() as session:
+            rows = session.execute(
+                sa.select(Task.id, Task.data, Annotation.id, Annotation.result)
+                .join(Annotation, sa.and_(Annotation.project_id == Task.project_id, Annotation.task_id == Task.id))
+                .where(Task.project_id == project_id, Annotation.state == AnnotationState.PRESENT)
+                .order_by(Task.id, Annotation.id)
+            )
+            tasks: dict[int, dict[str, Any]] = {}
+            for task_id, data, annotation_id, result in rows:
+                entry = tasks.setdefault(task_id, {"id": task_id, "data": data, "annotations": []})
+                entry["annotations"].append({"id": annotation_id, "result": result})
+            return list(tasks.values())
+
+    def count_annotated_tasks(self) -> dict[str, int]:
+        """The number of annotated tasks by project."""
+        with self._reading() as session:
+            rows = session.execute(
+                sa.select(Annotation.project_id, sa.func.count(Annotation.task_id.distinct()))
+                .where(Annotation.state == AnnotationState.PRESENT)
+                .group_by(Annotation.project_id)
+            )
+            return dict(rows)

@@ -1,0 +1,328 @@
+"""Jobs: what is to be done, who does it, and how each ended.
+
+Who does a job holds its *lease*, which is renewed while the job runs. Where it runs out, its owner is dead, and the job
+waits again. Nothing is written for a job by one who doesn't hold its lease any more.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ml_backend.store.trainings import Trainings
+from ml_backend.tables import LIVE, Job, JobKind, JobStatus, QueueName, Worker, now
+
+# A lease is renewed several times within this time; where it isn't, its owner is dead.
+LEASE = timedelta(seconds=20)
+# A worker that hasn't been heard of for this long doesn't count as alive.
+WORKER_SILENT = timedelta(seconds=30)
+# Ended jobs are kept this long for /job_status.
+JOB_RETENTION = timedelta(days=14)
+# Jobs of a higher priority are wanted by somebody; the others may be some day.
+PRIORITY_AHEAD = 0
+# Two workers that take jobs of one resource at the same moment: one of them looks again.
+CLAIM_ATTEMPTS = 5
+
+
+class JobRows(Trainings):
+    """The jobs, and the workers that are alive."""
+
+    # -- adding
+
+    def add_job(
+        self,
+        kind: JobKind,
+        queue: QueueName,
+        key: str,
+        resource: str,
+        project_id: str,
+        arguments: dict[str, Any],
+        priority: int,
+    ) -> tuple[Job, bool]:
+        """Adds a job, or raises the priority of the one that waits to do the same work.
+
+        Args:
+            kind: what it does.
+            queue: whose workers do it.
+            key: jobs with one key do the same work.
+            resource: jobs with one resource never run at once.
+            project_id: the project.
+            arguments: JSON.
+            priority: higher is sooner.
+
+        Returns:
+            The job, and whether workers must be told of it.
+        """
+        with self._reading() as session:
+            waiting = session.scalar(sa.select(Job).where(Job.key == key, Job.status == JobStatus.QUEUED))
+        if waiting is not None and waiting.priority >= priority and waiting.due_at is None:
+            return waiting, False  # nothing to write, so nothing to wait for
+        job_id = uuid.uuid4().hex
+        values = {"id": job_id, "kind": kind, "queue": queue, "key": key, "resource": resource}
+        values |= {"project_id": project_id, "arguments": arguments, "priority": priority}
+        insert = self._insert(Job).values(values)
+        higher = sa.case((insert.excluded.priority > Job.priority, insert.excluded.priority), else_=Job.priority)
+        statement = insert.on_conflict_do_update(
+            index_elements=[Job.key],
+            index_where=sa.text("status = 'queued'"),
+            set_={"priority": higher, "due_at": None, "retries": 0},
+        )
+        with self._transaction() as session:
+            job = session.scalar(statement.returning(Job))
+        return job, job.id == job_id or (waiting is not None and waiting.due_at is not None)
+
+    # -- reading
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of that id, or the one that does its work instead; None where it isn't known."""
+        with self._reading() as session:
+            job = session.get(Job, job_id)
+            while job is not None and job.superseded_by is not None:
+                job = session.get(Job, job.superseded_by)
+            return job
+
+    def live_job(self, key: str) -> Job | None:
+        """The queued or started job with this key, the started one first, or None."""
+        live = sa.select(Job).where(Job.key == key, Job.status.in_(LIVE)).order_by(Job.status.desc()).limit(1)
+        with self._reading() as session:
+            return session.scalar(live)
+
+    def has_training(self, project_id: str) -> bool:
+        """Whether a training of the project waits or runs."""
+        trainings = Job.kind.in_((JobKind.TRAIN, JobKind.RESET))
+        live = sa.exists().where(Job.project_id == project_id, Job.status.in_(LIVE), trainings)
+        with self._reading() as session:
+            return bool(session.scalar(sa.select(live)))
+
+    def jobs(self, *statuses: JobStatus | str) -> list[Job]:
+        """The jobs in the given states, oldest first."""
+        with self._reading() as session:
+            return list(session.scalars(sa.select(Job).where(Job.status.in_(statuses)).order_by(Job.created_at)))
+
+    def latest_jobs(self, project_id: str | None = None, limit: int = 100) -> list[Job]:
+        """The jobs of a project, or of all, newest first."""
+        query = sa.select(Job).order_by(Job.created_at.desc()).limit(limit)
+        with self._reading() as session:
+            return list(session.scalars(query if project_id is None else query.where(Job.project_id == project_id)))
+
+    def count_jobs(self, status: JobStatus | str) -> int:
+        """The number of jobs in a state."""
+        with self._reading() as session:
+            return session.scalar(sa.select(sa.func.count()).select_from(Job).where(Job.status == status)) or 0
+
+    def job_counts(self) -> dict[tuple[JobKind, JobStatus], int]:
+        """The number of jobs by kind and state."""
+        with self._reading() as session:
+            rows = session.execute(sa.select(Job.kind, Job.status, sa.func.count()).group_by(Job.kind, Job.status))
+            return {(kind, status): count for kind, status, count in rows}
+
+    def count_due_jobs(self) -> dict[QueueName, int]:
+        """The number of jobs that could be begun now, by queue."""
+        with self._reading() as session:
+            due = sa.and_(Job.status == JobStatus.QUEUED, self._is_due(session))
+            rows = session.execute(sa.select(Job.queue, sa.func.count()).where(due).group_by(Job.queue))
+            return dict(rows)
+
+    def queues_waiting_for(self, resource: str) -> list[QueueName]:
+        """The queues that have a job which could be begun where nobody uses this resource."""
+        with self._reading() as session:
+            waiting = sa.and_(Job.resource == resource, Job.status == JobStatus.QUEUED)
+            return list(session.scalars(sa.select(Job.queue).where(waiting).distinct()))
+
+    # -- doing
+
+    def _is_due(self, session: Session) -> sa.ColumnElement[bool]:
+        return sa.or_(Job.due_at.is_(None), Job.due_at <= self._now(session))
+
+    def claim_job(
+        self, owner: str, queue: QueueName | None = None, job_id: str | None = None, ahead: bool = True
+    ) -> Job | None:
+        """Takes a job: the first one that waits, is due, and whose resource isn't in use.
+
+        Args:
+            owner: who holds its lease from now on.
+            queue: only a job of this queue.
+            job_id: only this job.
+            ahead: also a job that nobody waits for.
+
+        Returns:
+            The job, or None where there is none.
+        """
+        for _ in range(CLAIM_ATTEMPTS):
+            try:
+                return self._claim_job(owner, queue, job_id, ahead)
+            except sa.exc.IntegrityError:  # another worker took one of the same resource at the same moment
+                continue
+        return None
+
+    def _claim_job(self, owner: str, queue: QueueName | None, job_id: str | None, ahead: bool) -> Job | None:
+        other = sa.orm.aliased(Job)
+        in_use = sa.exists().where(other.resource == Job.resource, other.status == JobStatus.STARTED)
+        with self._reading() as session:  # most looks find nothing: they needn't wait for a lock
+            first = sa.select(Job).where(Job.status == JobStatus.QUEUED, self._is_due(session), ~in_use)
+            if queue is not None:
+                first = first.where(Job.queue == queue)
+            if job_id is not None:
+                first = first.where(Job.id == job_id)
+            if not ahead:
+                first = first.where(Job.priority > PRIORITY_AHEAD)
+            first = first.order_by(Job.priority.desc(), Job.created_at).limit(1)
+            if session.scalar(first) is None:
+                return None
+        with self._transaction() as session:
+            job = session.scalar(first.with_for_update(skip_locked=True, of=Job))
+            if job is None:
+                return None
+            job.status, job.lease_owner, job.started_at = JobStatus.STARTED, owner, now()
+            job.lease_expires_at = self._now(session) + LEASE
+            job.progress, job.due_at = 0.0, None
+            return job
+
+    def renew_leases(self, owner: str) -> dict[str, bool]:
+        """Renews an owner's leases.
+
+        Returns:
+            Id of each job that the owner still holds -> whether it is to be cancelled.
+        """
+        held = sa.and_(Job.lease_owner == owner, Job.status == JobStatus.STARTED)
+        with self._transaction() as session:
+            renewed = sa.update(Job).where(held).values(lease_expires_at=self._now(session) + LEASE)
+            rows = session.execute(renewed.returning(Job.id, Job.cancel_requested)).all()
+            return dict(rows)
+
+    def set_progress(self, job_id: str, owner: str, progress: float) -> None:
+        """Records how far a job is, in [0, 1]."""
+        with self._transaction() as session:
+            session.execute(sa.update(Job).where(self._held(job_id, owner)).values(progress=progress))
+
+    @staticmethod
+    def _held(job_id: str, owner: str) -> sa.ColumnElement[bool]:
+        return sa.and_(Job.id == job_id, Job.lease_owner == owner, Job.status == JobStatus.STARTED)
+
+    def end_job(
+        self,
+        job_id: str,
+        owner: str,
+        status: JobStatus = JobStatus.FINISHED,
+        result: dict[str, Any] | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """Records how a job ended. False where the owner doesn't hold it any more."""
+        values = {"status": status, "ended_at": now(), "result": result, "error": error, "lease_owner": None}
+        values["lease_expires_at"] = None
+        if status == JobStatus.FINISHED:
+            values["progress"] = 1.0
+        with self._transaction() as session:
+            self._interrupt_trainings(session, job_id)
+            return session.execute(sa.update(Job).where(self._held(job_id, owner)).values(values)).rowcount > 0
+
+    def retry_job(self, job_id: str, owner: str, delay: timedelta, error: str) -> bool:
+        """Puts a job back that failed for a passing reason. False where the owner doesn't hold it any more."""
+        with self._transaction() as session:
+            job = session.scalar(sa.select(Job).where(self._held(job_id, owner)).with_for_update())
+            if job is None:
+                return False
+            self._put_back(session, job)
+            job.retries += 1
+            job.due_at, job.error = self._now(session) + delay, error
+            return True
+
+    def move_job(self, job_id: str, owner: str, queue: QueueName) -> None:
+        """Leaves a job that its owner has begun to the workers of another queue."""
+        with self._transaction() as session:
+            job = session.scalar(sa.select(Job).where(self._held(job_id, owner)).with_for_update())
+            if job is not None:
+                self._put_back(session, job)
+                job.queue = queue
+
+    def release_jobs(self, owner: str, job_id: str | None = None) -> list[Job]:
+        """Puts back what an owner still holds when it stops, or one job of it, and returns them: no failure."""
+        held = sa.and_(Job.lease_owner == owner, Job.status == JobStatus.STARTED)
+        return self._release(held if job_id is None else self._held(job_id, owner), failed=False)
+
+    def take_over_jobs(self, dead_owners: list[str]) -> list[Job]:
+        """Puts back the jobs whose lease ran out, and those of owners that are known to be dead, and returns them."""
+        with self._reading() as session:
+            expired = sa.or_(Job.lease_expires_at < self._now(session), Job.lease_owner.in_(dead_owners))
+            abandoned = sa.and_(Job.status == JobStatus.STARTED, expired)
+            if session.scalar(sa.select(Job.id).where(abandoned).limit(1)) is None:
+                return []
+        return self._release(abandoned, failed=True)
+
+    def _release(self, which: sa.ColumnElement[bool], failed: bool) -> list[Job]:
+        with self._transaction() as session:
+            jobs = list(session.scalars(sa.select(Job).where(which).with_for_update(skip_locked=True)))
+            for job in jobs:
+                job.attempts += failed
+                self._put_back(session, job)
+            return jobs
+
+    def _put_back(self, session: Session, job: Job) -> None:
+        """Makes a started job wait again; where one that does the same waits already, leaves it to that one."""
+        self._interrupt_trainings(session, job.id)
+        same = sa.select(Job).where(Job.key == job.key, Job.status == JobStatus.QUEUED)
+        waiting = session.scalar(same.with_for_update())
+        job.lease_owner, job.lease_expires_at, job.progress = None, None, 0.0
+        if waiting is None and not job.cancel_requested:
+            job.status, job.started_at = JobStatus.QUEUED, None
+            return
+        job.status, job.ended_at = JobStatus.CANCELLED, now()
+        if waiting is not None:
+            job.superseded_by = waiting.id
+            waiting.attempts = max(waiting.attempts, job.attempts)
+
+    def lease_owners(self) -> list[str]:
+        """Who does jobs now."""
+        with self._reading() as session:
+            return list(session.scalars(sa.select(Job.lease_owner).where(Job.status == JobStatus.STARTED).distinct()))
+
+    # -- from outside
+
+    def cancel_job(self, job_id: str) -> Job | None:
+        """Cancels a job that waits; asks the owner of one that runs to stop it. Returns it, None where there is
+        none."""
+        with self._transaction() as session:
+            job = session.get(Job, job_id, with_for_update=True)
+            if job is not None and job.status == JobStatus.QUEUED:
+                job.status, job.ended_at = JobStatus.CANCELLED, now()
+            elif job is not None and job.status == JobStatus.STARTED:
+                job.cancel_requested = True
+            return job
+
+    def make_jobs_due(self) -> None:
+        """Has the jobs that wait for another try begin now: what stopped them may have been mended."""
+        later = sa.and_(Job.status == JobStatus.QUEUED, Job.due_at.is_not(None))
+        with self._reading() as session:
+            if session.scalar(sa.select(Job.id).where(later).limit(1)) is None:
+                return
+        with self._transaction() as session:
+            session.execute(sa.update(Job).where(later).values(due_at=None))
+
+    def forget_old_jobs(self) -> None:
+        """Forgets jobs that ended long ago, and workers that are long gone."""
+        with self._transaction() as session:
+            session.execute(sa.delete(Job).where(Job.ended_at < now() - JOB_RETENTION))
+            session.execute(sa.delete(Worker).where(Worker.seen_at < self._now(session) - WORKER_SILENT))
+
+    # -- workers
+
+    def worker_alive(self, worker: str) -> None:
+        """Records that a worker is alive."""
+        with self._transaction() as session:
+            session.merge(Worker(id=worker, seen_at=self._now(session)))
+
+    def worker_gone(self, worker: str) -> None:
+        """Forgets a worker that stops."""
+        with self._transaction() as session:
+            session.execute(sa.delete(Worker).where(Worker.id == worker))
+
+    def live_workers(self) -> list[str]:
+        """Ids of the workers heard of lately."""
+        with self._reading() as session:
+            return list(
+                session.scalars(sa.select(Worker.id).where(Worker.seen_at >= self._now(session) - WORKER_SILENT))
+            )

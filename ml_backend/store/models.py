@@ -1,0 +1,104 @@
+"""Published models: each version's file and metrics, and which version is the present one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from errors import InvalidRequest
+from ml_backend.store.projects import Projects
+from ml_backend.tables import ModelVersion, PresentVersion
+
+
+class Models(Projects):
+    """The published versions of each control tag's model. The files are the model's business."""
+
+    def publish_version(
+        self, project_id: str, from_name: str, version: int, file: str, metrics: dict[str, Any]
+    ) -> bool:
+        """Adds a version and makes it the present one.
+
+        Args:
+            project_id: the project.
+            from_name: the control tag.
+            version: its number; later trainings have larger ones.
+            file: the name of its file, made of its content's hash: it is there already, and never changes.
+            metrics: JSON.
+
+        Returns:
+            False where a later version is the present one, so that this one isn't: its training was believed dead, and
+            done again.
+        """
+        with self._transaction() as session:
+            row = ModelVersion(project_id=project_id, from_name=from_name, version=version, file=file, metrics=metrics)
+            session.merge(row)
+            insert = self._insert(PresentVersion).values(project_id=project_id, from_name=from_name, version=version)
+            statement = insert.on_conflict_do_update(
+                index_elements=[PresentVersion.project_id, PresentVersion.from_name],
+                set_={"version": version},
+                where=PresentVersion.version < version,
+            )
+            return session.scalar(statement.returning(PresentVersion.version)) is not None
+
+    def present_version(self, project_id: str, from_name: str) -> ModelVersion | None:
+        """The version that predicts, or None."""
+        with self._reading() as session:
+            same = sa.and_(
+                PresentVersion.project_id == ModelVersion.project_id,
+                PresentVersion.from_name == ModelVersion.from_name,
+                PresentVersion.version == ModelVersion.version,
+            )
+            query = sa.select(ModelVersion).join(PresentVersion, same)
+            return session.scalar(
+                query.where(ModelVersion.project_id == project_id, ModelVersion.from_name == from_name)
+            )
+
+    def versions(self, project_id: str, from_name: str | None = None) -> list[ModelVersion]:
+        """The published versions of a control tag, or of all of the project's, newest first."""
+        with self._reading() as session:
+            query = sa.select(ModelVersion).where(ModelVersion.project_id == project_id)
+            if from_name is not None:
+                query = query.where(ModelVersion.from_name == from_name)
+            return list(session.scalars(query.order_by(ModelVersion.version.desc(), ModelVersion.from_name)))
+
+    def roll_back(self, project_id: str, from_name: str, version: int) -> ModelVersion:
+        """Makes a published version the present one again.
+
+        Raises:
+            InvalidRequest: there is no such version.
+        """
+        with self._transaction() as session:
+            found = session.get(ModelVersion, (project_id, from_name, version))
+            if found is None:
+                known = session.scalars(
+                    sa.select(ModelVersion.version)
+                    .where(ModelVersion.project_id == project_id, ModelVersion.from_name == from_name)
+                    .order_by(ModelVersion.version)
+                ).all()
+                numbers = ", ".join(map(str, known)) or "none"
+                raise InvalidRequest(
+                    f'"{from_name}" of project {project_id} has no version {version}; it has: {numbers}.'
+                )
+            session.merge(PresentVersion(project_id=project_id, from_name=from_name, version=version))
+            return found
+
+    def forget_present_version(self, project_id: str, from_name: str) -> None:
+        """Leaves the control tag without a present version; the published ones stay."""
+        with self._transaction() as session:
+            session.execute(
+                sa.delete(PresentVersion).where(
+                    PresentVersion.project_id == project_id, PresentVersion.from_name == from_name
+                )
+            )
+
+    def delete_version(self, project_id: str, from_name: str, version: int) -> None:
+        """Forgets a version whose file is removed."""
+        with self._transaction() as session:
+            session.execute(
+                sa.delete(ModelVersion).where(
+                    ModelVersion.project_id == project_id,
+                    ModelVersion.from_name == from_name,
+                    ModelVersion.version == version,
+                )
+            )

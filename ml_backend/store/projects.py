@@ -1,0 +1,155 @@
+"""Projects: their labeling config, how to reach their Label Studio, and how far their model is behind their data."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from ml_backend.database import Database
+from ml_backend.tables import (
+    Annotation,
+    AnnotationState,
+    Job,
+    ModelVersion,
+    Note,
+    PresentVersion,
+    Project,
+    Task,
+    Training,
+    Value,
+)
+
+OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note)
+
+
+class Projects(Database):
+    """The projects."""
+
+    def project(self, project_id: str) -> Project | None:
+        """The stored project, or None."""
+        with self._reading() as session:
+            return session.get(Project, project_id)
+
+    def projects(self) -> list[Project]:
+        """All stored projects."""
+        with self._reading() as session:
+            return list(session.scalars(sa.select(Project).order_by(Project.id)))
+
+    def _insert(self, table: type[Any]) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that can say what happens where the row is there already."""
+        return (sqlite if self.is_sqlite else postgresql).insert(table)
+
+    def _locked_project(self, session: Session, project_id: str) -> Project:
+        """The project, added where it is new. Transactions that change a project's data come one after the other."""
+        session.execute(self._insert(Project).values(id=project_id).on_conflict_do_nothing())
+        return session.get_one(Project, project_id, with_for_update=True)
+
+    @staticmethod
+    def _raise_revision(session: Session, project_id: str) -> int:
+        """Raises the project's data revision by one and returns it."""
+        raised = sa.update(Project).where(Project.id == project_id).values(revision=Project.revision + 1)
+        return session.scalar(raised.returning(Project.revision))
+
+    def update_project(
+        self,
+        project_id: str,
+        label_config: str | None = None,
+        hostname: str | None = None,
+        access_token: str | None = None,
+    ) -> bool:
+        """Stores what `/setup` or a webhook says of a project. True where the labeling config changed.
+
+        A token stays with the address that it came with: with another address, a request without a token leaves none.
+        """
+        known = self.project(project_id)
+        if (
+            known is not None
+            and label_config in (None, known.label_config)
+            and hostname in (None, "", known.hostname)
+            and access_token in (None, "", known.access_token)
+        ):
+            return False  # nothing to write, so nothing to wait for
+        with self._transaction() as session:
+            project = self._locked_project(session, project_id)
+            before = (project.hostname, project.access_token)
+            if hostname and hostname.rstrip("/") != (project.hostname or "").rstrip("/"):
+                project.hostname, project.access_token = hostname, None
+            project.access_token = access_token or project.access_token
+            if (project.hostname, project.access_token) != before:
+                project.reconciled_at = None  # what couldn't be asked for may be possible now
+            return self._set_label_config(session, project, label_config)
+
+    def _set_label_config(self, session: Session, project: Project, label_config: str | None) -> bool:
+        if label_config is None or label_config == project.label_config:
+            return False
+        project.label_config = label_config
+        present = sa.and_(Annotation.project_id == project.id, Annotation.state == AnnotationState.PRESENT)
+        if session.scalar(sa.select(sa.exists().where(present))):
+            self._raise_revision(session, project.id)
+        return True
+
+    def delete_project(self, project_id: str) -> None:
+        """Forgets a project with everything that belongs to it."""
+        with self._transaction() as session:
+            session.execute(sa.delete(Project).where(Project.id == project_id))
+            for table in OF_A_PROJECT:
+                session.execute(sa.delete(table).where(table.project_id == project_id))
+
+    def note_event(self, project_id: str, event: str, annotation_id: int | None = None) -> None:
+        """Keeps which event was the latest, for `fit()`."""
+        with self._transaction() as session:
+            project = self._locked_project(session, project_id)
+            project.last_event, project.last_annotation_id = event, annotation_id
+
+    # -- behind the data
+
+    def request_training(self, project_id: str) -> None:
+        """Makes the project's model count as behind its data."""
+        with self._transaction() as session:
+            self._locked_project(session, project_id)
+            self._raise_revision(session, project_id)
+
+    def give_up_training(self, project_id: str) -> None:
+        """Makes the project's model count as up to date, where training it can't succeed; the next change tries
+        again."""
+        with self._transaction() as session:
+            session.execute(
+                sa.update(Project).where(Project.id == project_id).values(trained_revision=Project.revision)
+            )
+
+    def projects_behind(self) -> list[str]:
+        """Ids of the projects whose model is behind their data."""
+        with self._reading() as session:
+            return list(session.scalars(sa.select(Project.id).where(Project.revision > Project.trained_revision)))
+
+    def retry_videos(self, project_id: str, delay: timedelta | None) -> None:
+        """Has the project's unreachable videos tried again after a while; None: they aren't, all were reached."""
+        with self._transaction() as session:
+            values = {"retry_at": None, "retries": 0}
+            if delay is not None:
+                values = {"retry_at": self._now(session) + delay, "retries": Project.retries + 1}
+            session.execute(sa.update(Project).where(Project.id == project_id).values(values))
+
+    def projects_to_retry(self) -> list[str]:
+        """Ids of the projects whose unreachable videos are to be tried again now."""
+        with self._reading() as session:
+            return list(session.scalars(sa.select(Project.id).where(Project.retry_at <= self._now(session))))
+
+    # -- compared with Label Studio
+
+    def begin_reconciliation(self, project_id: str) -> None:
+        """Records that the project is being compared with Label Studio."""
+        with self._transaction() as session:
+            values = {"reconciled_at": self._now(session)}
+            session.execute(sa.update(Project).where(Project.id == project_id).values(values))
+
+    def projects_to_reconcile(self, interval: timedelta) -> list[str]:
+        """Ids of the projects that weren't compared with Label Studio for that long."""
+        with self._reading() as session:
+            before = self._now(session) - interval
+            due = sa.or_(Project.reconciled_at.is_(None), Project.reconciled_at <= before)
+            return list(session.scalars(sa.select(Project.id).where(due)))

@@ -1,0 +1,64 @@
+"""A model's own values, and notes on its media."""
+
+from __future__ import annotations
+
+import logging
+
+import sqlalchemy as sa
+
+from ml_backend.store.projects import Projects
+from ml_backend.tables import Note, Value
+
+logger = logging.getLogger(__name__)
+
+MAX_NOTE_LENGTH = 300
+
+
+class Values(Projects):
+    """Values and notes."""
+
+    def get_value(self, project_id: str, key: str) -> str | None:
+        """A model's value, or None."""
+        with self._reading() as session:
+            value = session.get(Value, (project_id, key))
+            return value.value if value else None
+
+    def set_value(self, project_id: str, key: str, value: str) -> None:
+        """Stores a model's value."""
+        if self.get_value(project_id, key) == value:
+            return  # nothing to write, so nothing to wait for
+        with self._transaction() as session:
+            insert = self._insert(Value).values(project_id=project_id, key=key, value=value)
+            session.execute(
+                insert.on_conflict_do_update(index_elements=[Value.project_id, Value.key], set_={"value": value})
+            )
+
+    def increment_value(self, project_id: str, key: str) -> int:
+        """Raises a counter by one and returns it; 1 at first."""
+        raised = sa.cast(sa.cast(Value.value, sa.BigInteger) + 1, sa.Text)
+        with self._transaction() as session:
+            insert = self._insert(Value).values(project_id=project_id, key=key, value="1")
+            statement = insert.on_conflict_do_update(
+                index_elements=[Value.project_id, Value.key], set_={"value": raised}
+            )
+            return int(session.scalar(statement.returning(Value.value)))
+
+    def add_note(self, project_id: str, task_id: int | None, text: str) -> None:
+        """Keeps a note on a task's media, and logs it the first time."""
+        with self._transaction() as session:
+            insert = self._insert(Note).values(project_id=project_id, task_id=task_id or 0, text=text[:MAX_NOTE_LENGTH])
+            new = session.scalar(insert.on_conflict_do_nothing().returning(Note.text))
+        if new is not None:
+            logger.warning("Project %s, task %s: %s", project_id, task_id, text)
+
+    def notes(self, project_id: str | None = None) -> list[Note]:
+        """The notes on a project's media, or on those of all projects."""
+        with self._reading() as session:
+            query = sa.select(Note).order_by(Note.project_id, Note.task_id)
+            return list(session.scalars(query if project_id is None else query.where(Note.project_id == project_id)))
+
+    def count_notes(self) -> dict[str, int]:
+        """The number of notes by project."""
+        with self._reading() as session:
+            rows = session.execute(sa.select(Note.project_id, sa.func.count()).group_by(Note.project_id))
+            return dict(rows)
