@@ -228,8 +228,8 @@ class Routes:
         body = parse(WebhookRequest, _json())
         if not self._events.knows(body.action):
             return jsonify({"status": "Unknown event"}), 200
-        project_id = body.project.id
         work = self._events.apply(body)
+        project_id = body.project.id
         if work.reconcile and not self._jobs.can_reconcile(project_id):
             logger.warning(
                 "Project %s: its annotations can't be fetched from Label Studio without an API key. %s",

@@ -79,10 +79,7 @@ class Database:
     def __init__(self, database_url: str) -> None:
         url = parse_url(database_url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        if self.is_sqlite:
-            options = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
-        else:
-            options = {"pool_pre_ping": True}
+        options = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}} if self.is_sqlite else {"pool_pre_ping": True}
         self.engine = sa.create_engine(url, json_serializer=strict_json.dumps, **options)
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _configure_sqlite)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from errors import BackendError, DatabaseUnavailable, EncoderError, InvalidConfig, InvalidRequest, MediaError
+from errors import BackendError, DatabaseUnavailable, InvalidRequest, MediaError, UnreadableVideo
 from ml_backend import label_studio
 from ml_backend.base import LabelStudioMLBase, ModelResponse
 from ml_backend.label_studio import LabelStudioError
-from ml_backend.leases import JobStopped, Run
+from ml_backend.leases import JobStopped, Run, Stop
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.tables import Job, JobKind, Project, QueueName, TrainingStatus
 
@@ -69,8 +69,14 @@ class Handlers:
             JobKind.DELIVER: Handler(self._deliver, unreachable),
         }
 
-    def __getitem__(self, kind: JobKind) -> Handler:
-        return self._table[kind]
+    def do(self, run: Run) -> dict[str, Any]:
+        """Does a job."""
+        return self._table[run.job.kind].do(run)
+
+    def is_passing(self, job: Job, error: Exception) -> bool:
+        """Whether a job that failed so is to be tried again."""
+        passing = isinstance(error, self._table[job.kind].passing) and not isinstance(error, UnreadableVideo)
+        return passing and job.retries < MAX_RETRIES
 
     # -- training
 
@@ -98,10 +104,15 @@ class Handlers:
         if project is None:
             raise InvalidRequest(f"Project {run.job.project_id} isn't known: connect this backend to it first.")
         try:
-            model = self._registry.get(project.id)
-        except (InvalidConfig, EncoderError):
-            self._store.give_up_training(project.id)  # until the config changes
+            return self._train_project(project, run)
+        except Exception as error:
+            cancelled = isinstance(error, JobStopped) and error.reason == Stop.CANCELLED
+            if cancelled or not (isinstance(error, JobStopped) or self.is_passing(run.job, error)):
+                run.persist(lambda: self._store.give_up_training(project.id, project.revision))
             raise
+
+    def _train_project(self, project: Project, run: Run) -> dict[str, Any]:
+        model = self._registry.get(project.id)
         if run.job.kind == JobKind.TRAIN and project.revision == project.trained_revision:
             latest = self._store.latest_training(project.id)
             metrics = (latest.metrics if latest else None) or {}
@@ -147,8 +158,7 @@ class Handlers:
         except JobStopped:
             raise  # recorded with the job
         except Exception as error:
-            passing = isinstance(error, self[run.job.kind].passing) and run.job.retries < MAX_RETRIES
-            end(TrainingStatus.FAILED, error=str(error), up_to_date=not passing)
+            end(TrainingStatus.FAILED, error=str(error), up_to_date=False)
             raise
         controls = [metrics for metrics in result.values() if isinstance(metrics, dict)]
         published = all(metrics.get("published", True) for metrics in controls)

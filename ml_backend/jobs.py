@@ -12,8 +12,8 @@ import time
 import uuid
 from typing import Any
 
-from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, UnknownJob, UnreadableVideo
-from ml_backend.handlers import MAX_RETRIES, Handlers, retry_delay
+from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, UnknownJob
+from ml_backend.handlers import Handlers, retry_delay
 from ml_backend.leases import JobStopped, Leases, Run, Stop
 from ml_backend.queues import Queues
 from ml_backend.registry import ModelRegistry
@@ -234,38 +234,33 @@ class Jobs:
         except DatabaseUnavailable as error:
             logger.debug("%s", error)  # workers look by themselves, too
 
-    def _do(self, run: Run) -> dict[str, Any]:
-        """Does a claimed job, records how it ended, and returns its result.
+    def _do(self, run: Run) -> dict[str, Any] | Exception:
+        """Does a claimed job, records how it ended, and returns its result, or the error that ended it.
 
         Raises:
             JobStopped: it must not go on; nothing is recorded, unless it was cancelled.
-            BackendError: why it failed; recorded.
         """
         job = run.job
         if job.attempts >= MAX_ATTEMPTS:
+            if job.kind in TRAININGS:
+                run.persist(lambda: self.store.give_up_training(job.project_id))
             error = BackendError(f"Given up: the worker died {MAX_ATTEMPTS} times on it. See the worker's log.")
             self._fail(run, error)
-            raise error
+            return error
         if job.attempts:
             logger.warning("Job %s (%s) begins again: its worker died (%d)", job.id, job.key, job.attempts)
-        handler = self._handlers[job.kind]
         try:
-            result = handler.do(run)
+            result = self._handlers.do(run)
         except JobStopped as stop:
             if stop.reason == Stop.CANCELLED:
                 run.persist(lambda: self._end(run, JobStatus.CANCELLED))
-                if job.kind in TRAININGS:
-                    run.persist(lambda: self.store.give_up_training(job.project_id))
-            raise
-        except handler.passing as error:
-            if job.retries >= MAX_RETRIES or isinstance(error, UnreadableVideo):
-                self._fail(run, error)
-            else:
-                self._retry(run, error)
             raise
         except Exception as error:
-            self._fail(run, error)
-            raise
+            if self._handlers.is_passing(job, error):
+                self._retry(run, error)
+            else:
+                self._fail(run, error)
+            return error
         run.persist(lambda: self._end(run, JobStatus.FINISHED, result=result))
         return result
 
@@ -286,8 +281,6 @@ class Jobs:
         else:
             logger.exception("Job %s (%s) failed", job.id, job.key)
             values = {"error": f"{type(error).__name__}: {error}. See the worker's log, job {job.id}."}
-        if job.kind in TRAININGS:
-            run.persist(lambda: self.store.give_up_training(job.project_id))
         run.persist(lambda: self._end(run, JobStatus.FAILED, **values))
 
     def run_now(self, kind: JobKind, project_id: str) -> dict[str, Any]:
@@ -304,13 +297,18 @@ class Jobs:
                 return current.result or {}
             if current.status in (JobStatus.FAILED, JobStatus.CANCELLED):
                 raise BackendError(current.error or f"The {kind} job was cancelled.")
+            if current.due_at is not None:
+                raise NotReady(current.error)  # it failed for a passing reason, and is tried again
             job = current
             time.sleep(WAIT_SECONDS)
         try:
             with self.leases.run(claimed) as run:
-                return self._do(run)
+                outcome = self._do(run)
         except JobStopped as stop:
             raise NotReady(f"The {kind} job stopped: {stop}.") from stop
         finally:
             self.store.release_jobs(self.leases.owner, claimed.id)  # interrupted (Ctrl-C): left to the workers
             self._done(claimed, None)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome

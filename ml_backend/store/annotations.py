@@ -269,4 +269,4 @@ class Annotations(Projects):
                 .where(Annotation.state == AnnotationState.PRESENT)
                 .group_by(Annotation.project_id)
             )
-            return dict(rows)
+            return dict(rows.all())

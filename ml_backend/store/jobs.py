@@ -125,7 +125,7 @@ class JobRows(Trainings):
         with self._reading() as session:
             due = sa.and_(Job.status == JobStatus.QUEUED, self._is_due(session))
             rows = session.execute(sa.select(Job.queue, sa.func.count()).where(due).group_by(Job.queue))
-            return dict(rows)
+            return dict(rows.all())
 
     def queues_waiting_for(self, resource: str) -> list[QueueName]:
         """The queues that have a job which could be begun where nobody uses this resource."""
@@ -192,7 +192,7 @@ class JobRows(Trainings):
         with self._transaction() as session:
             renewed = sa.update(Job).where(held).values(lease_expires_at=self._now(session) + LEASE)
             rows = session.execute(renewed.returning(Job.id, Job.cancel_requested)).all()
-            return dict(rows)
+            return dict(rows.all())
 
     def set_progress(self, job_id: str, owner: str, progress: float) -> None:
         """Records how far a job is, in [0, 1]."""

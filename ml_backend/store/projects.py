@@ -113,13 +113,13 @@ class Projects(Database):
             self._locked_project(session, project_id)
             self._raise_revision(session, project_id)
 
-    def give_up_training(self, project_id: str) -> None:
-        """Makes the project's model count as up to date, where training it can't succeed; the next change tries
-        again."""
+    def give_up_training(self, project_id: str, revision: int | None = None) -> None:
+        """Makes the project's model count as up to date at a revision, by default at the present one, where training
+        it can't succeed; the next change tries again."""
+        reached = Project.revision if revision is None else revision
+        behind = sa.and_(Project.id == project_id, Project.trained_revision < reached)
         with self._transaction() as session:
-            session.execute(
-                sa.update(Project).where(Project.id == project_id).values(trained_revision=Project.revision)
-            )
+            session.execute(sa.update(Project).where(behind).values(trained_revision=reached))
 
     def projects_behind(self) -> list[str]:
         """Ids of the projects whose model is behind their data."""

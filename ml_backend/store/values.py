@@ -61,4 +61,4 @@ class Values(Projects):
         """The number of notes by project."""
         with self._reading() as session:
             rows = session.execute(sa.select(Note.project_id, sa.func.count()).group_by(Note.project_id))
-            return dict(rows)
+            return dict(rows.all())
