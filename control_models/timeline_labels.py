@@ -21,6 +21,8 @@ from errors import InvalidAnnotation, InvalidConfig, MediaError, NotReady
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
+from features.motion import MOTION_SIZE
+from features.sequence import FeatureSequence
 from learning.metrics import prediction_score
 from ml_backend.base import LabelStudioMLBase, Progress
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, region_ranges
@@ -72,7 +74,7 @@ class TimelineLabelsModel(ControlModel):
     @property
     def trainer(self) -> Trainer:
         """Made when it is used: it asks the encoder for its number of features, which loads the encoder."""
-        return Trainer(self.parameters, self.label_map, self.encoder.feature_dim)
+        return Trainer(self.parameters, self.label_map, self.encoder.feature_dim + MOTION_SIZE)
 
     # -- features
 
@@ -118,11 +120,9 @@ class TimelineLabelsModel(ControlModel):
         features = self.cache.get(self.encoder, self.get_path(task), self.view, self.parameters.model_frame_stride)
         return features, labeling_frames(features.times, features.duration, self.labeling_frame_rate(task))
 
-    def _labeling_features(self, task: dict[str, Any]) -> np.ndarray:
-        """[num_labeling_frames, feature_dim]; memory-mapped where labeling frames and video frames are the same."""
-        features, index = self._video_features(task)
-        identity = len(index) == len(features.times) and np.array_equal(index, np.arange(len(index)))
-        return features.features if identity else features.features[index]
+    def _labeling_features(self, task: dict[str, Any]) -> FeatureSequence:
+        """What the classifier reads of a video, in labeling frames."""
+        return FeatureSequence(*self._video_features(task))
 
     # -- prediction
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from control_models.parameters import TimelineLabelsParameters
+from features.sequence import FeatureSequence
 from learning.metrics import frame_metrics, segment_f1
 from ml_backend.base import Progress
 from utils.neural_nets import MultiLabelLSTM
@@ -30,13 +31,13 @@ class Example(NamedTuple):
 
     Attributes:
         task_id: the video's task.
-        features: [num_frames, feature_dim].
+        features: [num_frames, feature_dim + motion_size].
         labels: [num_frames, num_labels], 0 or 1.
         weight: share of its task: the annotations of one task share a weight of 1.
     """
 
     task_id: int
-    features: np.ndarray
+    features: FeatureSequence
     labels: np.ndarray
     weight: float
 
@@ -52,13 +53,13 @@ class Trainer:
     Args:
         parameters: the tag's: size of the network, thresholds, epochs.
         label_map: label -> its column.
-        feature_dim: numbers per frame.
+        input_size: numbers per frame that the classifier reads.
     """
 
-    def __init__(self, parameters: TimelineLabelsParameters, label_map: dict[str, int], feature_dim: int) -> None:
+    def __init__(self, parameters: TimelineLabelsParameters, label_map: dict[str, int], input_size: int) -> None:
         self._parameters = parameters
         self._label_map = label_map
-        self._feature_dim = feature_dim
+        self._input_size = input_size
 
     def candidate(
         self, examples: list[Example], rival: MultiLabelLSTM | None, progress: Progress | None
@@ -131,7 +132,7 @@ class Trainer:
 
     def _new_classifier(self, seed: int) -> MultiLabelLSTM:
         classifier = MultiLabelLSTM(
-            input_size=self._feature_dim,
+            input_size=self._input_size,
             output_size=len(self._label_map),
             sequence_size=self._parameters.model_classifier_sequence_size,
             hidden_size=self._parameters.model_classifier_hidden_size,

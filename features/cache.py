@@ -127,7 +127,7 @@ class FeatureCache:
     ) -> dict[View, Item]:
         """Extracts into a new folder for each view, which the store then moves among its items."""
         reader = open_video(path)
-        view_rows = {view: {"times": np.zeros((), np.float64), **rows(encoder, view)} for view in views}
+        view_rows = {view: rows(encoder, view) for view in views}
         expected_rows = int(reader.duration * reader.average_rate)
         row_size = sum(row.nbytes for arrays in view_rows.values() for row in arrays.values())
         with ExitStack() as unfinished:
@@ -140,7 +140,7 @@ class FeatureCache:
 
             def write(chunk: Chunk) -> None:
                 for view, folder in folders.items():
-                    folder.append({"times": chunk.times, **chunk.arrays[view]})
+                    folder.append(chunk.arrays(view))
 
             stream(encoder, reader, views, stride, progress, write)
             if self._content(path) != content:

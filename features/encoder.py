@@ -37,7 +37,7 @@ from video.preprocessing import Transform, View, letterbox, resize_and_crop, res
 from video.reader import Frame
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PREPROCESSING_VERSION = 2  # part of the fingerprint: raise it whenever the same frame would give other numbers
+PREPROCESSING_VERSION = 3  # part of the fingerprint: raise it whenever the same video would give other numbers
 MIN_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, whatever the model
 
 _lock = threading.Lock()

@@ -3,7 +3,7 @@
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 
 from features.checkpoints import file_hash
 from features.encoder import Encoder
-from video.preprocessing import View
+from features.motion import MOTION_DTYPE, MOTION_SIZE, History, Moment, describe
+from video.preprocessing import View, small_grey
 from video.reader import Frame, VideoReader, decode
 
 BATCH_SIZE = 16  # frames; a larger batch isn't faster on a CPU core
 MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch: bounds memory for larger videos
 QUEUED_BATCHES = 1  # waiting for each worker, so that none waits for the decoder
+MAX_BATCH_SPAN = 256  # frames; with a stride, a batch ends after as many decoded ones: bounds their grey pictures
 WORKERS_PER_DECODER_THREAD = 3  # about what encoding costs, measured in decoding
 FEATURE_DTYPE = np.float16  # of features as they are kept: half of the disk, at no loss of F1
 
@@ -46,6 +49,7 @@ class VideoFeatures:
         truncated: whether the file is cut off.
         content: hash of the file's bytes.
         features: [num_frames, feature_dim] `FEATURE_DTYPE`, of `View.WHOLE`; else None.
+        motion: [num_frames, MOTION_SIZE] `MOTION_DTYPE`, of `View.WHOLE`; else None.
         probs: [num_frames, num_classes] float32, of `View.CROP`; else None. num_classes is 0 where the encoder is no
             classifier.
     """
@@ -57,19 +61,43 @@ class VideoFeatures:
     truncated: bool
     content: str
     features: np.ndarray | None = None
+    motion: np.ndarray | None = None
     probs: np.ndarray | None = None
 
 
 class Chunk(NamedTuple):
-    """Consecutive frames and what the encoder gave for them, or for every n-th of them.
+    """Consecutive frames and what is known of them.
 
     Attributes:
         times: [num_frames] seconds.
-        arrays: for each view that was asked for, its array of `VideoFeatures` by name: [num_frames, numbers].
+        encoded: for each view that was asked for, what the encoder gave for these frames, or for every n-th of them:
+            [num_encoded, numbers].
+        motion: [num_frames, MOTION_SIZE], or None where only `View.CROP` was asked for.
     """
 
     times: np.ndarray
-    arrays: dict[View, dict[str, np.ndarray]]
+    encoded: dict[View, np.ndarray]
+    motion: np.ndarray | None
+
+    def arrays(self, view: View) -> dict[str, np.ndarray]:
+        """A view's arrays of `VideoFeatures`, by name."""
+        if view is View.CROP:
+            return {"times": self.times, "probs": self.encoded[view]}
+        return {"times": self.times, "features": self.encoded[view], "motion": self.motion}
+
+
+class Batch(NamedTuple):
+    """Consecutive frames on their way to the encoder.
+
+    Attributes:
+        times: of all of them, seconds.
+        moments: of all of them; empty where nobody asked for motion.
+        frames: every n-th of them, from the first on.
+    """
+
+    times: list[float]
+    moments: list[Moment]
+    frames: list[Frame]
 
 
 def extract(
@@ -89,7 +117,8 @@ def extract(
         path: a video file.
         view: what the encoder is shown: the whole pictures, which give features, or its own crop of them, which gives
             class probabilities.
-        stride: run the encoder on every n-th frame, and interpolate linearly in time between them.
+        stride: run the encoder on every n-th frame, and interpolate linearly in time between them. Motion is that of
+            all frames.
         progress: called now and then with the fraction done, in [0, 1].
 
     Raises:
@@ -99,16 +128,18 @@ def extract(
     reader = open_video(path)
     chunks: list[Chunk] = []
     stream(encoder, reader, {view}, stride, progress, chunks.append)
-    times = np.concatenate([chunk.times for chunk in chunks])
-    arrays = {name: np.concatenate([chunk.arrays[view][name] for chunk in chunks]) for name in chunks[0].arrays[view]}
-    return VideoFeatures(times, **file_facts(reader, file_hash(path)), **arrays)
+    parts = [chunk.arrays(view) for chunk in chunks]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return VideoFeatures(**arrays, **file_facts(reader, file_hash(path)))
 
 
 def rows(encoder: Encoder, view: View) -> dict[str, np.ndarray]:
     """A row of each array that a view gives, by name."""
+    times = np.zeros((), np.float64)
     if view is View.CROP:
-        return {"probs": np.zeros(encoder.num_classes, np.float32)}
-    return {"features": np.zeros(encoder.feature_dim, FEATURE_DTYPE)}
+        return {"times": times, "probs": np.zeros(encoder.num_classes, np.float32)}
+    features, motion = np.zeros(encoder.feature_dim, FEATURE_DTYPE), np.zeros(MOTION_SIZE, MOTION_DTYPE)
+    return {"times": times, "features": features, "motion": motion}
 
 
 def stream(
@@ -144,30 +175,26 @@ def open_video(path: str | Path) -> VideoReader:
 
 def _encoded(encoder: Encoder, reader: VideoReader, views: Collection[View], stride: int) -> Iterator[Chunk]:
     """Decodes in this thread and encodes in others; gives each batch's every n-th frame, in order."""
-    pending: deque[tuple[list[float], Future]] = deque()
+    pending: deque[Future[Chunk]] = deque()
     num_workers = joblib.cpu_count()
     with _worker_threads(num_workers) as pool:
-        for times, frames in _batches(reader, stride):
-            pending.append((times, pool.submit(_encode, encoder, frames, views)))
+        for batch in _batches(reader, stride, with_motion=View.WHOLE in views):
+            pending.append(pool.submit(_encode, encoder, batch, views))
             if len(pending) > num_workers * (1 + QUEUED_BATCHES):
-                yield _finished(*pending.popleft())
+                yield pending.popleft().result()
         while pending:
-            yield _finished(*pending.popleft())
+            yield pending.popleft().result()
 
 
-def _encode(encoder: Encoder, frames: Sequence[Frame], views: Collection[View]) -> dict[View, dict[str, np.ndarray]]:
-    arrays = {}
+def _encode(encoder: Encoder, batch: Batch, views: Collection[View]) -> Chunk:
+    encoded = {}
     for view in views:
-        batch = encoder.preprocess(frames, view)
+        pictures = encoder.preprocess(batch.frames, view)
         if view is View.CROP:
-            arrays[view] = {"probs": encoder.probabilities(batch)}
+            encoded[view] = encoder.probabilities(pictures)
         else:
-            arrays[view] = {"features": encoder.features(batch).astype(FEATURE_DTYPE)}
-    return arrays
-
-
-def _finished(times: list[float], encoding: Future) -> Chunk:
-    return Chunk(np.array(times), encoding.result())
+            encoded[view] = encoder.features(pictures).astype(FEATURE_DTYPE)
+    return Chunk(np.array(batch.times), encoded, describe(batch.moments) if batch.moments else None)
 
 
 @contextmanager
@@ -211,27 +238,31 @@ def _default_threads() -> int:
     return torch.get_num_threads()
 
 
-def _batches(reader: VideoReader, stride: int) -> Iterator[tuple[list[float], list[Frame]]]:
-    """The times of consecutive frames, and every n-th of these frames; all of one size, as the encoder wants them."""
-    times: list[float] = []
-    frames: list[Frame] = []
+def _batches(reader: VideoReader, stride: int, with_motion: bool) -> Iterator[Batch]:
+    """The reader's frames in batches; all of a batch have one size, as the encoder wants them."""
+    history, reformatter = History(), VideoReformatter()
+    batch = Batch([], [], [])
     for index, frame in enumerate(reader):
         if index % stride == 0:
-            if frames and (len(frames) == _batch_size(frame) or _geometry(frame) != _geometry(frames[0])):
-                yield times, frames
-                times, frames = [], []
-            frames.append(frame)
-        times.append(frame.time)
-    if frames:
-        yield times, frames
+            if batch.frames and (_is_full(batch, frame) or _geometry(frame) != _geometry(batch.frames[0])):
+                yield batch
+                batch = Batch([], [], [])
+            batch.frames.append(frame)
+        batch.times.append(frame.time)
+        if with_motion:
+            batch.moments.append(history.add(frame.time, small_grey(reformatter, frame)))
+    if batch.frames:
+        yield batch
+
+
+def _is_full(batch: Batch, frame: Frame) -> bool:
+    pixels = frame.picture.width * frame.picture.height
+    size = max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // pixels))
+    return len(batch.frames) == size or len(batch.times) >= MAX_BATCH_SPAN
 
 
 def _geometry(frame: Frame) -> tuple[int, int, int]:
     return frame.picture.width, frame.picture.height, frame.rotation
-
-
-def _batch_size(frame: Frame) -> int:
-    return max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // (frame.picture.width * frame.picture.height)))
 
 
 def _interpolated(chunks: Iterator[Chunk], stride: int) -> Iterator[Chunk]:
@@ -266,8 +297,4 @@ def _fill(chunk: Chunk, stride: int, following: Chunk | None) -> Chunk:
         rows = np.concatenate([known, next_rows[last]])
         return (rows[left] * (1 - weight) + rows[left + 1] * weight).astype(known.dtype)
 
-    filled = {
-        view: {name: fill(known, end.arrays[view][name]) for name, known in arrays.items()}
-        for view, arrays in chunk.arrays.items()
-    }
-    return Chunk(chunk.times, filled)
+    return chunk._replace(encoded={view: fill(known, end.encoded[view]) for view, known in chunk.encoded.items()})

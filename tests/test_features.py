@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +31,7 @@ from features.cache import (
     extract,
 )
 from features.encoder import Encoder, get_encoder
+from features.sequence import FeatureSequence
 from tests.checkpoints import write_checkpoint
 from tests.videos import write_video
 from video.preprocessing import View
@@ -41,7 +43,7 @@ PROJECT = Path(__file__).parent.parent
 class BrightnessEncoder:
     """Stands in for a model: the features are the picture's mean brightness, so that they say which frame it is."""
 
-    feature_dim = 512
+    feature_dim = 456  # with motion and times, 1 kB a frame
     num_classes = 2
 
     def __init__(self, fingerprint: str = "brightness", work: Callable[[], None] = lambda: None) -> None:
@@ -116,7 +118,7 @@ def test_every_frame_in_order(tmp_path):
     levels = [20 + 2 * index for index in range(100)]
     video = write_video(tmp_path / "video.mp4", grey(*levels), rate=10)
     result = extract(BrightnessEncoder(), video)
-    assert result.features.shape == (100, 512)
+    assert result.features.shape == (100, 456)
     assert result.features.dtype == np.float16
     np.testing.assert_allclose(result.features[:, 0], levels, atol=3)
     assert result.probs is None
@@ -442,7 +444,7 @@ def test_the_documented_functions(tmp_path, videos):
     encoder = BrightnessEncoder()
     params = CacheParams(tmp_path / "cache", 10**9, stride=2)
     for _ in range(2):
-        assert cached_feature_extraction(encoder, videos[0], params).shape == (21, 512)
+        assert cached_feature_extraction(encoder, videos[0], params).shape == (21, 456)
         assert cached_yolo_predict(encoder, videos[0], params).shape == (21, 2)
     assert encoder.num_encoded == 2 * 11
 
@@ -689,3 +691,37 @@ def test_a_killed_extraction_leaves_nothing_that_is_trusted(videos, tmp_path):
         os.utime(path, (long_ago, long_ago))
     cache.get(BrightnessEncoder(), videos[1])
     assert usage(tmp_path / "unfinished") == 0
+
+
+# --- What a classifier reads
+
+
+@pytest.mark.parametrize("index", [None, [0, 0, 1, 5, 5, 9, 20, 20], list(range(21)), list(range(20))])
+def test_a_sequence_is_read_in_blocks(videos, index):
+    video = extract(BrightnessEncoder(), videos[0])
+    sequence = FeatureSequence(video, None if index is None else np.array(index))
+    rows = range(21) if index is None else index
+    expected = np.concatenate([video.features, video.motion], axis=1).astype(np.float32)[list(rows)]
+    assert sequence.shape == expected.shape
+    assert len(sequence) == len(rows)
+    for block in (slice(0, 3), slice(3, 8), slice(6, 100), slice(4, 4)):
+        np.testing.assert_array_equal(sequence[block], expected[block])
+        assert sequence[block].dtype == np.float32
+    np.testing.assert_array_equal(np.asarray(sequence, np.float64), expected)
+
+
+def test_rows_of_labeling_frames_are_not_copied_as_a_whole(cache, tmp_path):
+    video = write_video(tmp_path / "video.mp4", grey(*[100] * 300), size=(64, 64))
+    encoder = BrightnessEncoder()
+    encoder.feature_dim = 4000
+    cached = cache.get(encoder, video)
+    index = np.arange(300).repeat(40)
+    tracemalloc.start()
+    try:
+        sequence = FeatureSequence(cached, index)
+        total = sum(float(sequence[start : start + 100].sum()) for start in range(0, len(sequence), 100))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total > 0
+    assert peak < 0.1 * 4 * sequence.shape[0] * sequence.shape[1]

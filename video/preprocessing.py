@@ -15,6 +15,7 @@ from video.reader import Frame
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
 
 AREA_TOLERANCE = 1.05  # times the model's own pixels: more would cost more time than the square picture did
+GREY_AREA, GREY_MULTIPLE = 64 * 112, 8  # pixels, of a small grey picture: 64 rows where a picture is 16:9
 
 
 class View(str, Enum):
@@ -34,6 +35,14 @@ def upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
         frame.picture, format="rgba", src_colorspace="ITU601", dst_colorspace="ITU601", threads=1
     )
     return np.ascontiguousarray(np.rot90(rgba.to_ndarray(), -frame.rotation // 90))
+
+
+def small_grey(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
+    """The whole picture, upright, averaged to about `GREY_AREA` pixels: uint8 [rows, columns], multiples of 8."""
+    picture = frame.picture
+    height, width = whole_size(picture.width, picture.height, GREY_AREA, GREY_MULTIPLE)
+    grey = reformatter.reformat(picture, width, height, "gray", interpolation="AREA", threads=1).to_ndarray()
+    return np.ascontiguousarray(np.rot90(grey, -frame.rotation // 90))
 
 
 def resize_and_crop(size: int | Sequence[int], crop: Sequence[int], interpolation: Any, exact: bool) -> Transform:

@@ -1,0 +1,227 @@
+"""What moves in the picture: a descriptor of each frame, from small grey pictures of the frames before it.
+
+For each of a few lags, the picture is compared with the one that was shown that long before. First the camera's own
+translation between the two is estimated by phase correlation (Kuglin and Hines, "The phase correlation image alignment
+method", 1975) and taken out, so that a camera that pans doesn't drown what moves in front of it; what still differs is
+averaged in the cells of a grid.
+
+    history = History()
+    moments = [history.add(time, grey) for time, grey in pictures]
+    describe(moments)  # [num_frames, MOTION_SIZE]
+"""
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy import fft
+
+LAGS = (0.04, 0.12, 0.24, 0.48)  # seconds: from a frame at 25 fps to what a slow movement takes
+GRID = (3, 4)  # rows and columns of cells
+NUMBERS_PER_LAG = GRID[0] * GRID[1] + 2
+MOTION_SIZE = len(LAGS) * NUMBERS_PER_LAG
+MOTION_DTYPE = np.float16
+
+TIME_TOLERANCE = 1e-3  # seconds by which containers round timestamps
+MAX_HISTORY = 512  # pictures: 0.48 s at 1000 frames a second; bounds memory where a file's times stand still
+SHIFT_SCALE = 2  # the camera's translation is estimated on pictures this many times smaller
+PEAK_RADIUS = 1  # pixels around the correlation's peak whose centroid is taken
+MIN_OVERLAP = 0.5  # of each side: a larger shift is no translation that these pictures could show
+MIN_POWER = 1e-3  # of a frequency, in grey levels: keeps a blank picture's spectrum from dividing by zero
+
+
+@dataclass(eq=False)
+class Picture:
+    """A small grey picture, uint8 [rows, columns], and its spectrum once that was needed."""
+
+    grey: np.ndarray
+    spectrum: np.ndarray | None = None
+
+
+class Earlier(NamedTuple):
+    """A picture that was shown some seconds before another one."""
+
+    seconds: float
+    picture: Picture
+
+
+class Moment(NamedTuple):
+    """A picture, and for each of `LAGS` the earlier one to compare it with; None before the video's start."""
+
+    picture: Picture
+    earlier: list[Earlier | None]
+
+
+class History:
+    """The pictures of the last half second; give it all of a video's, in order."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=MAX_HISTORY)
+        self._pictures: deque[Picture] = deque(maxlen=MAX_HISTORY)
+        self._start: float | None = None
+
+    def add(self, time: float, grey: np.ndarray) -> Moment:
+        """The moment of the next picture, uint8 [rows, columns] at `time` seconds.
+
+        Its earlier pictures are those whose times are nearest to a lag before it, of the same size as it.
+        """
+        if self._pictures and self._pictures[-1].grey.shape != grey.shape:
+            self._times.clear()
+            self._pictures.clear()
+        if not self._times:
+            self._start = time
+        # One older than the longest lag stays: it may be the nearest.
+        while len(self._times) > 1 and self._times[1] < time - LAGS[-1]:
+            self._times.popleft()
+            self._pictures.popleft()
+        moment = Moment(Picture(grey), [self._at(time, lag) for lag in LAGS])
+        self._times.append(time)
+        self._pictures.append(moment.picture)
+        return moment
+
+    def _at(self, time: float, lag: float) -> Earlier | None:
+        if not self._times or time - lag < self._start - TIME_TOLERANCE:
+            return None
+        index = min(bisect_left(self._times, time - lag), len(self._times) - 1)
+        if index > 0 and time - lag - self._times[index - 1] < self._times[index] - (time - lag):
+            index -= 1
+        return Earlier(time - self._times[index], self._pictures[index])
+
+
+def describe(moments: Sequence[Moment]) -> np.ndarray:
+    """The motion descriptor of consecutive frames.
+
+    Args:
+        moments: as `History.add` gave them.
+
+    Returns:
+        [num_frames, MOTION_SIZE] `MOTION_DTYPE`. For each lag: what the picture differs by, as the mean absolute
+        difference of the cells of `GRID` in row-major order, in [0, 1]; and the camera's translation that was taken
+        out, right and down, in picture heights per second. Zeros before the video's start.
+    """
+    motion = np.zeros((len(moments), len(LAGS), NUMBERS_PER_LAG), np.float32)
+    for shape in {
+        moment.picture.grey.shape for moment in moments
+    }:  # one, but where a file's pictures change their size
+        pairs = [
+            (row, lag, moment.picture, earlier)
+            for row, moment in enumerate(moments)
+            for lag, earlier in enumerate(moment.earlier)
+            if earlier is not None and moment.picture.grey.shape == shape
+        ]
+        if pairs:
+            shifts = _shifts([picture for _, _, picture, _ in pairs], [earlier.picture for _, _, _, earlier in pairs])
+            for (row, lag, picture, earlier), shift in zip(pairs, shifts, strict=True):
+                motion[row, lag] = _compare(picture.grey, earlier, shift)
+    return motion.reshape(len(moments), MOTION_SIZE).astype(MOTION_DTYPE)
+
+
+def _compare(grey: np.ndarray, earlier: Earlier, shift: np.ndarray) -> np.ndarray:
+    """The numbers of one lag; without the shift where it doesn't make the pictures more alike."""
+    cells, mean = _difference(grey, earlier.picture.grey, (0.0, 0.0))
+    shifted_cells, shifted_mean = _difference(grey, earlier.picture.grey, shift) if mean > 0 else (cells, mean)
+    numbers = np.empty(NUMBERS_PER_LAG, np.float32)
+    if shifted_mean < mean:
+        numbers[:-2] = shifted_cells.ravel()
+        numbers[-2:] = shift / (len(grey) * max(earlier.seconds, TIME_TOLERANCE))
+    else:
+        numbers[:-2] = cells.ravel()
+        numbers[-2:] = 0
+    return numbers
+
+
+def _difference(grey: np.ndarray, earlier: np.ndarray, shift: Sequence[float]) -> tuple[np.ndarray, float]:
+    """Mean absolute difference of each cell, and of all that both pictures show, after moving the earlier one."""
+    height, width = grey.shape
+    x, y = map(float, shift)
+    if x or y:
+        # A patch of the picture's own size around another middle, interpolated: four times as fast as warpAffine.
+        earlier = cv2.getRectSubPix(earlier, (width, height), ((width - 1) / 2 - x, (height - 1) / 2 - y))
+    cells = _cells(height, width, *(int(math.copysign(math.ceil(abs(pixels)), pixels)) for pixels in (x, y)))
+    sums = cells.rows @ cv2.absdiff(grey, earlier).astype(np.float32) @ cells.columns
+    return sums * cells.scale, float(sums.sum()) * cells.total_scale
+
+
+class Cells(NamedTuple):
+    """The grid's cells without what a shifted picture doesn't show.
+
+    Attributes:
+        rows: [grid rows, height], 1 where a row of pixels belongs to the cell.
+        columns: [width, grid columns].
+        scale: [grid rows, grid columns], that makes the sum over a cell a mean in [0, 1].
+        total_scale: that of the sum over all cells.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    scale: np.ndarray
+    total_scale: float
+
+
+@lru_cache(maxsize=4096)
+def _cells(height: int, width: int, x: int, y: int) -> Cells:
+    rows, columns = _parts(height, GRID[0], y), _parts(width, GRID[1], x).T
+    sizes = np.outer(rows.sum(1), columns.sum(0))
+    return Cells(rows, columns, (1 / 255 / np.maximum(sizes, 1)).astype(np.float32), 1 / 255 / max(sizes.sum(), 1))
+
+
+def _parts(length: int, count: int, shift: int) -> np.ndarray:
+    """[count, length] float32: 1 where a pixel belongs to the part and the shifted picture has one there."""
+    pixels = np.arange(length)
+    shown = (pixels >= shift) & (pixels < length + shift)
+    return np.float32((pixels * count // length == np.arange(count)[:, None]) & shown)
+
+
+def _shifts(pictures: Sequence[Picture], earlier: Sequence[Picture]) -> np.ndarray:
+    """How far the picture's content moved, right and down, in pixels: [num_pairs, 2], of phase correlation."""
+    _make_spectra({id(picture): picture for picture in (*pictures, *earlier)}.values())
+    cross = np.stack([picture.spectrum for picture in pictures])
+    cross *= np.conj(np.stack([picture.spectrum for picture in earlier]))
+    cross /= np.abs(cross) + MIN_POWER
+    height, width = _small_shape(pictures[0])
+    correlation = fft.irfft2(cross, s=(height, width))
+    peaks = correlation.reshape(len(pictures), -1).argmax(axis=1)
+    offsets = np.arange(-PEAK_RADIUS, PEAK_RADIUS + 1)
+    rows = (peaks // width)[:, None] + offsets
+    columns = (peaks % width)[:, None] + offsets
+    around = correlation[np.arange(len(pictures))[:, None, None], rows[:, :, None] % height, columns[:, None] % width]
+    around = np.maximum(around, 0)
+    total = np.maximum(around.sum((1, 2)), np.finfo(np.float32).tiny)
+    x = peaks % width + (around.sum(1) @ offsets) / total
+    y = peaks // width + (around.sum(2) @ offsets) / total
+    # Beyond half of the picture, a shift is one in the other direction.
+    shifts = np.stack([(x + width / 2) % width - width / 2, (y + height / 2) % height - height / 2], axis=1)
+    possible = (np.abs(shifts) <= MIN_OVERLAP * np.array([width, height])).all(axis=1)
+    return SHIFT_SCALE * shifts * possible[:, None]
+
+
+def _make_spectra(pictures: Sequence[Picture]) -> None:
+    """Makes the spectra that are missing. Two threads may both make a picture's: they are the same."""
+    missing = [picture for picture in pictures if picture.spectrum is None]
+    if not missing:
+        return
+    height, width = _small_shape(missing[0])
+    greys = np.stack([picture.grey for picture in missing])
+    small = np.zeros((len(missing), height, width), np.float32)
+    for row, column in np.ndindex(SHIFT_SCALE, SHIFT_SCALE):
+        small += greys[:, row::SHIFT_SCALE, column::SHIFT_SCALE]
+    small -= small.mean(axis=(1, 2), keepdims=True)
+    small *= _window(height, width)
+    for picture, spectrum in zip(missing, fft.rfft2(small), strict=True):
+        picture.spectrum = spectrum
+
+
+def _small_shape(picture: Picture) -> tuple[int, int]:
+    height, width = picture.grey.shape
+    return height // SHIFT_SCALE, width // SHIFT_SCALE
+
+
+@lru_cache(maxsize=16)
+def _window(height: int, width: int) -> np.ndarray:
+    return cv2.createHanningWindow((width, height), cv2.CV_32F)

@@ -1,0 +1,181 @@
+"""The motion descriptor: signs, the camera's translation taken out, and the same numbers whatever the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from av.video.reformatter import VideoReformatter
+
+from features.extraction import extract
+from features.motion import GRID, LAGS, MOTION_SIZE, NUMBERS_PER_LAG, History, describe
+from tests.test_features import BrightnessEncoder
+from tests.videos import write_video
+from video.preprocessing import View, small_grey
+from video.reader import decode
+
+SIZE = (64, 112)  # rows, columns
+FINENESS = 8  # pixels of the drawing for one of the picture
+
+
+@pytest.fixture(scope="module")
+def texture() -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 2400)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 10)
+    return np.uint8(255 * (smooth - smooth.min()) / (smooth.max() - smooth.min()))
+
+
+def scene(
+    texture: np.ndarray, camera: tuple[float, float] = (0, 0), thing: tuple[float, float] | None = None
+) -> np.ndarray:
+    """What a camera sees of the texture, in small pixels, with a bright thing in front of it."""
+    rows, columns = (FINENESS * side for side in SIZE)
+    x, y = (round(FINENESS * (60 + value)) for value in camera)
+    picture = texture[y : y + rows, x : x + columns].copy()
+    if thing is not None:
+        cv2.circle(picture, tuple(round(FINENESS * value) for value in thing), 5 * FINENESS, 255, -1)
+    return cv2.resize(picture, SIZE[::-1], interpolation=cv2.INTER_AREA)
+
+
+def motion(draw: Callable[[int], np.ndarray], num_frames: int = 20, rate: float = 25) -> tuple[np.ndarray, np.ndarray]:
+    """Differences [num_frames, lags, rows, columns] and shifts [num_frames, lags, 2] of drawn pictures."""
+    history = History()
+    numbers = describe([history.add(index / rate, draw(index)) for index in range(num_frames)]).astype(float)
+    assert numbers.shape == (num_frames, MOTION_SIZE)
+    numbers = numbers.reshape(num_frames, len(LAGS), NUMBERS_PER_LAG)
+    return numbers[..., :-2].reshape(num_frames, len(LAGS), *GRID), numbers[..., -2:]
+
+
+def test_nothing_moves(texture):
+    differences, shifts = motion(lambda index: scene(texture))
+    assert not differences.any()
+    assert not shifts.any()
+
+
+def test_zeros_before_the_videos_start(texture):
+    differences, _ = motion(lambda index: scene(texture, thing=(20 + 3 * index, 30)))
+    for lag, frames in enumerate((1, 3, 6, 12)):
+        assert not differences[:frames, lag].any()
+        assert differences[frames:, lag].max(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("velocity", [(1.3, 0.0), (-2.5, 0.6), (0.0, -1.7)])
+def test_the_cameras_translation_is_found_and_taken_out(texture, velocity):
+    differences, shifts = motion(lambda index: scene(texture, (velocity[0] * index, velocity[1] * index)))
+    # What is seen moves against the camera; picture heights per second at 25 frames a second.
+    expected = -25 * np.array(velocity) / SIZE[0]
+    np.testing.assert_allclose(shifts[12:].mean(axis=0), np.tile(expected, (4, 1)), atol=0.1)
+    uncompensated = [
+        np.abs(scene(texture, (velocity[0] * 12, velocity[1] * 12)).astype(float) - scene(texture)).mean() / 255
+    ]
+    assert differences[12:, 3].mean() < 0.15 * uncompensated[0]
+
+
+def test_what_moves_before_a_camera_that_pans_stands_out(texture):
+    def panned(index: int) -> np.ndarray:
+        return scene(texture, (1.3 * index, 0), thing=(60 + 20 * np.sin(index), 32))
+
+    differences, shifts = motion(panned)
+    np.testing.assert_allclose(np.median(shifts[12:, 1], axis=0), (-25 * 1.3 / SIZE[0], 0), atol=0.1)
+    middle, others = differences[12:, 1, 1, 1:3].mean(), differences[12:, 1, [0, 2]][..., [0, 3]].mean()
+    assert middle > 8 * others
+
+
+def test_a_thing_shows_in_its_cells(texture):
+    differences, shifts = motion(lambda index: scene(texture, thing=(98, 10 + 2 * (index % 2))))
+    assert not shifts.any()
+    assert (differences[1:, 0, 0, 3] > 0.01).all()
+    assert not differences[1:, 0, :, :3].any()
+
+
+def test_a_cut_is_no_camera_movement(texture):
+    other = 255 - texture[::-1, ::-1]
+    _, shifts = motion(lambda index: scene(texture if index < 15 else other))
+    assert np.abs(shifts[:15]).max() == 0
+    assert np.isfinite(shifts).all()
+
+
+def test_lags_are_times_not_frames(texture):
+    def at(moment: float) -> np.ndarray:
+        return scene(texture, thing=(20 + 30 * moment, 32))
+
+    slow, _ = motion(lambda index: at(index / 25), 26, rate=25)
+    fast, _ = motion(lambda index: at(index / 50), 51, rate=50)
+    np.testing.assert_allclose(fast[::2], slow, atol=2e-3)
+
+
+def test_a_blank_picture_and_times_that_stand_still(texture):
+    history = History()
+    blank = np.zeros(SIZE, np.uint8)
+    moments = [history.add(1.0, blank if index % 2 else scene(texture)) for index in range(2000)]
+    assert np.isfinite(describe(moments[-20:])).all()
+    assert len(history._times) <= 512
+
+
+def test_another_picture_size_starts_anew(texture):
+    history = History()
+    moments = [history.add(index / 25, scene(texture)[: 64 if index < 30 else 48]) for index in range(60)]
+    numbers = describe(moments[20:40])
+    assert numbers.shape == (20, MOTION_SIZE)
+    assert moments[30].earlier == [None] * 4
+
+
+# --- In the extraction
+
+
+@pytest.fixture(scope="module")
+def video(texture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """53 frames: a thing that moves before a camera that pans."""
+
+    def picture(index: int) -> np.ndarray:
+        grey = scene(texture, (0.7 * index, 0), thing=(20 + index, 20 + 10 * np.sin(index)))
+        return cv2.resize(grey, (320, 180))[..., None].repeat(3, 2)
+
+    return write_video(tmp_path_factory.mktemp("motion") / "video.mp4", picture, 53, size=(320, 180))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16])
+def test_the_extraction_gives_the_same_motion_whatever_the_batches(video, monkeypatch, batch_size):
+    history, reformatter = History(), VideoReformatter()
+    expected = describe([history.add(frame.time, small_grey(reformatter, frame)) for frame in decode(video)])
+    monkeypatch.setattr("features.extraction.BATCH_SIZE", batch_size)
+    result = extract(BrightnessEncoder(), video)
+    assert result.motion.dtype == np.float16
+    assert np.count_nonzero(result.motion[13:]) > 0.9 * result.motion[13:].size
+    np.testing.assert_array_equal(result.motion, expected)
+
+
+def test_with_a_stride_motion_is_that_of_all_frames(video):
+    np.testing.assert_array_equal(
+        extract(BrightnessEncoder(), video, stride=7).motion, extract(BrightnessEncoder(), video).motion
+    )
+
+
+def test_a_long_stride_holds_few_pictures(video, monkeypatch):
+    monkeypatch.setattr("features.extraction.MAX_BATCH_SPAN", 10)
+    encoder = BrightnessEncoder()
+    result = extract(encoder, video, stride=10)
+    assert encoder.largest_batch == 1
+    np.testing.assert_array_equal(result.motion, extract(BrightnessEncoder(), video).motion)
+
+
+def test_class_probabilities_need_no_motion(video):
+    assert extract(BrightnessEncoder(), video, View.CROP).motion is None
+
+
+def test_the_small_picture_is_the_whole_one_upright(tmp_path):
+    def corner(index: int) -> np.ndarray:
+        picture = np.zeros((180, 320, 3), np.uint8)
+        picture[:45, :80] = 255  # the left of the top
+        return picture
+
+    for rotation in (0, 90, 180, 270):
+        path = write_video(tmp_path / f"{rotation}.mp4", corner, 1, size=(320, 180), rotation=rotation)
+        grey = small_grey(VideoReformatter(), next(decode(path))).astype(float)
+        assert grey.shape == (64, 112)
+        expected = np.zeros((64, 112))
+        expected[:16, :28] = 1
+        assert np.corrcoef(grey.ravel(), expected.ravel())[0, 1] > 0.98
