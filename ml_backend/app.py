@@ -155,7 +155,7 @@ class Routes:
         context = (body.params or {}).get("context")
         if not body.tasks:
             return jsonify({"results": [], "model_version": model.model_version})
-        model.check_ready()
+        self._check_ready(model, body.project)
         errors = self._prepare(body, model)
         results: list[dict[str, Any]] = []
         for index, task in enumerate(body.tasks):
@@ -169,6 +169,14 @@ class Routes:
         if len(errors) == len(body.tasks):
             raise errors[0]
         return jsonify({"results": results, "model_version": model.model_version})
+
+    def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:
+        """Raises NotReady where the project isn't trained; says how far its training is."""
+        try:
+            model.check_ready()
+        except NotReady as error:
+            reason = self._jobs.training_state(project_id) if project_id else None
+            raise NotReady(reason or str(error)) from error
 
     def _prepare(self, body: PredictRequest, model: LabelStudioMLBase) -> dict[int, BackendError]:
         """Has the worker prepare the tasks that aren't, and waits for it. Returns why a task isn't ready, by its

@@ -130,7 +130,7 @@ class WorkerProcess:
         for job in self._store.take_over_jobs(self._jobs.leases.dead_owners()):
             logger.warning("Job %s (%s) is taken over: its worker died", job.id, job.key)
         for project_id in dict.fromkeys([*self._store.projects_behind(), *self._store.projects_to_retry()]):
-            if not self._store.has_training(project_id):
+            if self._store.live_training(project_id) is None:
                 self._jobs.add_training(project_id)
         for queue, waiting in self._store.count_due_jobs().items():
             if len(self._jobs.queues[queue]) == 0:

@@ -147,6 +147,22 @@ class Jobs:
             raise UnknownJob(f"No job {job_id!r} is known; ended jobs are forgotten after two weeks.")
         return job
 
+    def training_state(self, project_id: str) -> str | None:
+        """Why a project with annotations isn't trained, as a sentence; None where there are none."""
+        videos = self.store.count_annotated_tasks(project_id).get(project_id, 0)
+        if not videos:
+            return None
+        job = self.store.live_training(project_id)
+        what = f"The training on {videos} annotated task{'s' * (videos > 1)}"
+        if job is not None and job.error and job.status == JobStatus.QUEUED:
+            return f"{what} failed, and is tried again at {job.due_at or job.created_at:%H:%M:%S} UTC: {job.error}"
+        if job is not None:
+            return f"{what} {'runs' if job.status == JobStatus.STARTED else 'waits for its turn'}: ask again later."
+        latest = self.store.latest_training(project_id)
+        if latest is not None and latest.error:
+            return f"{what} failed, and is tried again when an annotation changes: {latest.error}"
+        return None
+
     def cancel(self, job_id: str) -> Job:
         """Cancels a job: at once where it waits, at its next progress where it runs. A project whose training is
         cancelled is trained at its next change.

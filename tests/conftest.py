@@ -15,6 +15,7 @@ from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
 from ml_backend.tables import QueueName
 from tests.http_server import Server
+from tests.postgres import Postgres, binaries, running_postgres
 from tests.servers import NO_INTERNET, clean_environment
 
 
@@ -31,6 +32,23 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         model_root=tmp_path / "models",
         local_files_document_root=tmp_path / "videos",
     )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL server for all tests."""
+    if binaries() is None and not os.environ.get("REQUIRE_POSTGRES"):
+        pytest.skip("PostgreSQL isn't installed (apt-get install postgresql)")
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").new_database()
+    return f"sqlite:///{tmp_path / 'state.db'}"
 
 
 @pytest.fixture

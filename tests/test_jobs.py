@@ -63,6 +63,11 @@ class RecordingModel(LabelStudioMLBase):
 
 
 @pytest.fixture
+def settings(settings: Settings, database_url: str) -> Settings:
+    return settings.model_copy(update={"database_url": database_url})
+
+
+@pytest.fixture
 def model() -> type[RecordingModel]:
     hold = threading.Event()
     hold.set()
@@ -133,6 +138,7 @@ def test_events_that_come_together_are_one_training(queued: tuple[FlaskClient, J
 
 def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
+    model.prepared.append(1)
     model.hold.clear()
     annotate(client, 1)
     with ThreadPoolExecutor() as pool:
@@ -149,6 +155,7 @@ def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[Flask
 
 def test_two_trainings_of_one_project_never_run_at_once(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
+    model.prepared.append(1)
     model.hold.clear()
     annotate(client, 1)
     with ThreadPoolExecutor() as pool:

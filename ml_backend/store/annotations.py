@@ -261,12 +261,12 @@ class Annotations(Projects):
                 entry["annotations"].append({"id": annotation_id, "result": result})
             return list(tasks.values())
 
-    def count_annotated_tasks(self) -> dict[str, int]:
-        """The number of annotated tasks by project."""
+    def count_annotated_tasks(self, project_id: str | None = None) -> dict[str, int]:
+        """The number of annotated tasks by project, of all or of one."""
+        query = sa.select(Annotation.project_id, sa.func.count(Annotation.task_id.distinct()))
+        query = query.where(Annotation.state == AnnotationState.PRESENT).group_by(Annotation.project_id)
+        if project_id is not None:
+            query = query.where(Annotation.project_id == project_id)
         with self._reading() as session:
-            rows = session.execute(
-                sa.select(Annotation.project_id, sa.func.count(Annotation.task_id.distinct()))
-                .where(Annotation.state == AnnotationState.PRESENT)
-                .group_by(Annotation.project_id)
-            )
+            rows = session.execute(query)
             return dict(rows.all())

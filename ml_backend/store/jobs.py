@@ -91,12 +91,12 @@ class JobRows(Trainings):
         with self._reading() as session:
             return session.scalar(live)
 
-    def has_training(self, project_id: str) -> bool:
-        """Whether a training of the project waits or runs."""
-        trainings = Job.kind.in_((JobKind.TRAIN, JobKind.RESET))
-        live = sa.exists().where(Job.project_id == project_id, Job.status.in_(LIVE), trainings)
+    def live_training(self, project_id: str) -> Job | None:
+        """The project's training that runs, or else one that waits, or None."""
+        live = sa.and_(Job.project_id == project_id, Job.status.in_(LIVE))
+        query = sa.select(Job).where(live, Job.kind.in_((JobKind.TRAIN, JobKind.RESET)))
         with self._reading() as session:
-            return bool(session.scalar(sa.select(live)))
+            return session.scalar(query.order_by(Job.status.desc()).limit(1))
 
     def jobs(self, *statuses: JobStatus | str) -> list[Job]:
         """The jobs in the given states, oldest first."""

@@ -1,0 +1,294 @@
+"""The state on both databases: migrations, late and overtaken events, comparing with Label Studio, published versions."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from errors import DatabaseUnavailable, InvalidRequest
+from ml_backend import database
+from ml_backend.store import Store
+from ml_backend.store.annotations import TASKS_PER_BATCH
+from ml_backend.tables import Base, Job, JobKind, JobStatus, QueueName, TrainingStatus
+from tests.servers import ROOT
+
+FIRST_RELEASE = Path(__file__).with_name("data") / "state_of_the_first_release.sql"
+T1, T2, T3 = (f"2026-11-22T1{hour}:00:00Z" for hour in range(3))
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    store = Store(database_url)
+    yield store
+    store.close()
+
+
+def task(number: int = 1, *annotations: dict[str, Any]) -> dict[str, Any]:
+    return {"id": number, "data": {"video": f"/{number}.mp4"}, "annotations": list(annotations)}
+
+
+def annotation(number: int, updated_at: str = T1, result: Any = "x", **keys: Any) -> dict[str, Any]:
+    return {"id": number, "result": [{"value": result}], "updated_at": updated_at} | keys
+
+
+def save(store: Store, annotation: dict[str, Any], number: int = 1) -> bool:
+    return store.save_annotations("1", "<View/>", [(task(number), annotation)], "ANNOTATION_UPDATED")
+
+
+def stored(store: Store) -> dict[int, Any]:
+    """Annotation id -> its region's value."""
+    found = [a for task in store.annotated_tasks("1") for a in task["annotations"]]
+    return {a["id"]: a["result"][0]["value"] for a in found}
+
+
+# Migrations
+
+
+def test_the_schema_is_that_of_the_tables(store: Store) -> None:
+    """SQLite's types and the direction of its indexes can't be read back; PostgreSQL's can."""
+    with store.engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    if store.is_sqlite:
+        differences = [d for d in differences if not isinstance(d, list) and "ix_jobs_waiting" not in str(d)]
+    assert differences == []
+
+
+def test_a_database_of_the_first_release_keeps_its_data(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(FIRST_RELEASE.read_text())
+    store = Store(f"sqlite:///{path}")
+    project = store.project("7")
+    assert (project.label_config, project.hostname, project.access_token) == ("<View/>", "http://ls", "token")
+    assert store.projects_behind() == ["7"]
+    assert [(t["id"], t["data"]) for t in store.annotated_tasks("7")] == [
+        (3, {"video": "/a.mp4"}),
+        (4, {"video": "/b.mp4"}),
+    ]
+    event, body = store.event("7")
+    assert (event, body["annotation"]["id"], body["task"]["data"]) == ("ANNOTATION_CREATED", 13, {"video": "/b.mp4"})
+    assert [t.status for t in store.trainings("7")] == [TrainingStatus.PUBLISHED, TrainingStatus.INTERRUPTED]
+    assert store.increment_value("7", "trainings") == 6
+    assert [note.text for note in store.notes("7")] == ["a note"]
+    # What ran waits again, once; what ended is still known.
+    assert store.job_counts() == {
+        (JobKind.TRAIN, JobStatus.QUEUED): 1,
+        (JobKind.PREPARE, JobStatus.QUEUED): 1,
+        (JobKind.DELIVER, JobStatus.FINISHED): 1,
+    }
+    assert store.claim_job("me", QueueName.TRAIN).key == "train:7"
+    assert store.claim_job("me", QueueName.EXTRACT).arguments == {"task": {"id": 3, "data": {}}}
+    store.close()
+    Store(f"sqlite:///{path}").close()  # the second time there is nothing to do
+
+
+def test_all_processes_may_start_at_once(database_url: str) -> None:
+    program = (
+        "import sys\nfrom ml_backend.store import Store\nfrom ml_backend.queues import open_queues\n"
+        "store = Store(sys.argv[1])\nopen_queues(store)\nstore.increment_value('1', 'started')"
+    )
+    command = [sys.executable, "-c", program, database_url]
+    processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
+    store = Store(database_url)
+    assert store.get_value("1", "started") == "4"
+    store.close()
+
+
+# Events
+
+
+def test_a_late_event_brings_nothing_back(store: Store) -> None:
+    save(store, annotation(1))
+    save(store, annotation(2), number=2)
+    assert store.delete_annotations("1", [1])
+    assert store.delete_tasks("1", [2])
+    revision = store.project("1").revision
+    assert not save(store, annotation(1, T3))
+    assert not save(store, annotation(2, T3), number=2)
+    assert not save(store, annotation(3, T3), number=2)  # of a task that was deleted
+    # A deletion that overtook the creation.
+    assert not store.delete_annotations("1", [4])
+    assert not save(store, annotation(4))
+    # A skip that overtook the creation; taken back later, it is an example.
+    assert not save(store, annotation(5, T2, was_cancelled=True))
+    assert not save(store, annotation(5, T1))
+    assert stored(store) == {}
+    assert store.project("1").revision == revision
+    assert save(store, annotation(5, T3))
+    assert stored(store) == {5: "x"}
+
+
+def test_a_large_body_is_not_kept_with_the_project(store: Store) -> None:
+    regions = [{"value": number} for number in range(30_000)]
+    store.save_annotations(
+        "1", "<View/>", [(task(), {"id": 1, "result": regions, "updated_at": T1})], "ANNOTATION_CREATED"
+    )
+    with store.engine.connect() as connection:
+        row = connection.execute(sa.text("SELECT * FROM projects")).one()
+    assert sum(len(str(value)) for value in row) < 1000
+    event, body = store.event("1")
+    assert (event, body["annotation"]["result"], body["task"]["data"]) == (
+        "ANNOTATION_CREATED",
+        regions,
+        {"video": "/1.mp4"},
+    )
+
+
+def test_no_change_of_several_processes_at_once_is_lost(database_url: str) -> None:
+    stores = [Store(database_url) for _ in range(4)]
+
+    def submit(number: int) -> None:
+        for round_ in range(10):
+            assert save(stores[number], annotation(100 * number + round_), number)
+            stores[number].increment_value("1", "n")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(submit, range(4)))
+    assert stores[0].project("1").revision == 40
+    assert len(stored(stores[0])) == 40
+    assert stores[0].get_value("1", "n") == "40"
+    for store in stores:
+        store.close()
+
+
+# Comparing with Label Studio
+
+
+def test_what_is_submitted_during_a_comparison_stays(store: Store) -> None:
+    for number in range(1, 5):
+        save(store, annotation(number))
+
+    def fetched() -> Iterator[dict[str, Any]]:
+        # Label Studio's state before the events below.
+        yield task(1, annotation(1), annotation(2), annotation(3, T2, "changed there"), annotation(5, T1, "missed"))
+        save(store, annotation(2, T3, "newer"))
+        save(store, annotation(6, T3, "new"))
+        store.delete_annotations("1", [3])
+        yield task(2, annotation(7, T1, "missed"))
+
+    assert store.replace_annotations("1", fetched())
+    assert stored(store) == {1: "x", 2: "newer", 5: "missed", 6: "new", 7: "missed"}
+    later = [
+        task(1, annotation(1), annotation(2, T1, "older"), annotation(5, T1, "missed")),
+        task(2, annotation(7, T1, "missed")),
+    ]
+    later[0]["annotations"].append(annotation(6, T3, "new"))
+    assert not store.replace_annotations("1", later)
+    assert stored(store)[2] == "newer"
+
+
+def test_a_comparison_that_breaks_off_deletes_nothing(store: Store) -> None:
+    save(store, annotation(1))
+
+    def fetched() -> Iterator[dict[str, Any]]:
+        yield task(2, annotation(2))
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        store.replace_annotations("1", fetched())
+    assert stored(store) == {1: "x", 2: "x"}
+
+
+def test_what_was_deleted_here_and_is_there_is_stored_again(store: Store) -> None:
+    save(store, annotation(1))
+    store.delete_annotations("1", [1])
+    assert store.replace_annotations("1", [task(1, annotation(1))])
+    assert stored(store) == {1: "x"}
+
+
+def test_a_large_comparison_leaves_webhooks_their_turn(store: Store) -> None:
+    """Between its batches others write; before, 2,000 annotations held the lock for 1.7 s."""
+    tasks = [task(number, annotation(number)) for number in range(1, 20 * TASKS_PER_BATCH + 1)]
+    others: list[int] = []
+
+    def fetched() -> Iterator[dict[str, Any]]:
+        for number, item in enumerate(tasks):
+            if number % TASKS_PER_BATCH == TASKS_PER_BATCH // 2:
+                others.append(store.increment_value("1", "others"))  # would wait for itself inside a transaction
+            yield item
+
+    assert store.replace_annotations("1", fetched())
+    assert len(others) == 20
+    assert len(stored(store)) == len(tasks)
+
+
+# Published versions
+
+
+def test_publish_and_roll_back(store: Store) -> None:
+    assert store.present_version("1", "tl") is None
+    for version in (1, 2, 3):
+        assert store.publish_version("1", "tl", version, f"{version}.safetensors", {"f1": version / 10})
+    store.publish_version("1", "other", 1, "other.safetensors", {})
+    present = store.present_version("1", "tl")
+    assert (present.version, present.file, present.metrics) == (3, "3.safetensors", {"f1": 0.3})
+    assert store.roll_back("1", "tl", 1).file == "1.safetensors"
+    assert store.present_version("1", "tl").version == 1
+    assert [v.version for v in store.versions("1", "tl")] == [3, 2, 1]
+    with pytest.raises(InvalidRequest, match="no version 7; it has: 1, 2, 3"):
+        store.roll_back("1", "tl", 7)
+    assert store.publish_version("1", "tl", 4, "4.safetensors", {})
+    # A training that was believed dead ends after the one that took its place.
+    assert not store.publish_version("1", "tl", 3, "late.safetensors", {})
+    assert store.present_version("1", "tl").version == 4
+    store.forget_present_version("1", "tl")
+    assert store.present_version("1", "tl") is None
+    assert store.present_version("1", "other").version == 1
+
+
+# Trouble
+
+
+def test_a_locked_database_is_said_and_nothing_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "SQLITE_BUSY_SECONDS", 0.2)
+    store = Store(f"sqlite:///{tmp_path / 'state.db'}")
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DatabaseUnavailable, match="locked"):
+        save(store, annotation(1))
+    assert store.live_workers() == []  # reading goes on
+    other.execute("ROLLBACK")
+    assert save(store, annotation(1))
+    store.close()
+
+
+def test_a_server_that_was_gone_is_found_again(store: Store, request: pytest.FixtureRequest) -> None:
+    if store.is_sqlite:
+        pytest.skip("SQLite has no server")
+    save(store, annotation(1))
+    with store.engine.connect() as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid()"
+            )
+        )
+    assert save(store, annotation(2))
+    assert stored(store) == {1: "x", 2: "x"}
+
+
+def test_the_gauges_are_cheap_with_many_ended_jobs(store: Store) -> None:
+    rows = [
+        {"id": str(number), "kind": JobKind.PREPARE, "queue": QueueName.EXTRACT, "key": str(number), "resource": "r"}
+        | {"project_id": "1", "arguments": {"task": {"data": "x" * 100}}, "status": JobStatus.FINISHED}
+        for number in range(20_000)
+    ]
+    with store.engine.begin() as connection:
+        for begin in range(0, len(rows), 2000):
+            connection.execute(sa.insert(Job), rows[begin : begin + 2000])
+    started = time.perf_counter()
+    assert store.job_counts() == {(JobKind.PREPARE, JobStatus.FINISHED): 20_000}
+    assert time.perf_counter() - started < 0.3  # took 0.8 s
