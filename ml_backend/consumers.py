@@ -67,6 +67,8 @@ class WorkerProcess:
         self._start()
         while not self._stopped.wait(WATCH_SECONDS):
             self.watch()
+            for consumer in self._consumers:
+                consumer.check_worker_health()
             if self._parent is not None and os.getppid() != self._parent:
                 logger.error("The server is gone: the worker stops")
                 self._stopped.set()
@@ -112,8 +114,6 @@ class WorkerProcess:
         """Tells that this worker is alive, and finds lost work."""
         try:
             self._store.worker_alive(self._jobs.leases.owner)
-            for consumer in self._consumers:
-                consumer.check_worker_health()
             self.recover()
             self.reconcile(RECONCILE_INTERVAL)
             if time.monotonic() >= self._next_forgetting:

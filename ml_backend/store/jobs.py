@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ml_backend.store.trainings import Trainings
-from ml_backend.tables import LIVE, Job, JobKind, JobStatus, QueueName, Worker, now
+from ml_backend.tables import LIVE, Job, JobKind, JobStatus, Project, QueueName, Worker, now
 
 # A lease is renewed several times within this time; where it isn't, its owner is dead.
 LEASE = timedelta(seconds=20)
@@ -191,7 +191,7 @@ class JobRows(Trainings):
         held = sa.and_(Job.lease_owner == owner, Job.status == JobStatus.STARTED)
         with self._transaction() as session:
             renewed = sa.update(Job).where(held).values(lease_expires_at=self._now(session) + LEASE)
-            rows = session.execute(renewed.returning(Job.id, Job.cancel_requested)).all()
+            rows = session.execute(renewed.returning(Job.id, Job.cancel_requested))
             return dict(rows.all())
 
     def set_progress(self, job_id: str, owner: str, progress: float) -> None:
@@ -294,13 +294,12 @@ class JobRows(Trainings):
             return job
 
     def make_jobs_due(self) -> None:
-        """Has the jobs that wait for another try begin now: what stopped them may have been mended."""
+        """Has jobs and videos that wait for another try be tried now: what stopped them may have been mended."""
         later = sa.and_(Job.status == JobStatus.QUEUED, Job.due_at.is_not(None))
-        with self._reading() as session:
-            if session.scalar(sa.select(Job.id).where(later).limit(1)) is None:
-                return
         with self._transaction() as session:
             session.execute(sa.update(Job).where(later).values(due_at=None))
+            now_ = self._now(session)
+            session.execute(sa.update(Project).where(Project.retry_at > now_).values(retry_at=now_))
 
     def forget_old_jobs(self) -> None:
         """Forgets jobs that ended long ago, and workers that are long gone."""

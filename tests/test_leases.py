@@ -1,0 +1,425 @@
+"""What happens to jobs when processes die, stop, or can't write, and who does what at once; on both databases."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import MediaError, NotReady
+from ml_backend import LabelStudioMLBase, database, init_app
+from ml_backend.consumers import PLACES, WorkerProcess
+from ml_backend.jobs import PRIORITY_WANTED, Jobs
+from ml_backend.settings import Settings
+from ml_backend.store.jobs import PRIORITY_AHEAD
+from ml_backend.tables import JobKind, JobStatus, QueueName, TrainingStatus
+from tests.http_server import Server
+from tests.servers import wait_until
+from tests.stub import StubBackend
+from tests.test_jobs import CONFIG, RecordingModel, annotate, close, recover, send, work_off
+from tests.test_label_studio_api import pages
+
+
+class HeldModel(RecordingModel):
+    """Extracts a task until the test lets it go."""
+
+    gates: dict[int, threading.Event]
+
+    def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
+        while not self.gates.setdefault(task["id"], threading.Event()).wait(0.05):
+            if progress:
+                progress(0.5)
+        super().prepare(task)
+
+
+@pytest.fixture
+def model() -> type[HeldModel]:
+    hold = threading.Event()
+    hold.set()
+    return type("HeldModel", (HeldModel,), {"fitted": [], "prepared": [], "scratch": [], "hold": hold, "gates": {}})
+
+
+def new_jobs(model: type[LabelStudioMLBase], settings: Settings, url: str) -> Any:
+    return init_app(model, settings=settings.model_copy(update={"database_url": url}))
+
+
+@pytest.fixture
+def app(settings: Settings, model: Any, database_url: str) -> Iterator[Any]:
+    app = new_jobs(model, settings, database_url)
+    yield app
+    app.extensions["jobs"].leases.stop()
+    close(app.extensions["jobs"])
+
+
+@pytest.fixture
+def jobs(app: Any) -> Jobs:
+    return app.extensions["jobs"]
+
+
+@pytest.fixture
+def working(jobs: Jobs) -> Iterator[Jobs]:
+    """As many threads as a worker process has, each doing its queue's jobs."""
+    stopped = threading.Event()
+
+    def work(queue: QueueName) -> None:
+        while not stopped.is_set():
+            if not jobs.run_next(queue):
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=work, args=(queue,)) for queue, places in PLACES.items() for _ in range(places)]
+    for thread in threads:
+        thread.start()
+    yield jobs
+    stopped.set()
+    jobs.leases.stop()
+    for thread in threads:
+        thread.join(10)
+
+
+def task(number: int) -> dict[str, Any]:
+    return {"id": number, "data": {"text": "a"}}
+
+
+# Places
+
+
+def test_a_long_extraction_blocks_neither_trainings_nor_others(working: Jobs, app: Any, model: Any) -> None:
+    client = app.test_client()
+    client.post("/setup", json={"project": "1", "schema": CONFIG})
+    working.add_preparation("1", task(1), PRIORITY_WANTED)
+    wait_until(lambda: 1 in model.gates, 10, "the extraction")
+    working.add_delivery("1", task(1))  # waits for the same extraction, and must not take a place meanwhile
+    for number in (2, 3):
+        model.gates[number] = threading.Event()
+        model.gates[number].set()
+    other = working.add_preparation("1", task(2), PRIORITY_WANTED)
+    wait_until(lambda: working.status(other.id).status == JobStatus.FINISHED, 10, "another extraction")
+    model.prepared.append(3)
+    training = annotate(client, 1, task=3).json["job"]
+    wait_until(lambda: working.status(training).status == JobStatus.FINISHED, 10, "the training")
+    assert 1 not in model.prepared
+    model.gates[1].set()
+
+
+def test_what_nobody_waits_for_never_takes_all_places(working: Jobs, app: Any, model: Any) -> None:
+    app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
+    for number in (1, 2, 3):
+        working.add_preparation("1", task(number), PRIORITY_AHEAD)
+    wait_until(lambda: model.gates, 10, "an extraction")
+    model.gates[4] = threading.Event()
+    model.gates[4].set()
+    wanted = working.add_preparation("1", task(4), PRIORITY_WANTED)
+    wait_until(lambda: working.status(wanted.id).status == JobStatus.FINISHED, 10, "the wanted extraction")
+    assert len(model.gates) == 2
+    for gate in [*model.gates.values(), *(model.gates.setdefault(n, threading.Event()) for n in (1, 2, 3))]:
+        gate.set()
+    wait_until(lambda: sorted(model.prepared) == [1, 2, 3, 4], 10, "the others")
+
+
+def test_a_training_that_must_extract_leaves_the_place_to_others(working: Jobs, app: Any, model: Any) -> None:
+    client = app.test_client()
+    annotate(client, 1, task=1)  # its features aren't there
+    model.gates[1] = threading.Event()
+    job = working.store.live_training("1")
+    wait_until(lambda: working.store.job(job.id).queue == QueueName.EXTRACT, 10, "the training to move")
+    model.prepared.append(2)
+    body = {"action": "ANNOTATION_CREATED", "project": {"id": 2, "label_config": CONFIG}, "task": task(2)}
+    body["annotation"] = {"id": 9, "result": [], "updated_at": "2026-11-22T10:00:00Z"}
+    other = client.post("/webhook", json=body).json["job"]
+    wait_until(lambda: working.status(other).status == JobStatus.FINISHED, 10, "the other project's training")
+    wait_until(lambda: working.status(job.id).status == JobStatus.FINISHED, 10, "the first training")
+
+
+# Messages
+
+
+def test_fifty_polls_are_one_message_and_one_job(jobs: Jobs) -> None:
+    for _ in range(50):
+        jobs.add_preparation("1", task(1), PRIORITY_WANTED)
+    assert len(jobs.queues[QueueName.EXTRACT]) == 1
+    assert jobs.store.count_jobs(JobStatus.QUEUED) == 1
+
+
+def test_a_raised_priority_survives_a_lost_message(jobs: Jobs, app: Any, model: Any) -> None:
+    app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
+    for number in (1, 2):
+        model.gates[number] = threading.Event()
+        model.gates[number].set()
+        jobs.add_preparation("1", task(number), PRIORITY_AHEAD)
+    jobs.add_preparation("1", task(2), PRIORITY_WANTED)
+    for huey in jobs.queues.values():
+        huey.flush()
+    recover(jobs)
+    work_off(jobs)
+    assert model.prepared == [2, 1]
+
+
+# Cancelling, trying again
+
+
+def test_a_running_job_is_cancelled_and_can_be_tried_again(
+    working: Jobs, app: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.leases.RENEW_SECONDS", 0.1)
+    app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
+    job = working.add_preparation("1", task(1), PRIORITY_WANTED)
+    wait_until(lambda: 1 in model.gates, 10, "the extraction")
+    working.cancel(job.id)
+    wait_until(lambda: working.status(job.id).status == JobStatus.CANCELLED, 10, "the job to stop")
+    assert model.prepared == []
+    again = working.retry(job.id)
+    model.gates[1].set()
+    wait_until(lambda: working.status(again.id).status == JobStatus.FINISHED, 10, "the second try")
+    assert model.prepared == [1]
+
+
+def test_a_waiting_training_is_cancelled_until_the_next_change(jobs: Jobs, app: Any, model: Any) -> None:
+    client = app.test_client()
+    model.prepared += [1, 2]
+    job = annotate(client, 1).json["job"]
+    assert jobs.cancel(job).status == JobStatus.CANCELLED
+    recover(jobs)
+    work_off(jobs)
+    assert model.fitted == []
+    annotate(client, 2)
+    work_off(jobs)
+    assert model.fitted[-1][1] == [(1, 1), (1, 2)]
+
+
+# Without a key, and what can't be reached
+
+
+def test_start_training_without_a_key_trains_and_learning_goes_on(jobs: Jobs, app: Any, model: Any) -> None:
+    client = app.test_client()
+    model.prepared += [1, 2, 3]
+    annotate(client, 1)
+    work_off(jobs)
+    assert send(client, "START_TRAINING").status_code == 201
+    work_off(jobs)
+    assert (len(model.fitted), model.scratch) == (2, [False, True])
+    bulk = [{"id": 2, "task": 1, "result": []}, {"id": 3, "task": 999, "result": []}]
+    assert send(client, "ANNOTATIONS_CREATED", annotations=bulk).status_code == 201
+    work_off(jobs)
+    annotate(client, 4, task=2)
+    work_off(jobs)
+    assert model.fitted[-1][1] == [(1, 1), (1, 2), (2, 4)]
+    assert jobs.store.projects_behind() == []
+
+
+def test_a_corrected_key_is_used_at_once_after_a_restart(
+    settings: Settings, model: Any, database_url: str, app: Any, jobs: Jobs
+) -> None:
+    client = app.test_client()
+    model.unreachable = True
+    model.prepared.append(1)
+    annotate(client, 1)
+    work_off(jobs)
+    model.check_ready = lambda self: (_ for _ in ()).throw(NotReady("annotate a video and submit it"))
+    body = {"tasks": [task(1)], "project": "1", "label_config": CONFIG}
+    error = client.post("/predict", json=body).json["error"]
+    assert re.search(r"1 annotated task failed, and is tried again at \d\d:.*can't be reached", error)
+    assert "annotate a video" not in error
+    model.unreachable = False
+    recover(jobs)
+    assert work_off(jobs) == 0  # its time hasn't come
+    restarted = new_jobs(model, settings, database_url).extensions["jobs"]
+    WorkerProcess(restarted)._start()
+    work_off(restarted)
+    assert jobs.store.latest_training("1").status == TrainingStatus.PUBLISHED
+    close(restarted)
+
+
+def test_a_video_that_was_left_out_is_tried_again(jobs: Jobs, app: Any, model: Any) -> None:
+    """One of two videos can't be reached: it is left out, tried again later, and learnt from when it is there."""
+    missing = {"2"}
+
+    def fit(self: Any, event: str, data: Any, tasks: Any = (), **kwargs: Any) -> dict:
+        model.fitted.append([t["id"] for t in tasks if str(t["id"]) not in missing])
+        return {"tl": {"unavailable": dict.fromkeys(missing, "gone")}}
+
+    def prepare(self: Any, task: dict[str, Any], progress: Any = None) -> None:
+        if str(task["id"]) in missing:
+            raise MediaError("gone")
+
+    model.fit, model.prepare, model.is_prepared = fit, prepare, lambda self, task: True
+    client = app.test_client()
+    annotate(client, 1, task=1)
+    annotate(client, 2, task=2)
+    work_off(jobs)
+
+    def time_passes() -> None:
+        jobs.store.make_jobs_due()
+        recover(jobs)
+        work_off(jobs)
+
+    recover(jobs)
+    assert work_off(jobs) == 0  # not at once
+    time_passes()
+    assert model.fitted == [[1]]  # nothing new to learn from
+    missing.clear()
+    time_passes()
+    assert model.fitted == [[1], [1, 2]]
+    time_passes()
+    assert len(model.fitted) == 2
+
+
+# Comparing with Label Studio
+
+
+def test_annotations_that_were_there_are_taken_when_a_project_is_connected(
+    jobs: Jobs, app: Any, model: Any, server: Server
+) -> None:
+    model.prepared.append(1)
+    there = {"id": 5, "result": [{"value": 5}], "updated_at": "2026-11-22T10:00:00Z"}
+    known = {"id": 1, "project": 1, "data": {"text": "a"}, "annotations": [there]}
+    server.answers["/api/tasks/"] = pages([[known]], total=1)
+    app.test_client().post(
+        "/setup", json={"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
+    )
+    worker = WorkerProcess(jobs)
+    worker.watch()
+    work_off(jobs)
+    assert model.fitted[-1][1] == [(1, 5)]
+    worker.watch()
+    assert work_off(jobs) == 0  # not again before its time
+
+
+def test_a_comparison_that_fails_unforeseen_is_not_repeated_at_once(
+    jobs: Jobs, app: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def broken(*_: Any) -> None:
+        calls.append(1)
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr("ml_backend.label_studio.annotated_tasks", broken)
+    app.test_client().post(
+        "/setup", json={"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
+    )
+    worker = WorkerProcess(jobs)
+    for _ in range(5):
+        worker.watch()
+        work_off(jobs)
+    assert len(calls) == 1
+    (job,) = jobs.store.jobs(JobStatus.QUEUED)
+    assert (job.kind, job.retries, job.error) == (JobKind.RECONCILE, 1, "unforeseen")
+    assert job.due_at is not None
+
+
+# Leases
+
+
+def test_training_in_the_request_holds_a_lease(
+    settings: Settings, database_url: str, app: Any, jobs: Jobs, model: Any
+) -> None:
+    """Another process neither takes it over nor trains the same project meanwhile."""
+    model.prepared.append(1)
+    annotate(app.test_client(), 1)
+    other = new_jobs(model, settings, database_url).extensions["jobs"]
+    model.hold.clear()
+    with ThreadPoolExecutor() as pool:
+        now = pool.submit(jobs.run_now, JobKind.TRAIN, "1")
+        wait_until(lambda: jobs.store.jobs(JobStatus.STARTED), 10, "the training")
+        recover(other)
+        other.store.request_training("1")
+        recover(other)
+        assert not other.run_next(QueueName.TRAIN)
+        assert not other.run_next(QueueName.EXTRACT)
+        assert len(jobs.store.trainings("1")) == 1
+        model.hold.set()
+        now.result(10)
+    close(other)
+
+
+def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
+    working: Jobs, app: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.leases.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("ml_backend.store.jobs.LEASE", timedelta(seconds=0.5))
+    app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
+    job = working.add_preparation("1", task(1), PRIORITY_WANTED)
+    wait_until(lambda: 1 in model.gates, 10, "the extraction")
+    time.sleep(1)
+    assert working.store.take_over_jobs([]) == []
+    (taken,) = working.store.take_over_jobs([working.leases.owner])  # as if it were dead
+    assert working.store.claim_job("another worker", job_id=taken.id).attempts == 1
+    wait_until(lambda: not working.leases.running(), 10, "the job to stop")
+    assert model.prepared == []
+    assert working.status(job.id).lease_owner == "another worker"
+
+
+def test_an_end_that_cannot_be_written_is_written_later(
+    settings: Settings, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SQLITE_BUSY_SECONDS", 0.2)
+    jobs = new_jobs(model, settings, f"sqlite:///{tmp_path / 'state.db'}").extensions["jobs"]
+    jobs.store.update_project("1", CONFIG)
+    job = jobs.add_preparation("1", task(1), PRIORITY_WANTED)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(jobs.run_next, QueueName.EXTRACT)
+        wait_until(lambda: 1 in model.gates, 10, "the extraction")
+        other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        model.gates[1].set()
+        time.sleep(2)
+        assert not running.done()
+        assert jobs.status(job.id).status == JobStatus.STARTED
+        other.execute("ROLLBACK")
+        running.result(10)
+    assert jobs.status(job.id).status == JobStatus.FINISHED
+    close(jobs)
+
+
+# Real processes
+
+
+@pytest.fixture
+def stub(tmp_path: Path, database_url: str) -> Iterator[StubBackend]:
+    backend = StubBackend(tmp_path / "stub", database_url, STUB_FIT_SECONDS="30")
+    yield backend
+    backend.stop()
+
+
+def test_a_killed_training_is_taken_over_and_restarts_are_no_failures(stub: StubBackend) -> None:
+    store = stub.store
+    item = {"id": 1, "data": {"text": "a"}}
+    annotation = {"id": 1, "result": [], "updated_at": "2026-11-22T10:00:00Z"}
+    store.save_annotations("1", CONFIG, [(item, annotation)], "ANNOTATION_CREATED")
+    worker = stub.start_worker()
+
+    def running() -> bool:
+        return any(t.status == TrainingStatus.RUNNING for t in store.trainings("1"))
+
+    for _ in range(2):  # it was given up after three
+        wait_until(running, 60, f"the training, see {stub.log}")
+        worker.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert worker.wait(20) == 0
+        assert time.monotonic() - started < 5
+        assert [t.status for t in store.trainings("1")][-1] == TrainingStatus.INTERRUPTED
+        (job,) = store.jobs(JobStatus.QUEUED)
+        assert job.attempts == 0
+        worker = stub.start_worker()
+    wait_until(running, 60, f"the training, see {stub.log}")
+    stub.kill(worker)
+    stub.environment["STUB_FIT_SECONDS"] = "0.1"
+    worker = stub.start_worker()
+    wait_until(lambda: store.projects_behind() == [], 60, f"the training, see {stub.log}")
+    statuses = [t.status for t in store.trainings("1")]
+    assert statuses == [TrainingStatus.INTERRUPTED] * 3 + [TrainingStatus.PUBLISHED]
+    log = stub.log.read_text()
+    assert "(train:1) is taken over: its worker died" in log
+    assert "(train:1) begins again: its worker died" in log
+    # Its successor needn't wait for the lease to run out.
+    (job,) = store.jobs(JobStatus.FINISHED)
+    assert job.attempts == 1
