@@ -1,0 +1,128 @@
+"""The few-shot benchmark's projects: videos in the order of annotation, their features and their labels.
+
+Videos and features are made once and kept in benchmarks/data.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.videos.footage import ANNOTATED, DATA, UNSEEN
+from benchmarks.videos.scenarios import SCENARIOS, make_video
+from features.cache import FeatureCache
+from features.checkpoints import bundled_path
+from features.encoder import Encoder
+from video.preprocessing import View
+from video.reader import decode
+
+STEPS = (1, 3, 5, 10, 20)  # annotations after which the never-seen videos are looked at
+FOOTAGE_STEPS = (3, 6, 8)  # of eleven clips
+FOOTAGE = "footage"  # the name of the project of real clips
+CACHE_SIZE = 10**11
+BATCH_SIZE = 16
+
+
+class Example(NamedTuple):
+    """One video.
+
+    Attributes:
+        square: [num_frames, feature_dim] float32, of the crop that the encoder's own preprocessing makes: the published
+            way's features.
+        whole: [num_frames, feature_dim] float32, of the whole picture.
+        motion: [num_frames, motion_dim] float32.
+        labels: [num_frames, num_labels] in {0, 1}.
+    """
+
+    square: np.ndarray
+    whole: np.ndarray
+    motion: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def ours(self) -> np.ndarray:
+        """What our classifier takes: [num_frames, feature_dim + motion_dim]."""
+        return np.concatenate([self.whole, self.motion], axis=1)
+
+
+class Project(NamedTuple):
+    """A labeling task with a seed.
+
+    Attributes:
+        labels: their names.
+        examples: the videos, in the order of annotation.
+        num_annotated: how many are annotated at most; the others are never seen. None: whatever isn't annotated yet.
+        steps: numbers of annotations.
+    """
+
+    labels: Sequence[str]
+    examples: list[Example]
+    num_annotated: int | None
+    steps: tuple[int, ...]
+
+    def unseen(self, count: int) -> list[Example]:
+        """The videos to predict after `count` annotations."""
+        return self.examples[count if self.num_annotated is None else self.num_annotated :]
+
+
+@cache
+def encoder() -> Encoder:
+    """The bundled one. Not `get_encoder`: with a network, it would fetch another."""
+    return Encoder(bundled_path(), torch.device("cpu"), "bf16", is_fallback=True)
+
+
+def features_of(video: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What a trainable tag reads: features [num_frames, feature_dim] and motion [num_frames, motion_dim]."""
+    found = FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), video, View.WHOLE)
+    return found.features.astype(np.float32), np.zeros((len(found.features), 0), np.float32)
+
+
+def square_features_of(video: Path) -> np.ndarray:
+    """The published way's features [num_frames, feature_dim]: of Ultralytics' middle square."""
+    path = DATA / "features" / "square" / f"{video.stem}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = list(decode(video))
+        batches = [frames[start : start + BATCH_SIZE] for start in range(0, len(frames), BATCH_SIZE)]
+        features = [encoder().features(encoder().preprocess(batch, View.CROP)) for batch in batches]
+        np.save(path, np.concatenate(features))
+    return np.load(path)
+
+
+def project(name: str, seed: int, footage: Path | None) -> Project:
+    """A scenario's videos, or the real clips in `footage`, shuffled by the seed."""
+    videos, labels, names = _clips(footage, seed) if name == FOOTAGE else _drawn(name, seed)
+    examples = [
+        Example(square_features_of(video), *features_of(video), truth)
+        for video, truth in zip(videos, labels, strict=True)
+    ]
+    if name == FOOTAGE:
+        return Project(names, examples, None, FOOTAGE_STEPS)
+    return Project(names, examples, ANNOTATED, STEPS)
+
+
+def _drawn(scenario: str, seed: int) -> tuple[list[Path], list[np.ndarray], Sequence[str]]:
+    videos = [DATA / "videos" / f"{scenario}-{seed}-{number}.mp4" for number in range(ANNOTATED + UNSEEN)]
+    for number, video in enumerate(videos):
+        if not video.with_suffix(".npy").exists():
+            np.save(video.with_suffix(".npy"), make_video(scenario, seed, number, video))
+    return videos, [np.load(video.with_suffix(".npy")) for video in videos], SCENARIOS[scenario].labels
+
+
+def _clips(folder: Path, seed: int) -> tuple[list[Path], list[np.ndarray], Sequence[str]]:
+    videos = sorted(folder.glob("*.mp4"))
+    described = [json.loads(video.with_suffix(".json").read_text()) for video in videos]
+    names = sorted({name for clip in described for name in clip["ranges"]})
+    labels = []
+    for clip in described:
+        truth = np.zeros((clip["frames"], len(names)), np.uint8)
+        for column, name in enumerate(names):
+            for first, last in clip["ranges"].get(name, []):
+                truth[first - 1 : last, column] = 1
+        labels.append(truth)
+    order = np.random.default_rng(seed).permutation(len(videos))
+    return [videos[index] for index in order], [labels[index] for index in order], names
