@@ -15,11 +15,11 @@ from torch.nn import functional
 WINDOW = 31  # frames; the middle one is classified
 HALF = WINDOW // 2
 ATTENDED = 11  # frames of the window's middle that the attention weighs
-SMOOTHING = 5  # frames of the moving average
-BOTTLENECK, HIDDEN = 48, 48
+SMOOTHING = 11  # frames of the moving average
+BOTTLENECK, HIDDEN = 32, 32
 CHUNKS, CHUNK = 8, 16  # windows of a batch: so many runs of so many neighbours, whose bottlenecks are computed once
-STEPS, MAX_STEPS, STEPS_PER_VIDEO = 250, 600, 20
-LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 2e-3, 0.05, 0.3
+STEPS, STEPS_PER_VIDEO = 180, 5
+LEARNING_RATE, WEIGHT_DECAY, DROPOUT = 2e-3, 0.05, 0.6
 MAX_POSITIVE_WEIGHT = 4.0
 NOTHING = 1e-3  # deviation of a constant input
 
@@ -52,9 +52,10 @@ class WindowHead(nn.Module):
 
     def forward(self, derivatives: Tensor) -> Tensor:
         """Logits [runs, length - 30, num_labels] of the middles of all windows of [runs, length, 3, input_size]."""
-        standard = (derivatives - self.mean) / self.deviation
+        kept = self.dropout(torch.ones(len(derivatives), 1, *derivatives.shape[2:]))  # drops an input in a whole run
+        derivatives = derivatives * kept if self.training else derivatives
         parts = [
-            norm(bottleneck(self.dropout(standard[..., order, :])))
+            norm(bottleneck(derivatives[..., order, :]))
             for order, (bottleneck, norm) in enumerate(zip(self.bottlenecks, self.norms, strict=True))
         ]
         frames = torch.cat(parts, dim=-1)
@@ -75,8 +76,8 @@ class WindowHead(nn.Module):
         self.deviation.copy_(seen.std(dim=0).clamp(min=NOTHING))
         share = torch.cat(truths).mean(dim=0)
         positive_weight = ((1 - share) / share.clamp(min=1e-6)).sqrt().clamp(1, MAX_POSITIVE_WEIGHT)
-        padded = [padding(video) for video in videos]
-        steps = min(MAX_STEPS, STEPS + STEPS_PER_VIDEO * len(videos))
+        padded = [padding(self.standard(video)) for video in videos]
+        steps = STEPS + STEPS_PER_VIDEO * len(videos)
         optimizer = torch.optim.AdamW(self.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
         self.train()
@@ -102,7 +103,11 @@ class WindowHead(nn.Module):
     def predict(self, sequence: np.ndarray) -> np.ndarray:
         """Probabilities [num_frames, num_labels] of features [num_frames, input_size]."""
         self.eval()
-        return torch.sigmoid(self(padding(derivatives(torch.tensor(sequence)))[None]))[0].numpy()
+        return torch.sigmoid(self(padding(self.standard(derivatives(torch.tensor(sequence))))[None]))[0].numpy()
+
+    def standard(self, video: Tensor) -> Tensor:
+        """Derivatives [num_frames, 3, input_size] with the mean and deviation of the training frames taken out."""
+        return (video - self.mean) / self.deviation
 
 
 def derivatives(sequence: Tensor) -> Tensor:
