@@ -78,7 +78,7 @@ def encoder() -> Encoder:
 def features_of(video: Path) -> tuple[np.ndarray, np.ndarray]:
     """What a trainable tag reads: features [num_frames, feature_dim] and motion [num_frames, motion_dim]."""
     found = FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), video, View.WHOLE)
-    return found.features.astype(np.float32), np.zeros((len(found.features), 0), np.float32)
+    return found.features.astype(np.float32), found.motion.astype(np.float32)
 
 
 def square_features_of(video: Path) -> np.ndarray:
