@@ -125,12 +125,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    learners = [name for name in arguments.learners if name != "before" or arguments.before]
     projects = list(product(arguments.scenarios, arguments.seeds))
     if arguments.footage:
         projects += [(FOOTAGE, shuffle) for shuffle in arguments.shuffles]
     for name, seed in projects:
-        project(name, seed, arguments.footage)  # one after the other: extraction takes every core itself
-    learners = [name for name in arguments.learners if name != "before" or arguments.before]
+        for example in project(name, seed, arguments.footage).examples:  # one by one: extraction takes every core
+            for learner in learners:
+                getattr(example, LEARNERS[learner].features)
     jobs = [(learner, name, seed) for (name, seed), learner in product(projects, learners)]
     one_run = partial(run, footage=arguments.footage, before=arguments.before, steps=tuple(arguments.steps))
     with ProcessPoolExecutor(arguments.workers) as pool:

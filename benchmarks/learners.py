@@ -26,10 +26,12 @@ class Learner(Protocol):
     """The interface.
 
     Attributes:
+        features: the attribute of the examples that it reads.
         counts: the annotations after which it is to train, in order.
         thresholds: after a training, name of the version -> threshold of each label; the first is the plain one.
     """
 
+    features: ClassVar[str]
     counts: list[int]
     thresholds: dict[str, np.ndarray | float]
 
@@ -40,16 +42,15 @@ class Learner(Protocol):
 class Ours:
     """The product's way: a new classifier, trained on all annotations."""
 
+    features = "ours"
     thresholds: ClassVar = {"ours": 0.5}
 
     def __init__(self, project: Project, seed: int) -> None:
         self.project, self.seed, self.counts = project, seed, list(project.steps)
 
     def annotate(self, count: int) -> None:
-        first = self.project.examples[0]
-        extra = {"motion_size": first.motion.shape[1]} if first.motion.shape[1] else {}
-        self.model = MultiLabelLSTM(first.ours.shape[1], len(self.project.labels), seed=self.seed, **extra)
         annotated = self.project.examples[:count]
+        self.model = MultiLabelLSTM(annotated[0].ours.shape[1], len(self.project.labels), seed=self.seed)
         self.model.partial_fit([example.ours for example in annotated], [example.labels for example in annotated])
 
     def probabilities(self, example: Example) -> np.ndarray:
@@ -59,6 +60,7 @@ class Ours:
 class Published:
     """The published network on the last annotation only; its weights go on from annotation to annotation."""
 
+    features = "square"
     thresholds: ClassVar = {"published, last": 0.5}
 
     def __init__(self, project: Project, seed: int) -> None:
@@ -94,6 +96,8 @@ class PublishedOnAll(Published):
 class Window:
     """The window head on our features, with thresholds of a half and with those that suit its training videos best."""
 
+    features = "ours"
+
     def __init__(self, project: Project, seed: int) -> None:
         self.project, self.seed, self.counts = project, seed, list(project.steps)
 
@@ -110,6 +114,7 @@ class Window:
 class Before:
     """The classifier of an earlier commit, in a process of its own, on that commit's features: the middle square's."""
 
+    features = "square"
     thresholds: ClassVar = {"before": 0.5}
 
     def __init__(self, project: Project, seed: int, tree: Path) -> None:

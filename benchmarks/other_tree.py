@@ -1,7 +1,7 @@
 """Train the classifier of whichever tree of this project is first on PYTHONPATH, and write what it gives.
 
     python other_tree.py predict DATA.npz PREDICTIONS.npz --counts 1 3 5 --seed 0
-    python other_tree.py time DATA.npz --motion 0
+    python other_tree.py time DATA.npz
 
 The benchmarks run it in a process of its own, once for this tree and once for an earlier one. Nothing but
 `MultiLabelLSTM(input_size, output_size, seed=...)`, `partial_fit` and `predict` is expected of the tree. DATA.npz holds
@@ -26,15 +26,13 @@ def main() -> None:
     parser.add_argument("predictions", type=Path, nargs="?")
     parser.add_argument("--counts", type=int, nargs="+", help="train on the first so many videos, predict all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--motion", type=int, default=0, help="how many of the features are motion")
     arguments = parser.parse_args()
     with np.load(arguments.data) as data:
         videos = [data[f"features-{number}"] for number in range(len(data.files) // 2)]
         labels = [data[f"labels-{number}"] for number in range(len(videos))]
-    extra = {"motion_size": arguments.motion} if arguments.motion else {}
 
     def trained(count: int) -> MultiLabelLSTM:
-        model = MultiLabelLSTM(videos[0].shape[1], labels[0].shape[1], seed=arguments.seed, **extra)
+        model = MultiLabelLSTM(videos[0].shape[1], labels[0].shape[1], seed=arguments.seed)
         model.partial_fit(videos[:count], labels[:count])
         return model
 

@@ -5,7 +5,7 @@ Videos and features are made once and kept in benchmarks/data.
 
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from benchmarks.videos.scenarios import SCENARIOS, make_video
 from features.cache import FeatureCache
 from features.checkpoints import bundled_path
 from features.encoder import Encoder
+from features.sequence import FeatureSequence
 from video.preprocessing import View
 from video.reader import decode
 
@@ -27,26 +28,32 @@ CACHE_SIZE = 10**11
 BATCH_SIZE = 16
 
 
-class Example(NamedTuple):
-    """One video.
+class Example:
+    """One video: its features, extracted when they are first asked for, and its labels.
 
     Attributes:
-        square: [num_frames, feature_dim] float32, of the crop that the encoder's own preprocessing makes: the published
-            way's features.
-        whole: [num_frames, feature_dim] float32, of the whole picture.
-        motion: [num_frames, motion_dim] float32.
         labels: [num_frames, num_labels] in {0, 1}.
     """
 
-    square: np.ndarray
-    whole: np.ndarray
-    motion: np.ndarray
-    labels: np.ndarray
+    def __init__(self, video: Path, labels: np.ndarray) -> None:
+        self.video, self.labels = video, labels
 
-    @property
+    @cached_property
+    def square(self) -> np.ndarray:
+        """[num_frames, feature_dim] float32, of the encoder's own crop, a middle square: the published way's features."""
+        path = DATA / "features" / "square" / f"{self.video.stem}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frames = list(decode(self.video))
+            batches = [frames[start : start + BATCH_SIZE] for start in range(0, len(frames), BATCH_SIZE)]
+            features = [encoder().features(encoder().preprocess(batch, View.CROP)) for batch in batches]
+            np.save(path, np.concatenate(features))
+        return np.load(path)
+
+    @cached_property
     def ours(self) -> np.ndarray:
-        """What our classifier takes: [num_frames, feature_dim + motion_dim]."""
-        return np.concatenate([self.whole, self.motion], axis=1)
+        """[num_frames, feature_dim + motion_size] float32: what a trainable tag's classifier reads."""
+        return np.asarray(FeatureSequence(FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), self.video)))
 
 
 class Project(NamedTuple):
@@ -75,31 +82,10 @@ def encoder() -> Encoder:
     return Encoder(bundled_path(), torch.device("cpu"), "bf16", is_fallback=True)
 
 
-def features_of(video: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What a trainable tag reads: features [num_frames, feature_dim] and motion [num_frames, motion_dim]."""
-    found = FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), video, View.WHOLE)
-    return found.features.astype(np.float32), found.motion.astype(np.float32)
-
-
-def square_features_of(video: Path) -> np.ndarray:
-    """The published way's features [num_frames, feature_dim]: of Ultralytics' middle square."""
-    path = DATA / "features" / "square" / f"{video.stem}.npy"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frames = list(decode(video))
-        batches = [frames[start : start + BATCH_SIZE] for start in range(0, len(frames), BATCH_SIZE)]
-        features = [encoder().features(encoder().preprocess(batch, View.CROP)) for batch in batches]
-        np.save(path, np.concatenate(features))
-    return np.load(path)
-
-
 def project(name: str, seed: int, footage: Path | None) -> Project:
     """A scenario's videos, or the real clips in `footage`, shuffled by the seed."""
     videos, labels, names = _clips(footage, seed) if name == FOOTAGE else _drawn(name, seed)
-    examples = [
-        Example(square_features_of(video), *features_of(video), truth)
-        for video, truth in zip(videos, labels, strict=True)
-    ]
+    examples = [Example(video, truth) for video, truth in zip(videos, labels, strict=True)]
     if name == FOOTAGE:
         return Project(names, examples, None, FOOTAGE_STEPS)
     return Project(names, examples, ANNOTATED, STEPS)
