@@ -65,8 +65,10 @@ def run(
 def version(learner: str, before: Path | None) -> str:
     """Changes with what a baseline's numbers follow from: its own source and its features."""
     sources = {"window-head": [window_head], "published-all": [published_recipe], "published-last": [published_recipe]}
-    text = encoder().fingerprint + "".join(Path(module.__file__).read_text() for module in sources.get(learner, []))
-    return hashlib.sha256((text + str(before if learner == "before" else "")).encode()).hexdigest()[:12]
+    text = "".join(Path(module.__file__).read_text() for module in sources.get(learner, []))
+    text += encoder().fingerprint if LEARNERS[learner].features == "ours" else ""
+    text += str(before) if learner == "before" else ""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def scores(student: Learner, data: Project, count: int) -> list[Row]:

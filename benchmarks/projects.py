@@ -40,7 +40,7 @@ class Example:
 
     @cached_property
     def square(self) -> np.ndarray:
-        """[num_frames, feature_dim] float32, of the encoder's own crop, a middle square: the published way's features."""
+        """[num_frames, feature_dim] float32: the published way's features, of the crop that the encoder comes with."""
         path = DATA / "features" / "square" / f"{self.video.stem}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
