@@ -97,8 +97,14 @@ class FeatureCache:
     def peek(
         self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1
     ) -> VideoFeatures | None:
-        """The video's features if they are cached; never decodes, never waits for an extraction."""
-        return self._find(encoder, self._content(path), view, stride, _refuse)
+        """The video's features if they are cached; never decodes, never waits for an extraction.
+
+        None also for a file that was never asked for by `get`: finding its content's features would mean reading it.
+        """
+        identity = self._identity(path)
+        if not self._content_hash.check_call_in_cache(*identity):
+            return None
+        return self._find(encoder, self._content_hash(*identity), view, stride, _refuse)
 
     def _find(
         self, encoder: Encoder, content: str, view: View, stride: int, compute: Callable[[], Item]
@@ -110,11 +116,16 @@ class FeatureCache:
         return VideoFeatures(**item.contents)
 
     def _content(self, path: str | Path) -> str:
+        return self._content_hash(*self._identity(path))
+
+    @staticmethod
+    def _identity(path: str | Path) -> tuple[str, int, int]:
+        """Path, size and modification time: a file of which none changed has the same content."""
         path = Path(path).resolve()
         if not path.is_file():
             raise MediaError(f"{path.name} does not exist.")
         status = path.stat()
-        return self._content_hash(str(path), status.st_size, status.st_mtime_ns)
+        return str(path), status.st_size, status.st_mtime_ns
 
     def _extract(
         self,

@@ -12,27 +12,26 @@ from typing import Any
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from errors import BackendError, InvalidRequest, NotReady
+from errors import BackendError, InvalidRequest
 from ml_backend.base import LabelStudioMLBase, Services
 from ml_backend.events import Events, Work
-from ml_backend.handlers import predict_task
-from ml_backend.jobs import PRIORITY_WANTED, Jobs
+from ml_backend.jobs import Jobs
 from ml_backend.label_studio import TOKEN_ADVICE
 from ml_backend.metrics import Metrics
+from ml_backend.predictions import Predictions
 from ml_backend.queues import Queues, open_queues
 from ml_backend.registry import ModelRegistry
 from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, WebhookRequest, parse
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from ml_backend.strict_json import StrictJSONProvider
-from ml_backend.tables import LIVE, Job, JobKind, JobStatus
+from ml_backend.tables import Job, JobKind
 
 logger = logging.getLogger(__name__)
 
 # Label Studio sends the tasks of a whole page with their annotations in one request; a megabyte holds thousands of
 # regions.
 MAX_BODY_BYTES = 100 * 2**20
-PREPARATION_POLL_SECONDS = 0.1
 # Label Studio sends the connection's user and password with every other request.
 WEBHOOK_PASSWORD_ADVICE = (
     "Label Studio sends webhooks without them: add the header «Authorization: Basic …» to this backend's webhook in "
@@ -95,8 +94,7 @@ class Routes:
         self._jobs = jobs
         self._events = Events(store, registry)
         self._metrics = Metrics(store)
-        # Requests that wait for features must leave threads to those that must be answered at once.
-        self._waiting = threading.BoundedSemaphore(max(1, settings.threads // 2))
+        self._predictions = Predictions(settings, store, registry, jobs)
 
     def register(self, app: Flask) -> None:
         """Adds the routes to the application."""
@@ -150,86 +148,7 @@ class Routes:
 
         Where no task succeeds, the first one's error is the answer, with its status.
         """
-        body = parse(PredictRequest, _json())
-        model = self._registry.get(body.project or "", body.label_config)
-        context = (body.params or {}).get("context")
-        if not body.tasks:
-            return jsonify({"results": [], "model_version": model.model_version})
-        self._check_ready(model, body.project)
-        errors = self._prepare(body, model)
-        results: list[dict[str, Any]] = []
-        for index, task in enumerate(body.tasks):
-            try:
-                if index in errors:
-                    raise errors[index]
-                results.append(predict_task(model, task.model_dump(), context))
-            except BackendError as error:
-                errors[index] = error
-                results.append({"error": str(error)})
-        if len(errors) == len(body.tasks):
-            raise errors[0]
-        return jsonify({"results": results, "model_version": model.model_version})
-
-    def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:
-        """Raises NotReady where the project isn't trained; says how far its training is."""
-        try:
-            model.check_ready()
-        except NotReady as error:
-            reason = self._jobs.training_state(project_id) if project_id else None
-            raise NotReady(reason or str(error)) from error
-
-    def _prepare(self, body: PredictRequest, model: LabelStudioMLBase) -> dict[int, BackendError]:
-        """Has the worker prepare the tasks that aren't, and waits for it. Returns why a task isn't ready, by its
-        index."""
-        errors: dict[int, BackendError] = {}
-        waiting: dict[int, Job] = {}
-        for index, task in enumerate(body.tasks):
-            try:
-                if not model.is_prepared(task.model_dump()):
-                    project_id = self._known_project(body)
-                    waiting[index] = self._jobs.add_preparation(project_id, task.model_dump(), PRIORITY_WANTED)
-            except BackendError as error:
-                errors[index] = error
-        if waiting and self._waiting.acquire(blocking=False):
-            try:
-                self._wait(waiting)
-            finally:
-                self._waiting.release()
-        for index, job in waiting.items():
-            job = self._jobs.status(job.id)
-            if job.status == JobStatus.FINISHED:
-                continue
-            errors[index] = self._unprepared(job)
-            if job.status in LIVE and body.tasks[index].id is not None and model.connection.api_key:
-                self._jobs.add_delivery(job.project_id, body.tasks[index].model_dump())
-        return errors
-
-    def _known_project(self, body: PredictRequest) -> str:
-        """The id of the request's project, whose labeling config the worker finds in the store."""
-        if not body.project:
-            raise InvalidRequest("project is missing: the worker needs it to find the labeling config.")
-        if self._store.project(body.project) is None:
-            self._store.update_project(body.project, body.label_config)
-        return body.project
-
-    def _wait(self, jobs: dict[int, Job]) -> None:
-        deadline = time.monotonic() + self._settings.predict_timeout
-        while time.monotonic() < deadline:
-            if not any(self._jobs.status(job.id).status in LIVE for job in jobs.values()):
-                return
-            time.sleep(PREPARATION_POLL_SECONDS)
-
-    def _unprepared(self, job: Job) -> BackendError:
-        if job.status not in LIVE:
-            error = BackendError(job.error or "The extraction of the video's features was cancelled.")
-            error.status = (job.result or {}).get("status", BackendError.status)
-            return error
-        if not self._store.live_workers():
-            return NotReady("The video's features wait for a worker, and none is running: see the server's log.")
-        state = f"{job.progress:.0%} done" if job.status == JobStatus.STARTED else "waiting for their turn"
-        return NotReady(
-            f"The video's features are being extracted ({state}). The prediction is delivered when it is ready."
-        )
+        return jsonify(self._predictions.answer(parse(PredictRequest, _json())))
 
     def webhook(self) -> tuple[Response, int]:
         """Takes an event: stores what it says, and queues the work that follows."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# One of a whole list of predictions: an annotator who opens a single task doesn't wait for them.
+PRIORITY_BATCH = 5
 # What can't be reached for a moment is tried again after this time, and then after twice as long each time.
 FIRST_RETRY = timedelta(seconds=10)
 LONGEST_RETRY = timedelta(hours=1)
@@ -67,6 +69,7 @@ class Handlers:
             JobKind.PREPARE: Handler(self._prepare, (DatabaseUnavailable,)),
             JobKind.PREPARE_MANY: Handler(self._prepare_many, (DatabaseUnavailable,)),
             JobKind.DELIVER: Handler(self._deliver, unreachable),
+            JobKind.DELIVER_MANY: Handler(self._deliver_many, (DatabaseUnavailable,)),
         }
 
     def do(self, run: Run) -> dict[str, Any]:
@@ -205,6 +208,12 @@ class Handlers:
         for task in run.job.arguments["tasks"]:
             run.check()
             self._jobs.add_preparation(run.job.project_id, task, PRIORITY_AHEAD)
+        return {}
+
+    def _deliver_many(self, run: Run) -> dict[str, Any]:
+        for task in run.job.arguments["tasks"]:
+            run.check()
+            self._jobs.add_delivery(run.job.project_id, task, PRIORITY_BATCH)
         return {}
 
     def _deliver(self, run: Run) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import uuid
 from typing import Any
 
 from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, UnknownJob
-from ml_backend.handlers import Handlers, retry_delay
+from ml_backend.handlers import PRIORITY_BATCH, Handlers, retry_delay
 from ml_backend.leases import JobStopped, Leases, Run, Stop
 from ml_backend.queues import Queues
 from ml_backend.registry import ModelRegistry
@@ -99,10 +99,14 @@ class Jobs:
         long."""
         return self._add(JobKind.PREPARE_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, uuid.uuid4().hex)
 
-    def add_delivery(self, project_id: str, task: dict[str, Any]) -> Job:
+    def add_delivery(self, project_id: str, task: dict[str, Any], priority: int = PRIORITY_WANTED) -> Job:
         """Queues a prediction that couldn't be given in time, to be stored in Label Studio when it is ready."""
         arguments = {"task": {"id": task["id"], "data": task["data"]}}
-        return self._add(JobKind.DELIVER, project_id, arguments, PRIORITY_WANTED, str(task["id"]))
+        return self._add(JobKind.DELIVER, project_id, arguments, priority, str(task["id"]))
+
+    def add_deliveries(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
+        """As `add_delivery`, for many tasks: the worker makes a job of each."""
+        return self._add(JobKind.DELIVER_MANY, project_id, {"tasks": tasks}, PRIORITY_BATCH, uuid.uuid4().hex)
 
     def _add(
         self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None

@@ -33,6 +33,7 @@ class JobKind(_Name):
     PREPARE = "prepare"  # extract the features of a task's video
     PREPARE_MANY = "prepare_many"  # make a job of each of many new tasks
     DELIVER = "deliver"  # store a prediction in Label Studio
+    DELIVER_MANY = "deliver_many"  # make a job of each of many such predictions
 
 
 class JobStatus(_Name):

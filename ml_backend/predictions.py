@@ -1,0 +1,204 @@
+"""What `/predict` answers: predictions of tasks that are prepared; the others are waited for, or delivered later."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from errors import BackendError, InvalidRequest, NotReady
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.handlers import predict_task
+from ml_backend.jobs import PRIORITY_WANTED, Jobs
+from ml_backend.registry import ModelRegistry
+from ml_backend.schemas import PredictRequest
+from ml_backend.settings import Settings
+from ml_backend.store import Store
+from ml_backend.tables import LIVE, Job, JobStatus
+
+logger = logging.getLogger(__name__)
+
+# An annotator who opens a task looks at an empty page meanwhile; with what is left of five seconds the answer is made.
+SINGLE_TASK_SECONDS = 4.0
+POLL_SECONDS = 0.1
+# More tasks than a request can have waited for in its time: they are handed to the worker at once.
+MAX_WAITED_FOR = 100
+
+
+class Predictions:
+    """Answers prediction requests.
+
+    Args:
+        settings: the environment.
+        store: the state.
+        registry: gives the projects' models.
+        jobs: the heavy work.
+    """
+
+    def __init__(self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs) -> None:
+        self._settings = settings
+        self._store = store
+        self._registry = registry
+        self._jobs = jobs
+        # Requests that wait for features must leave threads to those that must be answered at once.
+        self._waiting = threading.BoundedSemaphore(max(1, settings.threads // 2))
+
+    def answer(self, body: PredictRequest) -> dict[str, Any]:
+        """The answer's JSON: `results` in the tasks' order, a task that fails as `{"error": …}` in its place.
+
+        The request's labeling config is the project's present one, as `/setup`'s is: it is stored where it differs.
+
+        Raises:
+            BackendError: no task succeeds; the first one's error.
+        """
+        try:
+            model = self._registry.get(body.project or "", body.label_config or None)
+            self._keep_config(body)
+            if not body.tasks:
+                return {"results": [], "model_version": model.model_version}
+            self._check_ready(model, body.project)
+            return self._answer_tasks(body, model)
+        except BackendError as error:
+            logger.warning("Project %s: a prediction is refused: %s", body.project, error)
+            raise
+
+    def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:
+        """Raises NotReady where the project isn't trained; says how far its training is."""
+        try:
+            model.check_ready()
+        except NotReady as error:
+            reason = self._jobs.training_state(project_id) if project_id else None
+            raise NotReady(reason or str(error)) from error
+
+    def _keep_config(self, body: PredictRequest) -> None:
+        """Stores the request's labeling config: the worker, which prepares the tasks, finds it there."""
+        if body.project and body.label_config:
+            changed = self._store.update_project(body.project, body.label_config)
+            if changed and body.project in self._store.projects_behind():
+                self._jobs.add_training(body.project)
+
+    def _answer_tasks(self, body: PredictRequest, model: LabelStudioMLBase) -> dict[str, Any]:
+        single = len(body.tasks) == 1
+        patience = self._settings.predict_timeout
+        deadline = time.monotonic() + (min(SINGLE_TASK_SECONDS, patience) if single else patience)
+        context = (body.params or {}).get("context")
+        answers: list[dict[str, Any] | BackendError | None] = [None] * len(body.tasks)
+
+        def predict(index: int) -> None:
+            try:
+                answers[index] = predict_task(model, body.tasks[index].model_dump(), context)
+            except BackendError as error:
+                answers[index] = error
+
+        # What is prepared first, so that it is answered whatever the others take. At least one, in however little time.
+        unprepared: list[int] = []
+        late: list[int] = []
+        predicted = 0
+        for index, task in enumerate(body.tasks):
+            if predicted and time.monotonic() > deadline:
+                late.append(index)
+                continue
+            try:
+                prepared = model.is_prepared(task.model_dump())
+            except BackendError as error:
+                answers[index] = error
+                continue
+            if prepared:
+                predict(index)
+                predicted += 1
+            else:
+                unprepared.append(index)
+        late += unprepared[MAX_WAITED_FOR:]
+        later = _later(model)
+        outcomes = self._prepare(body, unprepared[:MAX_WAITED_FOR], deadline)
+        for index in unprepared[:MAX_WAITED_FOR]:
+            outcome = outcomes.get(index)
+            if outcome is None:
+                late.append(index)
+            elif isinstance(outcome, BackendError):
+                answers[index] = outcome
+            elif outcome.status == JobStatus.FINISHED:
+                predict(index)
+            elif outcome.status in LIVE:
+                late.append(index)
+                answers[index] = self._being_extracted(outcome, later)
+            else:
+                answers[index] = _failure(outcome)
+        self._deliver(body, late, model)
+        for index in late:
+            answers[index] = answers[index] or NotReady(f"There wasn't time for this task. {later}")
+        return self._as_json(body, answers, model)
+
+    def _prepare(self, body: PredictRequest, indices: list[int], deadline: float) -> dict[int, Job | BackendError]:
+        """Has the worker prepare tasks, and waits for it. Returns each one's job as it is then, or why it has none; a
+        task is missing where there wasn't time for it."""
+        outcomes: dict[int, Job | BackendError] = {}
+        jobs: dict[int, Job] = {}
+        for index in indices:
+            if time.monotonic() > deadline:
+                break
+            try:
+                if not body.project:
+                    raise InvalidRequest("project is missing: the worker needs it to find the labeling config.")
+                task = body.tasks[index].model_dump()
+                jobs[index] = self._jobs.add_preparation(body.project, task, PRIORITY_WANTED)
+            except BackendError as error:
+                outcomes[index] = error
+        if jobs and self._waiting.acquire(blocking=False):
+            try:
+                for job in jobs.values():
+                    while self._jobs.status(job.id).status in LIVE and time.monotonic() < deadline:
+                        time.sleep(POLL_SECONDS)
+            finally:
+                self._waiting.release()
+        return outcomes | {index: self._jobs.status(job.id) for index, job in jobs.items()}
+
+    def _deliver(self, body: PredictRequest, indices: list[int], model: LabelStudioMLBase) -> None:
+        """Has the worker store predictions in Label Studio when they are ready."""
+        tasks = [{"id": task.id, "data": task.data} for task in (body.tasks[i] for i in indices) if task.id is not None]
+        if not body.project or not tasks:
+            return
+        if not model.connection.api_key:
+            self._jobs.add_preparations(body.project, tasks)
+        elif len(tasks) == 1:
+            self._jobs.add_delivery(body.project, tasks[0])
+        else:
+            self._jobs.add_deliveries(body.project, tasks)
+
+    def _being_extracted(self, job: Job, later: str) -> NotReady:
+        if not self._store.live_workers():
+            return NotReady("The video's features wait for a worker, and none is running: see the server's log.")
+        state = f"{job.progress:.0%} done" if job.status == JobStatus.STARTED else "waiting for their turn"
+        return NotReady(f"The video's features are being extracted ({state}). {later}")
+
+    def _as_json(
+        self, body: PredictRequest, answers: list[dict[str, Any] | BackendError | None], model: LabelStudioMLBase
+    ) -> dict[str, Any]:
+        errors = {index: answer for index, answer in enumerate(answers) if isinstance(answer, BackendError)}
+        if len(errors) == len(answers):
+            raise errors[0]
+        if errors:
+            first, error = next(iter(errors.items()))
+            logger.warning(
+                "Project %s: %d of %d tasks have no prediction. Task %s: %s",
+                body.project,
+                len(errors),
+                len(answers),
+                body.tasks[first].id,
+                error,
+            )
+        results = [{"error": str(answer)} if index in errors else answer for index, answer in enumerate(answers)]
+        return {"results": results, "model_version": model.model_version}
+
+
+def _later(model: LabelStudioMLBase) -> str:
+    if model.connection.api_key:
+        return "The prediction is delivered when it is ready."
+    return "Ask again; with LABEL_STUDIO_API_KEY the prediction would be delivered when it is ready."
+
+
+def _failure(job: Job) -> BackendError:
+    error = BackendError(job.error or "The extraction of the video's features was cancelled.")
+    error.status = (job.result or {}).get("status", BackendError.status)
+    return error

@@ -1,0 +1,181 @@
+"""`/predict`: what is waited for and how long, what is delivered later, whose labeling config counts."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from errors import MediaError
+from ml_backend import LabelStudioMLBase, init_app, predictions
+from ml_backend.settings import Settings
+from tests.http_server import Server, as_json
+from tests.servers import wait_until
+from tests.test_jobs import close, work_off
+
+CONFIG = '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="A"/></Choices></View>'
+OTHER_CONFIG = CONFIG.replace('"A"', '"B"')
+
+
+class PreparedModel(LabelStudioMLBase):
+    """Predicts what `prepare` was called for under the same labeling config; task 13 can't be read."""
+
+    prepared: set[tuple[int, str]]
+    prediction_seconds = 0.0
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        time.sleep(self.prediction_seconds)
+        return [{"result": [{"id": self.label_config}], "score": 1.0}]
+
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        return (task["id"], self.label_config) in self.prepared
+
+    def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
+        if task["id"] == 13:
+            raise MediaError("It can't be read.")
+        self.prepared.add((task["id"], self.label_config))
+
+
+@pytest.fixture
+def model() -> type[PreparedModel]:
+    return type("PreparedModel", (PreparedModel,), {"prepared": set()})
+
+
+@pytest.fixture
+def start(settings: Settings, model: type[PreparedModel]) -> Iterator[Callable[..., Flask]]:
+    """Starts an app whose jobs wait until the test does them."""
+    apps = []
+
+    def start(**changes: Any) -> Flask:
+        apps.append(init_app(model, settings=settings.model_copy(update=changes)))
+        return apps[-1]
+
+    yield start
+    for app in apps:
+        close(app.extensions["jobs"])
+
+
+def body(*task_ids: int, config: str = CONFIG) -> dict[str, Any]:
+    return {"tasks": [{"id": n, "data": {"t": "a"}} for n in task_ids], "project": "1", "label_config": config}
+
+
+def test_a_single_task_is_answered_within_five_seconds_and_a_batch_waits(
+    start: Callable[..., Flask], model: Any
+) -> None:
+    app = start(predict_timeout=8.0)
+    client = app.test_client()
+    started = time.monotonic()
+    answer = client.post("/predict", json=body(1))
+    assert time.monotonic() - started < 5
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    with ThreadPoolExecutor() as pool:
+        started = time.monotonic()
+        batch = pool.submit(client.post, "/predict", json=body(2, 3))
+        time.sleep(5.5)
+        work_off(app.extensions["jobs"])
+        assert all("result" in item for item in batch.result().json["results"])
+        assert time.monotonic() - started < 8
+
+
+def test_ten_thousand_tasks_are_answered_in_time_in_bounded_memory(
+    start: Callable[..., Flask], model: Any, server: Server
+) -> None:
+    app = start(predict_timeout=10.0, label_studio_url=server.url, label_studio_api_key=None)
+    jobs = app.extensions["jobs"]
+    model.prepared.add((10_000, CONFIG))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    answer = app.test_client().post("/predict", json=body(*range(1, 10_001)))
+    assert time.monotonic() - started < 10 + 5
+    assert answer.status_code == 200
+    results = answer.json["results"]
+    assert len(results) == 10_000
+    assert "result" in results[-1]
+    assert all(set(item) == {"error"} for item in results[:-1])
+    assert len(jobs.store.jobs("queued")) <= predictions.MAX_WAITED_FOR + 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # kilobytes
+
+
+def test_what_there_is_no_time_to_predict_is_delivered(start: Callable[..., Flask], model: Any, server: Server) -> None:
+    stored: list[int] = []
+
+    def predictions_of_label_studio(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "GET":
+            return as_json([])(handler)
+        stored.append(json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))["task"])
+        return as_json({"id": 1})(handler)
+
+    server.answers["/api/predictions/"] = predictions_of_label_studio
+    app = start(predict_timeout=1.0)
+    client = app.test_client()
+    setup = {"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
+    assert client.post("/setup", json=setup).status_code == 200
+    model.prediction_seconds = 0.3
+    task_ids = range(101, 121)
+    model.prepared |= {(n, CONFIG) for n in task_ids}
+    started = time.monotonic()
+    results = client.post("/predict", json=body(*task_ids)).json["results"]
+    assert time.monotonic() - started < 2
+    late = [n for n, item in zip(task_ids, results, strict=True) if "error" in item]
+    assert 15 <= len(late) <= 18
+    work_off(app.extensions["jobs"])
+    wait_until(lambda: not app.extensions["jobs"].store.jobs("queued"), 20, "the deliveries")
+    assert sorted(stored) == late
+
+
+def test_one_broken_and_one_missing_leave_eight(start: Callable[..., Flask], model: Any) -> None:
+    app = start(predict_timeout=20.0)
+    request = body(*range(10, 20))
+    request["tasks"][0]["data"] = {}
+    model.is_prepared = lambda self, task: _needs_data(task) and (task["id"], self.label_config) in self.prepared
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(app.test_client().post, "/predict", json=request)
+        wait_until(lambda: len(app.extensions["jobs"].store.jobs("queued")) == 9, 10, "the jobs")
+        work_off(app.extensions["jobs"])
+        results = answer.result().json["results"]
+    assert [index for index, item in enumerate(results) if "error" in item] == [0, 3]
+    assert (results[0]["error"], results[3]["error"]) == ("It is missing.", "It can't be read.")
+    assert sum("result" in item for item in results) == 8
+
+
+def _needs_data(task: dict[str, Any]) -> bool:
+    if not task["data"]:
+        raise MediaError("It is missing.")
+    return True
+
+
+def test_the_request_s_labeling_config_counts(start: Callable[..., Flask], model: Any) -> None:
+    """Of a known project too, and the worker prepares under it."""
+    app = start(predict_timeout=20.0)
+    client, jobs = app.test_client(), app.extensions["jobs"]
+    client.post("/setup", json={"project": "1", "schema": CONFIG})
+    for config in (OTHER_CONFIG, CONFIG):
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(client.post, "/predict", json=body(1, 2, config=config))
+            wait_until(lambda answer=answer: answer.done() or jobs.store.jobs("queued"), 10, "the jobs")
+            work_off(jobs)
+        assert [item["result"][0]["id"] for item in answer.result().json["results"]] == [config] * 2
+        assert jobs.store.project("1").label_config == config
+    # One that can't work changes nothing; none at all means the stored one.
+    assert client.post("/predict", json=body(1, config="<View")).status_code == 400
+    assert client.post("/predict", json=body(1) | {"label_config": None}).status_code == 200
+    assert jobs.store.project("1").label_config == CONFIG
+
+
+def test_a_refusal_is_one_warning_with_its_reason(
+    start: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = start(predict_timeout=0.1).test_client()
+    assert client.post("/predict", json=body(7)).status_code == 503
+    (record,) = [record for record in caplog.records if record.name == "ml_backend.predictions"]
+    assert record.levelname == "WARNING"
+    for part in ("Project 1", "none is running"):
+        assert part in record.getMessage()
