@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
-from control_models.base import ControlModel
+from control_models.base import ControlModel, ControlPrediction
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidConfig, NotReady
 from exchange.timeline import Track
@@ -42,8 +42,11 @@ class YOLO(LabelStudioMLBase):
     @property
     def model_version(self) -> str:
         """The encoder's name and each control model's version, such as `yolov8n-cls-v7`."""
-        parts = dict.fromkeys(f"{model.encoder.name}-{model.version}" for model in self.control_models)
-        return "+".join(parts)
+        return self._joined([model.version for model in self.control_models])
+
+    def _joined(self, versions: list[str]) -> str:
+        parts = zip(self.control_models, versions, strict=True)
+        return "+".join(dict.fromkeys(f"{model.encoder.name}-{version}" for model, version in parts))
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
@@ -53,22 +56,26 @@ class YOLO(LabelStudioMLBase):
         Raises:
             BackendError: of the first task that can't be predicted.
         """
-        version = self.model_version
-        return ModelResponse(predictions=[self._predict_task(task) for task in tasks], model_version=version)
+        return ModelResponse(predictions=[self._predict_task(task) for task in tasks])
 
     def _predict_task(self, task: dict[str, Any]) -> dict[str, Any]:
-        predictions = []
+        predictions: list[ControlPrediction] = []
+        versions: list[str] = []
         not_ready: NotReady | None = None
         for control_model in self.control_models:
             try:
                 predictions.append(control_model.predict_regions(task))
+                # Not the model's present version: a training may have published another one meanwhile.
+                versions.append(predictions[-1].version)
             except NotReady as error:
                 not_ready = error
+                versions.append(control_model.version)
         if not predictions:
             raise not_ready
         return {
             "result": [region for prediction in predictions for region in prediction.regions],
             "score": min(prediction.score for prediction in predictions),
+            "model_version": self._joined(versions),
         }
 
     def is_prepared(self, task: dict[str, Any]) -> bool:
@@ -93,6 +100,10 @@ class YOLO(LabelStudioMLBase):
         """Whether a classifier fits the present config or encoder no more."""
         return any(control_model.needs_training() for control_model in self.control_models)
 
+    def fingerprint(self) -> str:
+        """The encoders' fingerprints, of their files as they are now."""
+        return " ".join(model.find_encoder().fingerprint for model in self.control_models)
+
     def check_ready(self) -> None:
         """Raises NotReady where no control model can predict yet."""
         not_ready: NotReady | None = None
@@ -107,6 +118,21 @@ class YOLO(LabelStudioMLBase):
         """Removes the project's classifiers."""
         for control_model in self.control_models:
             control_model.forget()
+
+    def roll_back(self, version: int) -> str:
+        """Makes each control tag's classifier the one that it was after the training of that number.
+
+        Returns:
+            The model version that is the present one now.
+
+        Raises:
+            InvalidRequest: a classifier is gone, or doesn't fit the present config or encoder; nothing is changed.
+        """
+        found = [(model, model.find_version(version)) for model in self.control_models]
+        for model, classifier in found:
+            if classifier is not None:
+                model.go_back(classifier)
+        return self.model_version
 
     @classmethod
     def _default_encoder(cls) -> Encoder:

@@ -12,6 +12,7 @@ from label_studio_sdk.label_interface.object_tags import ObjectTag
 
 from errors import InvalidConfig, MediaError
 from exchange.timeline import Track
+from features.encoder import Encoder
 from ml_backend.base import LabelStudioMLBase, Progress
 
 Region = dict[str, Any]
@@ -23,10 +24,12 @@ class ControlPrediction(NamedTuple):
     Attributes:
         regions: Label Studio regions.
         score: in [0, 1]; low where the model is unsure.
+        version: of the model that said it, as of `ControlModel.version`.
     """
 
     regions: list[Region]
     score: float
+    version: str
 
 
 class ControlModel(ABC):
@@ -94,6 +97,10 @@ class ControlModel(ABC):
     def has_path(self, task: dict[str, Any]) -> bool:
         """Whether `get_path` needs no download. Raises MediaError as it does."""
         return self.backend.has_local_path(self.media(task), task_id=task.get("id"))
+
+    @abstractmethod
+    def find_encoder(self) -> Encoder:
+        """The control tag's encoder, as its file is now."""
 
     @property
     @abstractmethod

@@ -9,15 +9,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.base import ControlModel, ControlPrediction, Region
 from control_models.parameters import TimelineLabelsParameters, is_skipped
+from control_models.published import PublishedClassifiers
 from control_models.trainer import Example, Trainer, num_videos
-from errors import InvalidAnnotation, InvalidConfig, MediaError, NotReady
+from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, MediaError, NotReady
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
@@ -54,17 +54,26 @@ class TimelineLabelsModel(ControlModel):
             self.from_name, control.attr, settings.model_score_threshold
         )
         self.label_map: dict[str, int] = {label: column for column, label in enumerate(self.labels)}
-        self.encoder: Encoder = get_encoder(
+        self.encoder = self.find_encoder()
+        self.view = View.WHOLE if self.parameters.model_trainable else View.CROP
+        self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
+        if not self.parameters.model_trainable:
+            self.class_columns = self._class_columns()
+
+    def find_encoder(self) -> Encoder:
+        """The encoder that the config names, as its file is now.
+
+        Raises:
+            EncoderError: it can't be had.
+        """
+        settings = self.backend.settings
+        return get_encoder(
             self.parameters.model_path,
             model_root=settings.model_root,
             precision=settings.precision,
             allow_custom=settings.allow_custom_model_path,
             fallback=settings.model_fallback,
         )
-        self.view = View.WHOLE if self.parameters.model_trainable else View.CROP
-        self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
-        if not self.parameters.model_trainable:
-            self.class_columns = self._class_columns()
 
     @classmethod
     def is_control_matched(cls, control: ControlTag) -> bool:
@@ -133,11 +142,11 @@ class TimelineLabelsModel(ControlModel):
             MediaError: the video can't be had or read.
             NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
         """
-        probs = self._probabilities(task)
+        probs, version = self._probabilities(task)
         regions = convert_probs_to_timelinelabels(
             probs, self.label_map, self.from_name, self.parameters.model_score_threshold, self.to_name
         )
-        return ControlPrediction(regions, prediction_score(probs))
+        return ControlPrediction(regions, prediction_score(probs), version)
 
     def track(self, task: dict[str, Any]) -> Track:
         """What the control tag says of a task whose features are cached, also where it can't predict yet.
@@ -149,20 +158,23 @@ class TimelineLabelsModel(ControlModel):
         clock = Clock(self.labeling_frame_rate(task), index, features.frame_rate, features.duration)
         media, colours = self.media(task), self._colours()
         try:
-            probs = self._probabilities(task)
+            probs, version = self._probabilities(task)
         except NotReady as error:
             return Track(self.from_name, media, clock, colours, None, str(error))
         events = events_of_regions(self.predict_regions(task).regions, clock.frame_rate)
-        observation = Observation(media, f"{self.encoder.name}-{self.version}", events, task.get("id"))
+        observation = Observation(media, f"{self.encoder.name}-{version}", events, task.get("id"))
         return Track(self.from_name, media, clock, colours, Timeline(observation, clock, tuple(self.labels), probs))
 
     def _colours(self) -> dict[str, str]:
         attributes = {label: tag.attr for label, tag in self.control.labels_attrs.items()}
         return {label: attributes[label].get("background") or DEFAULT_COLOUR for label in self.labels}
 
-    def _probabilities(self, task: dict[str, Any]) -> np.ndarray:
-        trainable = self.parameters.model_trainable
-        return self.create_timelines_trainable(task) if trainable else self.create_timelines_simple(task)
+    def _probabilities(self, task: dict[str, Any]) -> tuple[np.ndarray, str]:
+        """Label probabilities [num_labeling_frames, num_labels], and the version of what made them."""
+        if not self.parameters.model_trainable:
+            return self.create_timelines_simple(task), self.version
+        classifier = self._ready_classifier()
+        return classifier.predict(self._labeling_features(task)), _version(classifier)
 
     def create_timelines_simple(self, task: dict[str, Any]) -> np.ndarray:
         """Label probabilities [num_labeling_frames, num_labels] from the encoder's classes."""
@@ -222,12 +234,21 @@ class TimelineLabelsModel(ControlModel):
     # -- the classifier's file
 
     def get_classifier_path(self, project_id: str) -> Path:
-        """The file of a project's classifier. Deleting it resets the model."""
-        name = quote(f"timelinelabels-{project_id}-{self.encoder.name}-{self.from_name}", safe="")
-        return self.backend.settings.model_root / f"{name}.safetensors"
+        """The file of a project's present classifier. Deleting it resets the model."""
+        return self._published(project_id).path
+
+    def _published(self, project_id: str | None = None) -> PublishedClassifiers:
+        backend = self.backend
+        return PublishedClassifiers(
+            backend.settings.model_root,
+            backend.store,
+            backend.project_id if project_id is None else project_id,
+            self.encoder.name,
+            self.from_name,
+        )
 
     def _classifier(self) -> MultiLabelLSTM | None:
-        return MultiLabelLSTM.load_cached_model(self.get_classifier_path(self.backend.project_id))
+        return self._published().present()
 
     def _requirements(self) -> dict[str, Any]:
         """What a classifier was made for. Another value of any of these starts a new one."""
@@ -244,19 +265,41 @@ class TimelineLabelsModel(ControlModel):
         return classifier.header.get("requirements") == self._requirements()
 
     def forget(self) -> None:
-        """Removes the classifier's file."""
-        self._path.unlink(missing_ok=True)
+        """Removes all versions of the classifier."""
+        self._published().forget()
 
     def needs_training(self) -> bool:
-        """Whether there is a classifier, but of another label set, encoder or size. A missing one is a reset, and stays
-        missing."""
+        """Whether the classifier is of another label set, encoder or size, or was never trained on the annotations that
+        are there. One whose file was removed is a reset, and stays missing."""
         if not self.parameters.model_trainable:
             return False
         try:
             classifier = self._classifier()
         except UnusableClassifier:
             return True
-        return classifier is not None and not self._fits(classifier)
+        if classifier is None:
+            return self.backend.has_annotations() and not self._published().ever()
+        return not self._fits(classifier)
+
+    def find_version(self, version: int) -> MultiLabelLSTM | None:
+        """The classifier that was the present one after the training of that number; None in simple mode.
+
+        Raises:
+            InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.
+        """
+        if not self.parameters.model_trainable:
+            return None
+        classifier = self._published().at(version)
+        if not self._fits(classifier):
+            raise InvalidRequest(
+                f'Version {classifier.header["version"]} of "{self.from_name}" was made for another labeling config or '
+                "encoder than the present one."
+            )
+        return classifier
+
+    def go_back(self, classifier: MultiLabelLSTM) -> None:
+        """Makes a classifier of `find_version` the present one."""
+        self._published().go_back(classifier)
 
     @property
     def version(self) -> str:
@@ -266,10 +309,9 @@ class TimelineLabelsModel(ControlModel):
             state = [self.encoder.fingerprint, self.class_columns, self.parameters.model_dump()]
             return "simple-" + hashlib.sha256(json.dumps(state).encode()).hexdigest()[:8]
         try:
-            classifier = self._classifier()
+            return _version(self._classifier())
         except UnusableClassifier:
             return "unreadable"
-        return f"v{classifier.header['version']}" if classifier else "untrained"
 
     # -- training
 
@@ -349,7 +391,8 @@ class TimelineLabelsModel(ControlModel):
             "annotations": annotation_ids,
             "metrics": metrics,
         }
-        candidate.save(self._path, header)
+        if not self._published().publish(candidate, header):
+            return metrics | {"published": False, "reason": "a later training's model is the present one"}
         return metrics | {"published": True, "version": version}
 
     def leave_one_out(self, tasks: list[dict[str, Any]], progress: Progress | None = None) -> dict[str, Any] | None:
@@ -434,6 +477,10 @@ class TimelineLabelsModel(ControlModel):
             known = [label for label in value.get("timelinelabels") or [] if label in self.label_map]
             regions.append({**region, "value": {**value, "timelinelabels": known}})
         return regions
+
+
+def _version(classifier: MultiLabelLSTM | None) -> str:
+    return f"v{classifier.header['version']}" if classifier else "untrained"
 
 
 def _damage(features: VideoFeatures) -> str:

@@ -57,10 +57,18 @@ class Encoder:
         is_fallback: whether this is the bundled encoder in place of the default one.
     """
 
-    def __init__(self, path: Path, device: torch.device, precision: str, is_fallback: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device,
+        precision: str,
+        is_fallback: bool = False,
+        asked_precision: str | None = None,
+    ) -> None:
         self.name = "efficientnet-lite0" if is_fallback else path.stem
         self.device = device
         self.precision = precision
+        self._asked_precision = asked_precision or precision
         self.is_fallback = is_fallback
         self._path = path
         self._weights_hash = file_hash(path)
@@ -70,9 +78,10 @@ class Encoder:
     def fingerprint(self) -> str:
         """Identifies the numbers that this encoder computes; the model isn't loaded for it.
 
-        Layer and input size are not named in it: they follow from the weights and the preprocessing's version.
+        Layer and input size are not named in it: they follow from the weights and the preprocessing's version. Nor is
+        what "auto" means on this machine: what a machine with a GPU extracted is found by one without.
         """
-        parts = (self._weights_hash, str(PREPROCESSING_VERSION), self.precision, self.device.type)
+        parts = (self._weights_hash, str(PREPROCESSING_VERSION), self._asked_precision)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     @property
@@ -162,7 +171,7 @@ def get_encoder(
             f'model_path="{model_path}" is not allowed here (ALLOW_CUSTOM_MODEL_PATH=false): remove the attribute.'
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = _resolve_precision(precision, device)
+    resolved = _resolve_precision(precision, device)
     path = checkpoint_path(DEFAULT_MODEL if model_path is None else model_path, Path(model_root))
     is_fallback = False
     if not path.is_file():
@@ -177,7 +186,7 @@ def get_encoder(
     with _lock:
         known_version, encoder = _encoders.get((path, precision), (None, None))
         if encoder is None or known_version != version:
-            encoder = Encoder(path, device, precision, is_fallback)
+            encoder = Encoder(path, device, resolved, is_fallback, precision)
             _encoders[path, precision] = (version, encoder)
         return encoder
 

@@ -103,6 +103,11 @@ class LabelStudioMLBase:
         """The backend's settings."""
         return self.services.settings if self.services else get_settings()
 
+    @property
+    def store(self) -> Store | None:
+        """The backend's state; None where the model is used without a backend."""
+        return self.services.store if self.services else None
+
     # -- to implement
 
     def setup(self) -> None:
@@ -160,8 +165,21 @@ class LabelStudioMLBase:
         """Whether the stored model doesn't fit the present labeling config or files, and must be trained again."""
         return False
 
+    def fingerprint(self) -> str:
+        """Identifies the files that a model of this labeling config would be made from now, such as its encoder's.
+        Where it changes, the model is made again, and `needs_training` is asked."""
+        return ""
+
     def check_ready(self) -> None:
         """Raises NotReady where no task of the project can be predicted yet."""
+
+    def roll_back(self, version: int) -> str:
+        """Makes the model of an earlier training the present one again; returns the model version.
+
+        Raises:
+            InvalidRequest: it can't be.
+        """
+        raise InvalidRequest(f"{type(self).__name__} keeps no earlier versions.")
 
     def forget(self) -> None:
         """Removes the project's files, when the project is deleted."""
@@ -277,11 +295,15 @@ class LabelStudioMLBase:
 
     def next_version(self) -> int:
         """A number that no earlier training of the project had, also after its model was deleted."""
-        if self.services and self.services.store:
-            return self.services.store.increment_value(self.project_id, "trainings")
+        if self.store:
+            return self.store.increment_value(self.project_id, "trainings")
         number = int(self.get("trainings") or 0) + 1
         self.set("trainings", str(number))
         return number
+
+    def has_annotations(self) -> bool:
+        """Whether annotations of the project are stored."""
+        return bool(self.store and self.store.count_annotated_tasks(self.project_id))
 
     def note(self, task: dict[str, Any], text: str) -> None:
         """Reports something about a task's media that the user should know, once."""
@@ -313,14 +335,14 @@ class LabelStudioMLBase:
 
     def get(self, key: str) -> str | None:
         """The project's value of a key, or None."""
-        if self.services and self.services.store:
-            return self.services.store.get_value(self.project_id, key)
+        if self.store:
+            return self.store.get_value(self.project_id, key)
         return self._values.get(key)
 
     def set(self, key: str, value: str) -> None:
         """Keeps a value for the project, across processes and restarts."""
-        if self.services and self.services.store:
-            self.services.store.set_value(self.project_id, key, value)
+        if self.store:
+            self.store.set_value(self.project_id, key, value)
         else:
             self._values[key] = value
 
@@ -333,7 +355,7 @@ class LabelStudioMLBase:
     @property
     def connection(self) -> label_studio.Connection:
         """How to reach Label Studio: the environment's URL and key, else those that `/setup` brought."""
-        project = self.services.store.project(self.project_id) if self.services and self.services.store else None
+        project = self.store.project(self.project_id) if self.store else None
         settings = self.settings
         return label_studio.choose_connection(
             environment=label_studio.Connection(settings.label_studio_url, settings.secret("label_studio_api_key")),

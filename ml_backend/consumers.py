@@ -29,6 +29,8 @@ RECONCILE_INTERVAL = timedelta(minutes=30)
 # When a worker starts: also then not all the time, where it starts again and again.
 RECONCILE_AT_START = timedelta(minutes=1)
 FORGET_SECONDS = 3600.0
+# A model file that was put into MODEL_ROOT is found after at most this time.
+LOOK_SECONDS = 30.0
 
 
 class WorkerProcess:
@@ -46,6 +48,8 @@ class WorkerProcess:
         self._stopped = threading.Event()
         self._consumers = [self._consumer(name, places) for name, places in PLACES.items()]
         self._next_forgetting = 0.0
+        self._next_look = 0.0
+        self._fingerprints: dict[str, str] = {}  # of the projects' models
 
     def _consumer(self, queue: QueueName, places: int) -> Consumer:
         return self._jobs.queues[queue].create_consumer(
@@ -79,19 +83,27 @@ class WorkerProcess:
         try:
             self._store.worker_alive(self._jobs.leases.owner)
             self._store.make_jobs_due()
-            for project in self._store.projects():
-                self._retrain_where_needed(project.id)
+            self.look_at_models()
             self.reconcile(RECONCILE_AT_START)
         except Exception:
             logger.exception("The worker starts without having looked for work; it looks again")
         self.watch()
 
-    def _retrain_where_needed(self, project_id: str) -> None:
-        try:
-            if self._jobs.registry.get(project_id).needs_training():
-                self._store.request_training(project_id)
-        except BackendError as error:
-            logger.warning("Project %s: %s", project_id, error)
+    def look_at_models(self) -> None:
+        """Queues a training where a model doesn't fit the files that it is made from, such as its encoder's; once for
+        each change of them."""
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        for project in self._store.projects():
+            try:
+                model = self._jobs.registry.get(project.id)
+                fingerprint = model.fingerprint()
+                if self._fingerprints.get(project.id) != fingerprint and model.needs_training():
+                    self._store.request_training(project.id)
+            except BackendError as error:
+                fingerprint = str(error)
+                if self._fingerprints.get(project.id) != fingerprint:
+                    logger.warning("Project %s: %s", project.id, error)
+            self._fingerprints[project.id] = fingerprint
 
     def _stop(self) -> None:
         self._jobs.leases.stop()
@@ -114,6 +126,8 @@ class WorkerProcess:
         """Tells that this worker is alive, and finds lost work."""
         try:
             self._store.worker_alive(self._jobs.leases.owner)
+            if time.monotonic() >= self._next_look:
+                self.look_at_models()
             self.recover()
             self.reconcile(RECONCILE_INTERVAL)
             if time.monotonic() >= self._next_forgetting:

@@ -15,7 +15,7 @@ MAX_MODELS = 64
 
 
 class ModelRegistry:
-    """Gives the model of a project; the same object for the same project and labeling config.
+    """Gives the model of a project; the same object for the same project, labeling config and files that it is made of.
 
     Args:
         model_class: the backend's model.
@@ -25,7 +25,7 @@ class ModelRegistry:
     def __init__(self, model_class: type[LabelStudioMLBase], services: Services) -> None:
         self.model_class = model_class.bind(services)
         self._store: Store = services.store
-        self._models: OrderedDict[tuple[str, str], LabelStudioMLBase] = OrderedDict()
+        self._models: OrderedDict[tuple[str, str], tuple[str, LabelStudioMLBase]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, project_id: str, label_config: str | None = None) -> LabelStudioMLBase:
@@ -49,13 +49,18 @@ class ModelRegistry:
             label_config = project.label_config
         key = (project_id, label_config)
         with self._lock:
-            model = self._models.get(key)
-        if model is None:
+            fingerprint, model = self._models.get(key, ("", None))
+        if model is None or model.fingerprint() != fingerprint:
             # Not under the lock: making one may load an encoder, and other projects' requests go on meanwhile.
-            model = self.model_class(project_id=project_id, label_config=label_config)
+            made = self.model_class(project_id=project_id, label_config=label_config)
+            fingerprint = made.fingerprint()
+            with self._lock:
+                known_fingerprint, known = self._models.get(key, ("", None))
+                model = known if known is not None and known_fingerprint == fingerprint else made
+                self._models[key] = (fingerprint, model)
         with self._lock:
-            model = self._models.setdefault(key, model)
-            self._models.move_to_end(key)
+            if key in self._models:
+                self._models.move_to_end(key)
             while len(self._models) > MAX_MODELS:
                 self._models.popitem(last=False)
-            return model
+        return model

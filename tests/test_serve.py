@@ -89,7 +89,7 @@ def test_annotate_train_predict_restart_reset(backend: Backend) -> None:
     assert answer.json()["results"][0]["model_version"] == version
     assert macro_f1(answer) >= 0.9
 
-    (classifier,) = (backend.folder / "models").glob("timelinelabels-1-*-tl.safetensors")
+    (classifier,) = (backend.folder / "models").glob("timelinelabels-1-*-tl-*.safetensors")
     classifier.unlink()
     assert backend.predict(CONFIG, task).status_code == 503
     assert backend.setup(CONFIG).json()["model_version"] == untrained

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 
 from control_models.timeline_labels import TimelineLabelsModel
-from errors import EncoderError, InvalidAnnotation, InvalidConfig, MediaError, NotReady
+from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, MediaError, NotReady
 from features.checkpoints import import_ultralytics
 from ml_backend.base import Services
+from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from model import YOLO
@@ -219,7 +221,7 @@ def test_it_learns_a_video_and_forgets_nothing_of_its_state(
     expected[20:40, 0] = expected[60:80, 1] = 1
     assert np.abs(predicted(make_model(config()), red_blue) - expected).sum() <= 8
     path = control(model).get_classifier_path("1")
-    assert path.name == "timelinelabels-1-efficientnet-lite0-tl.safetensors"
+    assert re.fullmatch(r"timelinelabels-1-efficientnet-lite0-tl-[0-9a-f]{16}\.safetensors", path.name)
     assert path.exists()
 
 
@@ -359,7 +361,131 @@ def test_a_corrupt_classifier_is_replaced_by_the_next_training(make_model: Any, 
     assert model.predict([red_blue]).predictions[0]["result"]
 
 
-def test_several_controls_have_classifiers_of_their_own(make_model: Any, red_blue: dict[str, Any]) -> None:
+@pytest.fixture
+def lesson(make_model: Any, red_blue: dict[str, Any]) -> Any:
+    """`lesson(labels)` trains project 1 on red_blue with the regions of some labels."""
+
+    def lesson(*labels: str) -> YOLO:
+        model = make_model(config())
+        regions = [r for r in RED_BLUE["result"] if set(r["value"]["timelinelabels"]) <= set(labels)]
+        drawn = annotation(len(labels), *regions)
+        assert model.fit("ANNOTATION_UPDATED", {}, tasks=[annotated(red_blue, drawn)])["tl"]["published"]
+        return model
+
+    return lesson
+
+
+def test_going_back_is_one_update_and_keeps_every_file(
+    lesson: Any, red_blue: dict[str, Any], settings: Settings, make_model: Any
+) -> None:
+    model = lesson("Red")
+    first_answer = model.predict([red_blue]).predictions[0]
+    first_file = control(model).get_classifier_path("1")
+    first_bytes = first_file.read_bytes()
+    second = lesson("Red", "Blue").model_version
+    assert second != first_answer["model_version"]
+    assert first_file.read_bytes() == first_bytes
+    assert [row.version for row in model.store.versions("1")] == [2, 1]
+
+    assert model.roll_back(1) == first_answer["model_version"]
+    other_process = make_model(config())
+    assert other_process.model_version == first_answer["model_version"]
+    assert other_process.predict([red_blue]).predictions[0] == first_answer
+    assert not model.needs_training()
+    assert model.roll_back(2) == second
+    with pytest.raises(InvalidRequest, match="it has: 1, 2"):
+        model.roll_back(0)
+    with pytest.raises(InvalidRequest, match="another labeling config"):
+        make_model(config(labels=("Red", "Green"))).roll_back(1)
+    # The next training's version follows the largest, also after going back.
+    model.roll_back(1)
+    assert lesson("Blue").model_version.endswith("-v3")
+
+
+def test_a_prediction_carries_the_version_that_made_it(
+    lesson: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another version is published while it is made."""
+    model = lesson("Red")
+    first = model.model_version
+    predict = MultiLabelLSTM.predict
+
+    def predict_slowly(network: MultiLabelLSTM, features: Any) -> np.ndarray:
+        monkeypatch.undo()
+        lesson("Red", "Blue")
+        return predict(network, features)
+
+    monkeypatch.setattr(MultiLabelLSTM, "predict", predict_slowly)
+    answer = model.predict([red_blue]).predictions[0]
+    assert model.model_version != first
+    assert answer["model_version"] == first
+    assert {r["value"]["timelinelabels"][0] for r in answer["result"]} == {"Red"}
+
+
+def test_a_file_that_is_removed_is_a_reset(lesson: Any, red_blue: dict[str, Any]) -> None:
+    model = lesson("Red")
+    control(model).get_classifier_path("1").unlink()
+    assert model.model_version.endswith("-untrained")
+    assert not model.needs_training()
+    with pytest.raises(NotReady):
+        model.predict([red_blue])
+    assert lesson("Red").model_version.endswith("-v2")
+
+
+def test_a_file_of_a_release_without_versions_is_trained_again(
+    lesson: Any, red_blue: dict[str, Any], make_model: Any, settings: Settings
+) -> None:
+    model = lesson("Red")
+    path = control(model).get_classifier_path("1")
+    old = path.rename(path.with_name("timelinelabels-1-efficientnet-lite0-tl.safetensors"))
+    with model.store.engine.begin() as connection:
+        for table in ("model_versions", "present_versions"):
+            connection.execute(sa.text(f"DELETE FROM {table}"))
+    assert not model.needs_training()  # nothing to learn from is stored
+    model.store.save_annotations("1", config(), [(red_blue, RED_BLUE)], "ANNOTATION_CREATED")
+    assert model.needs_training()
+    with pytest.raises(NotReady, match="isn't trained yet"):
+        model.predict([red_blue])
+    assert lesson("Red").model_version.endswith("-v2")
+    assert not old.exists()
+
+
+def test_without_a_store_there_is_one_file(settings: Settings, red_blue: dict[str, Any]) -> None:
+    model = YOLO.bind(Services(settings))("1", config())
+    assert model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])["tl"]["published"]
+    assert [path.name for path in settings.model_root.glob("*.safetensors")] == [
+        "timelinelabels-1-efficientnet-lite0-tl.safetensors"
+    ]
+    assert model.predict([red_blue]).predictions[0]["result"]
+
+
+def test_another_default_encoder_is_seen_and_asks_for_a_training(
+    lesson: Any, red_blue: dict[str, Any], settings: Settings
+) -> None:
+    """The bundled one at first; then yolov8n-cls.pt is put into MODEL_ROOT, and later replaced."""
+    store = lesson("Red").store
+    registry = ModelRegistry(YOLO, Services(settings, store))
+    bundled = registry.get("1", config())
+    assert registry.get("1", config()) is bundled
+    assert not bundled.needs_training()
+    seen = {bundled.fingerprint()}
+    for names in ({0: "a", 1: "b"}, {0: "a", 1: "b", 2: "c"}):
+        save_classifier(settings.model_root / "yolov8n-cls.pt", names)
+        model = registry.get("1", config())
+        assert registry.get("1", config()) is model
+        assert model.fingerprint() not in seen
+        seen.add(model.fingerprint())
+        assert model.needs_training()
+        with pytest.raises(NotReady, match="trained again"):
+            model.predict([red_blue])
+        model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, RED_BLUE)])
+        assert not model.needs_training()
+        assert model.predict([red_blue]).predictions[0]["model_version"].startswith("yolov8n-cls-v")
+
+
+def test_several_controls_have_classifiers_of_their_own(
+    make_model: Any, red_blue: dict[str, Any], settings: Settings
+) -> None:
     text = (
         '<View><TimelineLabels name="warm" toName="video" model_trainable="true"><Label value="Red"/></TimelineLabels>'
         '<TimelineLabels name="cold" toName="video" model_trainable="true"><Label value="Blue"/></TimelineLabels>'
@@ -371,7 +497,10 @@ def test_several_controls_have_classifiers_of_their_own(make_model: Any, red_blu
     drawn["result"].append(region(1, 100, "Note", from_name="mine"))
     result = model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, drawn)])
     assert set(result) == {"warm", "cold"}
-    assert len(list(control(model).get_classifier_path("1").parent.glob("*.safetensors"))) == 2
+    names = [path.name for path in settings.model_root.glob("*.safetensors")]
+    assert sorted(re.sub("[0-9a-f]{16}", "#", name) for name in names) == [
+        f"timelinelabels-1-efficientnet-lite0-{tag}-#.safetensors" for tag in ("cold", "warm")
+    ]
     regions = model.predict([red_blue]).predictions[0]["result"]
     assert {(r["from_name"], *r["value"]["timelinelabels"]) for r in regions} == {("warm", "Red"), ("cold", "Blue")}
 

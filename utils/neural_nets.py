@@ -30,6 +30,7 @@ from learning.training import Deadline, Progress, train_on_scores
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
+MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
 FORMAT_VERSION = 2  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
@@ -138,6 +139,8 @@ class BaseNN(nn.Module):
                 state = (status.st_mtime_ns, status.st_size, status.st_ino)
                 if path not in _loaded_models or _loaded_models[path][0] != state:
                     _loaded_models[path] = (state, cls.load(path))
+                    while len(_loaded_models) > MAX_LOADED_MODELS:
+                        del _loaded_models[next(iter(_loaded_models))]  # loaded longest ago
             except FileNotFoundError:
                 _loaded_models.pop(path, None)
                 return None

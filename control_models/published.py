@@ -1,0 +1,118 @@
+"""`PublishedClassifiers`: the versions of one control tag's classifier, files in MODEL_ROOT and rows in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from errors import InvalidRequest
+from features.checkpoints import file_hash
+from ml_backend.store import Store
+from utils.neural_nets import MultiLabelLSTM
+
+HASH_DIGITS = 16  # of a file's name; enough that no two of a folder's files ever share one
+VERSIONS_KEPT = 20  # that a user can go back to; each is a file of some hundred kilobytes
+
+
+class PublishedClassifiers:
+    """Publishes, finds and removes the versions of a control tag's classifier.
+
+    A version is a file that is named by its content and never changes. Which one predicts is said by a row of the
+    store, so that publishing and going back are one update, and a reader sees the old version or the new one. Without a
+    store there is one version, the file under its plain name.
+
+    Args:
+        model_root: the folder of the files.
+        store: the state, or None.
+        project_id: the project.
+        encoder_name: of the encoder that new versions are trained on; part of their files' names.
+        from_name: the control tag.
+    """
+
+    def __init__(
+        self, model_root: Path, store: Store | None, project_id: str, encoder_name: str, from_name: str
+    ) -> None:
+        self._root = model_root
+        self._store = store
+        self._project_id = project_id
+        self._from_name = from_name
+        self._stem = quote(f"timelinelabels-{project_id}-{encoder_name}-{from_name}", safe="")
+
+    @property
+    def path(self) -> Path:
+        """The present version's file; where there is none, a file that isn't there."""
+        row = self._store.present_version(self._project_id, self._from_name) if self._store else None
+        if row is not None:
+            return self._root / row.file
+        return self._root / (f"{self._stem}-none.safetensors" if self._store else f"{self._stem}.safetensors")
+
+    def present(self) -> MultiLabelLSTM | None:
+        """The present version, None where there is none or its file was removed. Not to be trained.
+
+        Raises:
+            UnusableClassifier: its file can't be read.
+        """
+        return MultiLabelLSTM.load_cached_model(self.path)
+
+    def ever(self) -> bool:
+        """Whether any version was published and not forgotten, also one whose file was removed since."""
+        return bool(self._store and self._store.versions(self._project_id, self._from_name))
+
+    def publish(self, classifier: MultiLabelLSTM, header: dict[str, Any]) -> bool:
+        """Stores a classifier and makes it the present version.
+
+        Args:
+            classifier: it, trained.
+            header: what is stored with it, with "version" and "metrics".
+
+        Returns:
+            False where a later version is the present one already.
+        """
+        if self._store is None:
+            classifier.save(self.path, header)
+            return True
+        written = self._root / f".{self._stem}-{uuid4().hex}.safetensors"
+        classifier.save(written, header)
+        file = written.replace(self._root / f"{self._stem}-{file_hash(written)[:HASH_DIGITS]}.safetensors")
+        published = self._store.publish_version(
+            self._project_id, self._from_name, header["version"], file.name, header["metrics"]
+        )
+        (self._root / f"{self._stem}.safetensors").unlink(missing_ok=True)  # of a release that had no versions
+        self._drop_old()
+        return published
+
+    def _drop_old(self) -> None:
+        present = self._store.present_version(self._project_id, self._from_name)
+        for row in self._store.versions(self._project_id, self._from_name)[VERSIONS_KEPT:]:
+            if row.version != present.version:
+                self._store.delete_version(self._project_id, self._from_name, row.version)
+                (self._root / row.file).unlink(missing_ok=True)
+
+    def at(self, version: int) -> MultiLabelLSTM:
+        """The classifier that was the present one after the training of that number.
+
+        Raises:
+            InvalidRequest: there is none any more.
+        """
+        known = self._store.versions(self._project_id, self._from_name) if self._store else []
+        for row in known:  # newest first
+            if row.version <= version and (self._root / row.file).exists():
+                return MultiLabelLSTM.load(self._root / row.file)
+        numbers = ", ".join(str(row.version) for row in reversed(known)) or "none"
+        raise InvalidRequest(f'"{self._from_name}" has no version {version} to go back to; it has: {numbers}.')
+
+    def go_back(self, classifier: MultiLabelLSTM) -> None:
+        """Makes a classifier of `at` the present version again."""
+        self._store.roll_back(self._project_id, self._from_name, classifier.header["version"])
+
+    def forget(self) -> None:
+        """Removes all versions."""
+        if self._store is None:
+            self.path.unlink(missing_ok=True)
+            return
+        self._store.forget_present_version(self._project_id, self._from_name)
+        for row in self._store.versions(self._project_id, self._from_name):
+            self._store.delete_version(self._project_id, self._from_name, row.version)
+            (self._root / row.file).unlink(missing_ok=True)
