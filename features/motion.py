@@ -2,8 +2,10 @@
 
 For each of a few lags, the picture is compared with the one that was shown that long before. First the camera's own
 translation between the two is estimated by phase correlation (Kuglin and Hines, "The phase correlation image alignment
-method", 1975) and taken out, so that a camera that pans doesn't drown what moves in front of it; what still differs is
-averaged in the cells of a grid.
+method", 1975) and taken out, so that a camera that pans doesn't drown what moves in front of it. What still differs is
+averaged over the picture, and over those cells of a grid where most does: something small that moves says the same
+wherever it is. From ten videos, a readout of where in the grid it moves learnt the places, and not the movement (F1 0.64
+against 0.90 on a thing that moves, shakes or rests).
 
     history = History()
     moments = [history.add(time, grey) for time, grey in pictures]
@@ -22,14 +24,17 @@ import cv2
 import numpy as np
 from scipy import fft
 
-LAGS = (0.04, 0.12, 0.24, 0.48)  # seconds: from a frame at 25 fps to what a slow movement takes
-GRID = (3, 4)  # rows and columns of cells
-NUMBERS_PER_LAG = GRID[0] * GRID[1] + 2
+# Seconds: from a frame at 25 fps to what a slow movement takes. What shakes differs at the short ones as much as what
+# moves on, and less at the long ones.
+LAGS = (0.04, 0.08, 0.16, 0.32, 0.64)
+GRID = (6, 8)  # rows and columns of cells
+MOST_MOVING = 4  # cells
+NUMBERS_PER_LAG = 4
 MOTION_SIZE = len(LAGS) * NUMBERS_PER_LAG
 MOTION_DTYPE = np.float16
 
 TIME_TOLERANCE = 1e-3  # seconds by which containers round timestamps
-MAX_HISTORY = 512  # pictures: 0.48 s at 1000 frames a second; bounds memory where a file's times stand still
+MAX_HISTORY = 800  # pictures: 0.64 s at 1000 frames a second; bounds memory where a file's times stand still
 SHIFT_SCALE = 2  # the camera's translation is estimated on pictures this many times smaller
 PEAK_RADIUS = 1  # pixels around the correlation's peak whose centroid is taken
 MIN_OVERLAP = 0.5  # of each side: a larger shift is no translation that these pictures could show
@@ -38,9 +43,10 @@ MIN_POWER = 1e-3  # of a frequency, in grey levels: keeps a blank picture's spec
 
 @dataclass(eq=False)
 class Picture:
-    """A small grey picture, uint8 [rows, columns], and its spectrum once that was needed."""
+    """A small grey picture, uint8 [rows, columns], its median, and its spectrum once that was needed."""
 
     grey: np.ndarray
+    median: float
     spectrum: np.ndarray | None = None
 
 
@@ -59,7 +65,7 @@ class Moment(NamedTuple):
 
 
 class History:
-    """The pictures of the last half second; give it all of a video's, in order."""
+    """The pictures of the last `LAGS[-1]` seconds; give it all of a video's, in order."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=MAX_HISTORY)
@@ -80,7 +86,7 @@ class History:
         while len(self._times) > 1 and self._times[1] < time - LAGS[-1]:
             self._times.popleft()
             self._pictures.popleft()
-        moment = Moment(Picture(grey), [self._at(time, lag) for lag in LAGS])
+        moment = Moment(Picture(grey, float(np.median(grey))), [self._at(time, lag) for lag in LAGS])
         self._times.append(time)
         self._pictures.append(moment.picture)
         return moment
@@ -101,9 +107,10 @@ def describe(moments: Sequence[Moment]) -> np.ndarray:
         moments: as `History.add` gave them.
 
     Returns:
-        [num_frames, MOTION_SIZE] `MOTION_DTYPE`. For each lag: what the picture differs by, as the mean absolute
-        difference of the cells of `GRID` in row-major order, in [0, 1]; and the camera's translation that was taken
-        out, right and down, in picture heights per second. Zeros before the video's start.
+        [num_frames, MOTION_SIZE] `MOTION_DTYPE`. For each lag: what the picture differs by, as its mean absolute
+        difference and that of the `MOST_MOVING` cells of `GRID`, in [0, 1], without what the light makes of all pixels
+        alike; and the camera's translation that was taken out, right and down, in picture heights per second. Zeros
+        before the video's start.
     """
     motion = np.zeros((len(moments), len(LAGS), NUMBERS_PER_LAG), np.float32)
     for shape in {
@@ -118,22 +125,23 @@ def describe(moments: Sequence[Moment]) -> np.ndarray:
         if pairs:
             shifts = _shifts([picture for _, _, picture, _ in pairs], [earlier.picture for _, _, _, earlier in pairs])
             for (row, lag, picture, earlier), shift in zip(pairs, shifts, strict=True):
-                motion[row, lag] = _compare(picture.grey, earlier, shift)
+                motion[row, lag] = _compare(picture, earlier, shift)
     return motion.reshape(len(moments), MOTION_SIZE).astype(MOTION_DTYPE)
 
 
-def _compare(grey: np.ndarray, earlier: Earlier, shift: np.ndarray) -> np.ndarray:
+def _compare(picture: Picture, earlier: Earlier, shift: np.ndarray) -> np.ndarray:
     """The numbers of one lag; without the shift where it doesn't make the pictures more alike."""
-    cells, mean = _difference(grey, earlier.picture.grey, (0.0, 0.0))
-    shifted_cells, shifted_mean = _difference(grey, earlier.picture.grey, shift) if mean > 0 else (cells, mean)
-    numbers = np.empty(NUMBERS_PER_LAG, np.float32)
+    brighter = picture.median - earlier.picture.median
+    before = cv2.add(earlier.picture.grey, brighter) if brighter else earlier.picture.grey
+    cells, mean = _difference(picture.grey, before, (0.0, 0.0))
+    shifted_cells, shifted_mean = _difference(picture.grey, before, shift) if mean > 0 else (cells, mean)
     if shifted_mean < mean:
-        numbers[:-2] = shifted_cells.ravel()
-        numbers[-2:] = shift / (len(grey) * max(earlier.seconds, TIME_TOLERANCE))
+        cells, mean = shifted_cells, shifted_mean
+        speed = shift / (len(picture.grey) * max(earlier.seconds, TIME_TOLERANCE))
     else:
-        numbers[:-2] = cells.ravel()
-        numbers[-2:] = 0
-    return numbers
+        speed = np.zeros(2)
+    most = np.partition(cells, -MOST_MOVING, axis=None)[-MOST_MOVING:].mean()
+    return np.array([mean, most, *speed], np.float32)
 
 
 def _difference(grey: np.ndarray, earlier: np.ndarray, shift: Sequence[float]) -> tuple[np.ndarray, float]:
