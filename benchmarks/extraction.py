@@ -1,6 +1,7 @@
 """How fast a video becomes features, beside Ultralytics' own prediction with a hook on the last layer.
 
     python -m benchmarks.extraction [--weights FILE] [--repeats 5] [--only speed memory cache f1] [--json FILE]
+    python -m benchmarks.extraction --against CHECKOUT   beside the extraction of another commit, checked out there
 
 Data, rule and results: benchmarks/README.md.
 """
@@ -228,6 +229,50 @@ def speed(checkpoint: Path, repeats: int) -> Figures:
     return {"auto": encoders["auto"].precision, "videos": figures}
 
 
+def against(checkpoint: Path, checkout: Path, repeats: int) -> Figures:
+    """Frames a second of the features' extraction, here and of another checkout, in turns; per video."""
+    program = f"""
+        import resource, sys, time
+        from pathlib import Path
+        try:
+            from features.encoder import get_encoder
+            from features.extraction import extract
+        except ImportError:  # before features/ was a package of its own
+            from utils.encoder import get_encoder
+            from utils.features import extract
+        encoder = get_encoder({checkpoint.name!r}, model_root=Path({str(checkpoint.parent)!r}))
+        def cpu():
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            return used.ru_utime + used.ru_stime
+        for line in sys.stdin:
+            start, start_cpu = time.perf_counter(), cpu()
+            frames = len(extract(encoder, line.strip()).times)
+            print(frames, time.perf_counter() - start, cpu() - start_cpu, flush=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    figures = {}
+    with (
+        subprocess.Popen(command, cwd=PROJECT, **pipes) as here,
+        subprocess.Popen(command, cwd=checkout, **pipes) as there,
+    ):
+
+        def measured(process: subprocess.Popen, video: Path) -> list[float]:
+            print(video, file=process.stdin, flush=True)
+            return [float(number) for number in process.stdout.readline().split()]
+
+        for name, video in footage().items():
+            rounds = np.array([[measured(process, video) for process in (here, there)] for _ in range(repeats + 1)])
+            frames, seconds, cpu = rounds[1:].transpose(2, 0, 1)  # each [repeats, 2]; the first one warms up
+            figures[name] = {
+                "fps": np.median(frames / seconds, axis=0).tolist(),
+                "ratio": float(np.median(seconds[:, 1] / seconds[:, 0])),
+                "cpu_ratio": float(np.median(cpu[:, 1] / cpu[:, 0])),
+            }
+            print(f"{name}: done", file=sys.stderr)
+    return figures
+
+
 def memory(checkpoint: Path) -> Figures:
     """Peak memory in MB of a process that fills the cache with a video of one minute, and of ten."""
     bunny = source("bigbuckbunny.mp4", (1280, 720))
@@ -307,6 +352,11 @@ def report(figures: Figures) -> list[str]:
             cells += [f"{ratio['auto']:.2f}", f"{fps['decode']:.0f}", f"{fps['forward']:.0f}"]
             cells += [f"{agreement['fp32']['cosine']:.6f}", f"{agreement['fp32']['probability']:.1e}"]
             lines.append(f"| {' | '.join([*cells, format(agreement['auto']['cosine'], '.5f')])} |")
+    if "against" in figures:
+        lines += ["| video | here | there | ratio | ratio of CPU time |", "|" + " --- |" * 5]
+        for name, row in figures["against"].items():
+            here, there = row["fps"]
+            lines.append(f"| {name} | {here:.0f} | {there:.0f} | {row['ratio']:.3f} | {row['cpu_ratio']:.3f} |")
     if "memory" in figures:
         one, ten, ratio = (figures["memory"][key] for key in ("1 min", "10 min", "ratio"))
         lines.append(
@@ -330,6 +380,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="an Ultralytics classifier; by default one with random weights")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--against", type=Path, help="time the features' extraction here and in this checkout only")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     checkpoint = weights(arguments.weights)
@@ -343,7 +394,9 @@ def main() -> None:
         "machine": {"cores": joblib.cpu_count(), "processor": platform.processor(), "load": os.getloadavg()[0]},
         "weights": checkpoint.name,
     }
-    for part in arguments.only:
+    if arguments.against:
+        figures["against"] = against(checkpoint, arguments.against.resolve(), arguments.repeats)
+    for part in () if arguments.against else arguments.only:
         figures[part] = measures[part]()
     print("\n".join(report(figures)))
     if arguments.json:

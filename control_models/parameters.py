@@ -22,7 +22,8 @@ class TimelineLabelsParameters(BaseModel):
         model_classifier_f1_threshold: training stops when the macro-F1 on the annotations reaches it.
         model_classifier_accuracy_threshold: or when the accuracy does.
         model_score_threshold: a frame has a label from this probability on.
-        model_path: the encoder: a file in MODEL_ROOT or an official Ultralytics asset; None is the default encoder.
+        model_path: the encoder: a file in MODEL_ROOT, an official Ultralytics asset, or `timm/` and the name of a model
+            of timm; None is the default encoder.
         model_frame_stride: compute the features of every n-th frame and fill in between.
         model_skip: leave this control tag alone.
     """

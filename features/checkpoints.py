@@ -7,14 +7,16 @@ user's home.
 import hashlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from errors import EncoderError
 
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "yolov8n-cls.pt"
 DOWNLOAD_HOST = "https://github.com"
+TIMM_PREFIX, TIMM_SUFFIX = "timm/", ".safetensors"
 PROBE_TIMEOUT = 4.0  # seconds; without internet, Ultralytics itself would try for minutes while a request waits
 DOWNLOAD_RETRY_AFTER = 600.0  # seconds during which a failed download isn't tried again
 HASH_CHUNK = 1 << 20  # bytes; keeps the memory of hashing a video small
@@ -42,8 +45,30 @@ def checkpoint_path(name: str, model_root: Path) -> Path:
             f'model_path="{name}" is not allowed: give the name of a .pt file in MODEL_ROOT, or of an official '
             f"Ultralytics model such as {DEFAULT_MODEL}."
         )
+    return _inside(name, name, model_root)
+
+
+def timm_path(name: str, model_root: Path) -> Path:
+    """The weights' file in `model_root` of a model of timm, whether it exists or not.
+
+    Args:
+        name: `timm/` and timm's name of the model and its weights, such as `timm/resnet18.a1_in1k`.
+        model_root: the folder.
+
+    Raises:
+        EncoderError: that can't be a model's name, or a symbolic link leads out of `model_root`.
+    """
+    model = name.removeprefix(TIMM_PREFIX)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", model):
+        raise EncoderError(
+            f'model_path="{name}" is not allowed: give timm/ and the name of a model, such as timm/resnet18.a1_in1k.'
+        )
+    return _inside(name, model + TIMM_SUFFIX, model_root)
+
+
+def _inside(name: str, file_name: str, model_root: Path) -> Path:
     root = model_root.resolve()
-    path = (root / name).resolve()
+    path = (root / file_name).resolve()
     if not path.is_relative_to(root):
         raise EncoderError(f'model_path="{name}" leads out of MODEL_ROOT ({root}): put the file itself there.')
     return path
@@ -55,22 +80,41 @@ def fetch_asset(path: Path) -> None:
     Fails within seconds where there is no internet, and then at once for a while.
 
     Raises:
-        EncoderError: Ultralytics has no model of that name, or it can't be downloaded.
+        EncoderError: Ultralytics has no model of that name, or it can't be downloaded, or Ultralytics isn't installed.
     """
+    if path.is_file():
+        return
+    try:
+        import_ultralytics()
+    except ImportError as error:
+        raise EncoderError(f"{path.name} is a model of Ultralytics, which is not installed.") from error
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    if path.name not in GITHUB_ASSETS_NAMES:
+        raise EncoderError(f"{path.name} is neither a file in MODEL_ROOT ({path.parent}) nor an official model.")
+    download(path, DOWNLOAD_HOST, lambda: attempt_download_asset(path, retry=0, progress=False))
+
+
+def download(path: Path, host: str, fetch: Callable[[], Any]) -> None:
+    """Has a file in MODEL_ROOT fetched, if it isn't there.
+
+    Args:
+        path: the file.
+        host: the URL of the server that must answer within `PROBE_TIMEOUT`.
+        fetch: fetches it.
+
+    Raises:
+        EncoderError: it can't be fetched, or could not be a short while ago.
+    """
+    advice = f"Put the file into MODEL_ROOT ({path.parent}), or give this machine access to {host}."
     with _download_lock:
         if path.is_file():
             return
-        import_ultralytics()
-        from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
-
-        if path.name not in GITHUB_ASSETS_NAMES:
-            raise EncoderError(f"{path.name} is neither a file in MODEL_ROOT ({path.parent}) nor an official model.")
-        advice = f"Put the file into MODEL_ROOT ({path.parent}), or give this machine access to {DOWNLOAD_HOST}."
         if path in _failed_downloads and time.monotonic() - _failed_downloads[path] < DOWNLOAD_RETRY_AFTER:
             raise EncoderError(f"{path.name} could not be downloaded a short while ago. {advice}")
         try:
-            _probe(DOWNLOAD_HOST)
-            attempt_download_asset(path, retry=0, progress=False)
+            _probe(host)
+            fetch()
         except Exception as error:
             _failed_downloads[path] = time.monotonic()
             logger.warning("Downloading %s failed: %s", path.name, error)

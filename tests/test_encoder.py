@@ -11,18 +11,21 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_image
 from torchvision import transforms
 
 from errors import EncoderError
-from features import checkpoints
+from features import checkpoints, timm_models
 from features import encoder as encoder_module
 from features.encoder import Encoder, get_encoder
 from tests.checkpoints import cosine, ultralytics_classification, ultralytics_embedding, write_checkpoint
@@ -45,6 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Downloads are refused at once, and none is remembered from another test."""
     monkeypatch.setattr(checkpoints, "DOWNLOAD_HOST", "http://127.0.0.1:9")
+    monkeypatch.setattr(timm_models, "HUB_HOST", "http://127.0.0.1:9")
     monkeypatch.setattr(checkpoints, "_failed_downloads", {})
 
 
@@ -311,7 +315,7 @@ def test_the_faster_operations_are_no_less_exact(models, tmp_path, monkeypatch):
     exact, _ = encode(Encoder(path, torch.device("cpu"), "fp32"), video)
     fast, _ = encode(Encoder(path, torch.device("cpu"), "bf16"), video)
     replaced = []
-    monkeypatch.setattr(encoder_module, "_speed_up", replaced.append)
+    monkeypatch.setattr(encoder_module, "speed_up", replaced.append)
     plain, _ = encode(Encoder(path, torch.device("cpu"), "bf16"), video)
     assert len(replaced) == torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere, both are the plain ones
     assert np.abs(fast - exact).mean() <= 1.05 * np.abs(plain - exact).mean()
@@ -393,6 +397,187 @@ def test_an_official_model_is_downloaded_into_model_root(models, tmp_path, monke
     assert encoder.name == "yolov8s-cls"
     assert encoder.feature_dim == 1280
     assert [path.name for path in tmp_path.iterdir()] == ["yolov8s-cls.pt"]
+
+
+# --- timm
+
+CNN, VIT = "resnet10t.c3_in1k", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+
+
+@pytest.fixture(scope="session")
+def timm_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MODEL_ROOT with a convolutional network and one of tokens, of seeded random weights."""
+    root = tmp_path_factory.mktemp("timm")
+    for name in (CNN, VIT):
+        torch.manual_seed(0)
+        model = timm.create_model(name, pretrained=False)
+        with torch.no_grad():
+            for weights in model.parameters():  # new networks of tokens see almost nothing
+                if weights.ndim > 1:
+                    weights.copy_(torch.randn_like(weights) * (2 / weights[0].numel()) ** 0.5)
+        save_file(model.state_dict(), root / f"{name}.safetensors")
+    return root
+
+
+@pytest.mark.parametrize("name", [CNN, VIT])
+def test_a_timm_model_gives_what_its_own_last_layer_reads(timm_root, tmp_path, name):
+    video = write_video(tmp_path / "video.mp4", scene((320, 240)), 4, size=(320, 240))
+    encoder = get_encoder(f"timm/{name}", model_root=timm_root, precision="fp32")
+    features, probs = encode(encoder, video, View.WHOLE)
+
+    sizes = {"dynamic_img_size": True} if name == VIT else {}
+    model = timm.create_model(name, pretrained=False, num_classes=0, **sizes)
+    weights = load_file(timm_root / f"{name}.safetensors")
+    model.load_state_dict({key: value for key, value in weights.items() if key in model.state_dict()})
+    config = timm.data.resolve_model_data_config(model)
+    area = config["input_size"][1] * config["input_size"][2]
+    size = whole_size(320, 240, area, 16 if name == VIT else 32)
+    pictures = [Image.fromarray(frame.picture.to_ndarray(format="rgb24")) for frame in decode(video)]
+    resize = transforms.Compose(
+        [
+            transforms.Resize(size, transforms.InterpolationMode(config["interpolation"])),
+            transforms.ToTensor(),
+            transforms.Normalize(config["mean"], config["std"]),
+        ]
+    )
+    with torch.inference_mode():
+        expected = model.eval()(torch.stack([resize(picture) for picture in pictures])).numpy()
+    assert features.shape == expected.shape == (4, encoder.feature_dim)
+    mean = expected.mean(axis=0)
+    assert cosine(features - mean, expected - mean).min() >= 0.95  # in what tells the frames apart
+    assert cosine(features, expected).min() >= 0.9999
+    assert probs.shape == (4, 0)
+    assert encoder.class_names == {}
+    assert encoder.name == name
+
+    half = get_encoder(f"timm/{name}", model_root=timm_root, precision="bf16")
+    assert half.fingerprint != encoder.fingerprint
+    assert cosine(encode(half, video, View.WHOLE)[0], expected).min() >= 0.99
+
+
+def test_timm_needs_no_ultralytics(timm_root, tmp_path):
+    video = write_video(tmp_path / "video.mp4", scene((160, 120)), 3, size=(160, 120))
+    program = f"""
+        import sys
+        from pathlib import Path
+        import model
+        from features.encoder import get_encoder
+        from features.cache import FeatureCache
+
+        encoder = get_encoder("timm/{VIT}", model_root=Path({str(timm_root)!r}))
+        print(FeatureCache({str(tmp_path / "cache")!r}, 10**9).get(encoder, {str(video)!r}).features.shape)
+        print("ultralytics" in sys.modules)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=PROJECT, check=True, capture_output=True, text=True
+    )
+    assert result.stdout.split("\n")[:2] == ["(3, 192)", "False"]
+
+
+def test_without_ultralytics_the_default_is_the_bundled_encoder(tmp_path):
+    program = f"""
+        import sys
+        sys.modules["ultralytics"] = None  # as where it isn't installed
+        from pathlib import Path
+        from features.encoder import get_encoder
+
+        encoder = get_encoder(None, model_root=Path({str(tmp_path)!r}))
+        print(encoder.is_fallback, encoder.class_names[805], encoder.feature_dim)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=PROJECT, check=True, capture_output=True, text=True
+    )
+    assert result.stdout.split() == ["True", "soccer_ball", "1280"]
+
+
+def test_the_bundled_encoders_classes_are_named_as_ultralytics_names_them(bundled):
+    checkpoints.import_ultralytics()
+    from ultralytics.utils import ROOT, YAML
+
+    name_of_id = YAML.load(ROOT / "cfg/datasets/ImageNet.yaml")["map"]
+    assert list(bundled.class_names.values()) == [name_of_id[wordnet_id] for wordnet_id in sorted(name_of_id)]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a.b.c", "hf-hub:x", "a b"])
+def test_names_that_are_no_names_of_timms_models(tmp_path, name):
+    with pytest.raises(EncoderError, match="is not allowed"):
+        get_encoder(f"timm/{name}", model_root=tmp_path)
+
+
+def test_a_symbolic_link_of_weights_must_not_lead_out(timm_root, tmp_path):
+    (tmp_path / f"{CNN}.safetensors").symlink_to(timm_root / f"{CNN}.safetensors")
+    with pytest.raises(EncoderError, match="leads out of MODEL_ROOT"):
+        get_encoder(f"timm/{CNN}", model_root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no_such_network", "resnet18.no_such_weights"])
+def test_models_that_timm_does_not_know(tmp_path, name):
+    with pytest.raises(EncoderError, match=rf"timm .*{name}"):
+        get_encoder(f"timm/{name}", model_root=tmp_path)
+
+
+def test_weights_that_do_not_fit_are_named(timm_root, tmp_path):
+    shutil.copy(timm_root / f"{CNN}.safetensors", tmp_path / f"{VIT}.safetensors")
+    (tmp_path / f"{CNN}.safetensors").write_bytes(b"not a model")
+    for name in (CNN, VIT):
+        with pytest.raises(EncoderError, match=rf"{name}.safetensors in MODEL_ROOT can't be loaded"):
+            get_encoder(f"timm/{name}", model_root=tmp_path).feature_dim  # noqa: B018
+
+
+def test_a_model_of_one_picture_size_is_refused(tmp_path):
+    name = "mixer_s16_224"
+    save_file(timm.create_model(name, pretrained=False).state_dict(), tmp_path / f"{name}.safetensors")
+    with pytest.raises(EncoderError, match="one size only"):
+        get_encoder(f"timm/{name}", model_root=tmp_path).feature_dim  # noqa: B018
+
+
+@pytest.fixture
+def hub(timm_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A server in place of timm's hub, which has the convolutional network: the paths that it was asked for."""
+    asked = []
+    content = (timm_root / f"{CNN}.safetensors").read_bytes()
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            cut = "vit" in self.path  # this one breaks off
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[:1000] if cut else content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(timm_models, "HUB_HOST", f"http://127.0.0.1:{server.server_port}")
+        yield asked
+        server.shutdown()
+
+
+def test_weights_are_downloaded_from_the_hub_once(hub, timm_root, tmp_path):
+    root = tmp_path / "models"
+    encoder = get_encoder(f"timm/{CNN}", model_root=root, precision="fp32")
+    assert encoder.feature_dim == 512
+    assert hub == [f"/timm/{CNN}/resolve/main/model.safetensors"]
+    assert get_encoder(f"timm/{CNN}", model_root=root, precision="fp32") is encoder
+    assert [path.name for path in root.iterdir()] == [f"{CNN}.safetensors"]
+    with pytest.raises(EncoderError, match="could not be downloaded"):
+        get_encoder(f"timm/{VIT}", model_root=root)
+    assert [path.name for path in root.iterdir()] == [f"{CNN}.safetensors"]
+    assert len(hub) == 2
+
+
+def test_without_internet_timms_weights_fail_soon(tmp_path):
+    for message in (rf"{CNN}.safetensors could not be downloaded\. Put the file into MODEL_ROOT", "a short while ago"):
+        start = time.monotonic()
+        with pytest.raises(EncoderError, match=message):
+            get_encoder(f"timm/{CNN}", model_root=tmp_path)
+        assert time.monotonic() - start < 10
 
 
 # --- Which files

@@ -1,0 +1,154 @@
+"""timm's image models as encoders, and the bundled one, which timm implements."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from errors import EncoderError
+from features.checkpoints import download
+from features.network import Parts
+from video.preprocessing import View, resize_and_crop, resize_whole
+
+HUB_HOST = "https://huggingface.co"
+HUB_TIMEOUT = 30.0  # seconds without a byte
+DOWNLOAD_CHUNK = 1 << 20  # bytes
+CNN_STRIDE = 32  # of which the sides of a convolutional network's pictures are multiples
+# Two ImageNet classes each have these words for a name.
+AMBIGUOUS_NAMES = {134: "crane_(bird)", 517: "crane_(machine)", 638: "maillot_(tights)", 639: "maillot_(tank_suit)"}
+
+
+def fetch_timm_weights(path: Path) -> None:
+    """Downloads the weights of the model that a file is named after from timm's hub, if the file isn't there.
+
+    Fails within seconds where there is no internet, and then at once for a while.
+
+    Raises:
+        EncoderError: timm has no model of that name, or it can't be downloaded.
+    """
+    if path.is_file():
+        return
+    config = timm_config(path.stem)
+    url = f"{HUB_HOST}/{config.hf_hub_id}/resolve/main/{config.hf_hub_filename or 'model.safetensors'}"
+    download(path, HUB_HOST, lambda: _download_file(url, path))
+
+
+def _download_file(url: str, path: Path) -> None:
+    """Writes what is at the URL beside the path, and renames it when it is complete."""
+    import requests
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    identity = {"Accept-Encoding": "identity"}  # so that its length can be checked
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        unfinished = Path(folder, path.name)
+        with requests.get(url, headers=identity, stream=True, timeout=HUB_TIMEOUT) as response:
+            response.raise_for_status()
+            with open(unfinished, "wb") as file:
+                for chunk in response.iter_content(DOWNLOAD_CHUNK):
+                    file.write(chunk)
+            expected = int(response.headers["Content-Length"])
+        if unfinished.stat().st_size != expected:
+            raise OSError(f"{url} broke off after {unfinished.stat().st_size} of {expected} bytes")
+        unfinished.replace(path)
+
+
+class _Pooled(nn.Module):
+    """A timm model up to the input of its last layer: pooled as its authors do it, by token or by average."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model.forward_head(self.model.forward_features(x), pre_logits=True)
+
+
+def load_timm(path: Path) -> Parts:
+    """The timm model that a safetensors file is named after, with the file's weights.
+
+    A model of tokens is made for one picture size; its positions are interpolated for others.
+
+    Raises:
+        EncoderError: timm has no such model, it takes no other picture size, or the weights aren't its own.
+    """
+    import timm
+    from timm.data import resolve_model_data_config
+    from timm.data.transforms import str_to_interp_mode
+
+    sizes = {"dynamic_img_size": True} if timm_config(path.stem).fixed_input_size else {}
+    weights = {"file": str(path), "custom_load": False}
+    try:
+        model = timm.create_model(path.stem, pretrained=True, pretrained_cfg_overlay=weights, **sizes).eval()
+    except TypeError as error:
+        raise EncoderError(f"timm's {path.stem} takes pictures of one size only: choose another model.") from error
+    except Exception as error:  # a file of another model, or a damaged one
+        raise EncoderError(f"{path.name} in MODEL_ROOT can't be loaded as timm's {path.stem}: {error}") from error
+    config = resolve_model_data_config(model)
+    multiple = max(stage["reduction"] for stage in model.feature_info)
+    area = math.prod(config["input_size"][1:])
+    whole = resize_whole(area, multiple, str_to_interp_mode(config["interpolation"]))
+    return Parts(_Pooled(model), None, dict.fromkeys(View, whole), multiple, config["mean"], config["std"])
+
+
+def timm_config(name: str) -> Any:
+    """timm's own description of a model and its weights.
+
+    Raises:
+        EncoderError: it has no model of that name.
+    """
+    from timm.models import get_pretrained_cfg, is_model
+
+    try:
+        if is_model(name):
+            return get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # the model has no weights of that name
+        pass
+    raise EncoderError(f'timm has no model "{name}"; the names of its models are listed on {HUB_HOST}/timm.')
+
+
+def load_bundled(path: Path, exact: bool) -> Parts:
+    """EfficientNet-Lite0 in timm's implementation; the file has its tensors in the same order under other names."""
+    import timm
+    from torchvision.transforms import InterpolationMode
+
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    tensors = torch.load(path, map_location="cpu", weights_only=True).values()
+    model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=True)))
+    _fold_batch_norm(model)
+    # Rounded to bfloat16, the weights of the first layers alone would turn features by up to 9 degrees (cosine 0.99).
+    stem = nn.Sequential(model.conv_stem, model.bn1, model.blocks[0])
+    trunk = nn.Sequential(*model.blocks[1:], model.conv_head, model.bn2)
+    # The sizes, interpolation, mean and deviation that timm documents for these weights.
+    transforms = {
+        View.CROP: resize_and_crop(256, (224, 224), InterpolationMode.BICUBIC, exact),
+        View.WHOLE: resize_whole(224 * 224, CNN_STRIDE, InterpolationMode.BICUBIC),
+    }
+    half = (0.5, 0.5, 0.5)
+    return Parts(trunk, model.classifier, transforms, CNN_STRIDE, half, half, _imagenet_names(), stem)
+
+
+def _fold_batch_norm(model: nn.Module) -> None:
+    """Folds timm's batch normalisations into the convolutions before them; their activations stay."""
+    from timm.layers import BatchNormAct2d
+
+    for parent in list(model.modules()):
+        convolution = ""
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                convolution = name
+            elif isinstance(child, BatchNormAct2d):
+                setattr(parent, convolution, fuse_conv_bn_eval(getattr(parent, convolution), child))
+                setattr(parent, name, child.act)
+
+
+def _imagenet_names() -> dict[int, str]:
+    """The 1000 ImageNet classes in the spelling of Ultralytics' classifiers; indices follow the WordNet ids' order."""
+    from timm.data import ImageNetInfo
+
+    words = ImageNetInfo()
+    names = {index: words.index_to_description(index).split(",")[0].replace(" ", "_") for index in range(1000)}
+    return names | AMBIGUOUS_NAMES
