@@ -4,8 +4,8 @@ For each of a few lags, the picture is compared with the one that was shown that
 translation between the two is estimated by phase correlation (Kuglin and Hines, "The phase correlation image alignment
 method", 1975) and taken out, so that a camera that pans doesn't drown what moves in front of it. What still differs is
 averaged over the picture, and over those cells of a grid where most does: something small that moves says the same
-wherever it is. From ten videos, a readout of where in the grid it moves learnt the places, and not the movement (F1 0.64
-against 0.90 on a thing that moves, shakes or rests).
+wherever it is. From ten videos, a readout of where in the grid it moves learnt the places, and not the movement (F1
+0.64 against 0.90 on a thing that moves, shakes or rests).
 
     history = History()
     moments = [history.add(time, grey) for time, grey in pictures]

@@ -41,7 +41,7 @@ def scene(
 
 
 def motion(draw: Callable[[int], np.ndarray], num_frames: int = 20, rate: float = 25) -> tuple[np.ndarray, np.ndarray]:
-    """Differences [num_frames, lags, 2], of the picture and of its most moving cells, and shifts [num_frames, lags, 2]."""
+    """Differences of the picture and of its most moving cells, and shifts, each [num_frames, lags, 2]."""
     history = History()
     numbers = describe([history.add(index / rate, draw(index)) for index in range(num_frames)]).astype(float)
     assert numbers.shape == (num_frames, MOTION_SIZE)
