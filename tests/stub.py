@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,10 @@ class StubBackend:
             "annotation": {"id": number, "result": [{"value": number}], "updated_at": "2026-11-22T10:00:00Z"},
         }
         return self.http.post("/webhook", json=body)
+
+    def read_model(self, file: str) -> dict[str, Any]:
+        """What a model file has learnt: annotation id, as text -> result."""
+        return json.loads((self.folder / "models" / file).read_text())
 
     @staticmethod
     def kill(process: subprocess.Popen) -> None:
