@@ -60,7 +60,8 @@ class Handlers:
         self._jobs = jobs
         self._store = jobs.store
         self._registry = jobs.registry
-        unreachable = (MediaError, LabelStudioError, DatabaseUnavailable)
+        # OSError: a disk is full, or a folder read-only.
+        unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, OSError)
         self._table: dict[JobKind, Handler] = {
             JobKind.TRAIN: Handler(self._train, unreachable),
             JobKind.RESET: Handler(self._train, unreachable),
