@@ -30,7 +30,7 @@ class YOLO(LabelStudioMLBase):
     def setup(self) -> None:
         """Makes the control models of the labeling config."""
         self.control_models: list[ControlModel] = [
-            model_class(self, control)
+            model_class.create(self, control)
             for control in self.label_interface.controls
             for model_class in CONTROL_MODELS
             if model_class.is_control_matched(control)
@@ -64,7 +64,7 @@ class YOLO(LabelStudioMLBase):
         not_ready: NotReady | None = None
         for control_model in self.control_models:
             try:
-                predictions.append(control_model.predict_regions(task))
+                predictions.append(control_model.predict(task))
                 # Not the model's present version: a training may have published another one meanwhile.
                 versions.append(predictions[-1].version)
             except NotReady as error:

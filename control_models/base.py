@@ -59,6 +59,11 @@ class ControlModel(ABC):
             raise InvalidConfig(f'<{self.control_type} name="{self.from_name}"> has no <Label>: add at least one.')
 
     @classmethod
+    def create(cls, mlbackend: LabelStudioMLBase, control: ControlTag) -> ControlModel:
+        """The control model of a control tag. Arguments and errors are those of the class."""
+        return cls(mlbackend, control)
+
+    @classmethod
     def is_control_matched(cls, control: ControlTag) -> bool:
         """Whether this class serves the control tag."""
         return control.tag == cls.control_type
@@ -109,7 +114,7 @@ class ControlModel(ABC):
 
     @abstractmethod
     def is_prepared(self, task: dict[str, Any]) -> bool:
-        """Whether `predict_regions` is light work for this task."""
+        """Whether `predict` is light work for this task."""
 
     @abstractmethod
     def prepare(
@@ -133,7 +138,7 @@ class ControlModel(ABC):
         """Removes the project's files."""
 
     @abstractmethod
-    def predict_regions(self, task: dict[str, Any]) -> ControlPrediction:
+    def predict(self, task: dict[str, Any]) -> ControlPrediction:
         """Predicts the control tag's regions in a task."""
 
     @abstractmethod

@@ -25,6 +25,8 @@ class TimelineLabelsParameters(BaseModel):
         model_path: the encoder: a file in MODEL_ROOT, an official Ultralytics asset, or `timm/` and the name of a model
             of timm; None is the default encoder.
         model_frame_stride: compute the features of every n-th frame and fill in between.
+        model_reviewed_label: a label of the tag that marks which frames of a video were annotated; the others count for
+            nothing. None: all were.
         model_skip: leave this control tag alone.
     """
 
@@ -42,6 +44,7 @@ class TimelineLabelsParameters(BaseModel):
     )
     model_path: str | None = None
     model_frame_stride: int = Field(1, ge=1, le=1000)
+    model_reviewed_label: str | None = None
     model_skip: bool = False
 
     @classmethod

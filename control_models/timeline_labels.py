@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,24 @@ class TimelineLabelsModel(ControlModel):
         self.parameters = TimelineLabelsParameters.from_attributes(
             self.from_name, control.attr, settings.model_score_threshold
         )
+        self._leave_out_reviewed_label()
         self.label_map: dict[str, int] = {label: column for column, label in enumerate(self.labels)}
         self.encoder = self.find_encoder()
         self.view = View.WHOLE if self.parameters.model_trainable else View.CROP
         self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
         if not self.parameters.model_trainable:
             self.class_columns = self._class_columns()
+
+    def _leave_out_reviewed_label(self) -> None:
+        reviewed = self.parameters.model_reviewed_label
+        if reviewed is None:
+            return
+        if reviewed not in self.labels or len(self.labels) < 2:
+            raise InvalidConfig(
+                f'<{self.control_type} name="{self.from_name}" model_reviewed_label="{reviewed}">: it must be one of '
+                f'the tag\'s labels, and not the only one: add <Label value="{reviewed}"/> beside those to learn.'
+            )
+        self.labels.remove(reviewed)
 
     def find_encoder(self) -> Encoder:
         """The encoder that the config names, as its file is now.
@@ -124,25 +136,28 @@ class TimelineLabelsModel(ControlModel):
         attributes = self.object.attr
         return frame_rate(attributes.get("frameRate", attributes.get("framerate")), task.get("data", {}))
 
-    def _video_features(self, task: dict[str, Any]) -> tuple[VideoFeatures, np.ndarray]:
+    def _video_features(self, path: str | Path, frame_rate: float) -> tuple[VideoFeatures, np.ndarray]:
         """The video's features, and for each labeling frame the index of the video frame shown at its moment."""
-        features = self.cache.get(self.encoder, self.get_path(task), self.view, self.parameters.model_frame_stride)
-        return features, labeling_frames(features.times, features.duration, self.labeling_frame_rate(task))
-
-    def _labeling_features(self, task: dict[str, Any]) -> FeatureSequence:
-        """What the classifier reads of a video, in labeling frames."""
-        return FeatureSequence(*self._video_features(task))
+        features = self.cache.get(self.encoder, path, self.view, self.parameters.model_frame_stride)
+        return features, labeling_frames(features.times, features.duration, frame_rate)
 
     # -- prediction
 
-    def predict_regions(self, task: dict[str, Any]) -> ControlPrediction:
+    def predict(self, task: dict[str, Any]) -> ControlPrediction:
         """Predicts the timeline of a task's video.
 
         Raises:
             MediaError: the video can't be had or read.
             NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
         """
-        probs, version = self._probabilities(task)
+        return self._predict(self.get_path(task), self.labeling_frame_rate(task))
+
+    def predict_regions(self, video_path: str | Path) -> list[Region]:
+        """The regions of a video file, at the frame rate that the config names. Errors as of `predict`."""
+        return self._predict(video_path, self.labeling_frame_rate({})).regions
+
+    def _predict(self, path: str | Path, frame_rate: float) -> ControlPrediction:
+        probs, version = self._probabilities(path, frame_rate)
         regions = convert_probs_to_timelinelabels(
             probs, self.label_map, self.from_name, self.parameters.model_score_threshold, self.to_name
         )
@@ -154,14 +169,15 @@ class TimelineLabelsModel(ControlModel):
         Raises:
             MediaError: the video can't be had or read.
         """
-        features, index = self._video_features(task)
-        clock = Clock(self.labeling_frame_rate(task), index, features.frame_rate, features.duration)
+        path, labeling_rate = self.get_path(task), self.labeling_frame_rate(task)
+        features, index = self._video_features(path, labeling_rate)
+        clock = Clock(labeling_rate, index, features.frame_rate, features.duration)
         media, colours = self.media(task), self._colours()
         try:
-            probs, version = self._probabilities(task)
+            probs, version = self._probabilities(path, labeling_rate)
         except NotReady as error:
             return Track(self.from_name, media, clock, colours, None, str(error))
-        events = events_of_regions(self.predict_regions(task).regions, clock.frame_rate)
+        events = events_of_regions(self.predict(task).regions, clock.frame_rate)
         observation = Observation(media, f"{self.encoder.name}-{version}", events, task.get("id"))
         return Track(self.from_name, media, clock, colours, Timeline(observation, clock, tuple(self.labels), probs))
 
@@ -169,29 +185,29 @@ class TimelineLabelsModel(ControlModel):
         attributes = {label: tag.attr for label, tag in self.control.labels_attrs.items()}
         return {label: attributes[label].get("background") or DEFAULT_COLOUR for label in self.labels}
 
-    def _probabilities(self, task: dict[str, Any]) -> tuple[np.ndarray, str]:
+    def _probabilities(self, path: str | Path, frame_rate: float) -> tuple[np.ndarray, str]:
         """Label probabilities [num_labeling_frames, num_labels], and the version of what made them."""
         if not self.parameters.model_trainable:
-            return self.create_timelines_simple(task), self.version
+            return self.create_timelines_simple(path, frame_rate), self.version
         classifier = self._ready_classifier()
-        return classifier.predict(self._labeling_features(task)), _version(classifier)
+        return classifier.predict(FeatureSequence(*self._video_features(path, frame_rate))), _version(classifier)
 
-    def create_timelines_simple(self, task: dict[str, Any]) -> np.ndarray:
+    def create_timelines_simple(self, video_path: str | Path, frame_rate: float) -> np.ndarray:
         """Label probabilities [num_labeling_frames, num_labels] from the encoder's classes."""
-        features, index = self._video_features(task)
+        features, index = self._video_features(video_path, frame_rate)
         probs = np.zeros((len(index), len(self.labels)), dtype=np.float32)
         for label, columns in self.class_columns.items():
             # The classes exclude each other, so the probability of any of them is their sum.
             probs[:, self.label_map[label]] = features.probs[:, columns].sum(axis=1)[index].clip(0, 1)
         return probs
 
-    def create_timelines_trainable(self, task: dict[str, Any]) -> np.ndarray:
+    def create_timelines_trainable(self, video_path: str | Path, frame_rate: float) -> np.ndarray:
         """Label probabilities [num_labeling_frames, num_labels] from the trained classifier.
 
         Raises:
             NotReady: there is no classifier for the present config and encoder.
         """
-        return self._ready_classifier().predict(self._labeling_features(task))
+        return self._ready_classifier().predict(FeatureSequence(*self._video_features(video_path, frame_rate)))
 
     def check_ready(self) -> None:
         """Raises NotReady where there is no classifier for the present config and encoder."""
@@ -228,6 +244,8 @@ class TimelineLabelsModel(ControlModel):
             )
         columns: dict[str, list[int]] = {}
         for name, label in classes.items():
+            if label not in self.label_map:  # the one that marks reviewed frames
+                continue
             columns.setdefault(label, []).append(column[name])
         return columns
 
@@ -255,6 +273,7 @@ class TimelineLabelsModel(ControlModel):
         return {
             "encoder": self.encoder.fingerprint,
             "labels": self.labels,
+            "reviewed_label": self.parameters.model_reviewed_label,
             "sequence_size": self.parameters.model_classifier_sequence_size,
             "hidden_size": self.parameters.model_classifier_hidden_size,
             "num_layers": self.parameters.model_classifier_num_layers,
@@ -321,7 +340,8 @@ class TimelineLabelsModel(ControlModel):
         Raises:
             InvalidAnnotation: naming the labels that the config doesn't have, or the malformed region.
         """
-        convert_timelinelabels_to_probs(regions, self.label_map, max_frame=0, from_name=self.from_name)
+        columns = {label: column for column, label in enumerate(self.control.labels)}
+        convert_timelinelabels_to_probs(regions, columns, max_frame=0, from_name=self.from_name)
 
     def fit(
         self,
@@ -437,16 +457,21 @@ class TimelineLabelsModel(ControlModel):
         for number, task in enumerate(sorted(tasks, key=lambda task: not self._is_cached(task)), start=1):
             try:
                 self.prepare(task)
-                features = self._labeling_features(task)
+                features = FeatureSequence(*self._video_features(self.get_path(task), self.labeling_frame_rate(task)))
             except MediaError as error:
                 logger.warning("Task %s is left out of the training: %s", task.get("id"), error)
                 unavailable[str(task.get("id"))] = str(error)
                 continue
             weight = 1 / len(task["annotations"])
             for annotation in task["annotations"]:
-                regions = self._usable_regions(task, annotation)
-                labels, _ = convert_timelinelabels_to_probs(regions, self.label_map, len(features), self.from_name)
-                examples.append(Example(task["id"], features, labels, weight))
+                labels, _ = convert_timelinelabels_to_probs(
+                    self._usable_regions(task, annotation, self.label_map), self.label_map, len(features)
+                )
+                mask = self._reviewed(task, annotation, len(features))
+                if mask is not None and not mask.any():
+                    self.backend.note(task, f"Annotation {annotation['id']} marks no frame as reviewed: it isn't used.")
+                    continue
+                examples.append(Example(task["id"], features, labels, weight, mask))
             if progress:
                 progress(LOADING_SHARE * number / len(tasks))
         if examples:
@@ -461,9 +486,21 @@ class TimelineLabelsModel(ControlModel):
         except MediaError:
             return False
 
-    def _usable_regions(self, task: dict[str, Any], annotation: dict[str, Any]) -> list[Region]:
-        """The annotation's regions of this control tag, without labels that were removed from the config after they
-        were drawn, and without malformed ones: those can be stored while the config can't work."""
+    def _reviewed(self, task: dict[str, Any], annotation: dict[str, Any], num_frames: int) -> np.ndarray | None:
+        """[num_frames] bool: the frames that the annotator marked as reviewed; None where the config has no such
+        label."""
+        reviewed = self.parameters.model_reviewed_label
+        if reviewed is None:
+            return None
+        column = {reviewed: 0}
+        regions = self._usable_regions(task, annotation, column)
+        return convert_timelinelabels_to_probs(regions, column, num_frames)[0][:, 0] > 0
+
+    def _usable_regions(
+        self, task: dict[str, Any], annotation: dict[str, Any], labels: Collection[str]
+    ) -> list[Region]:
+        """The annotation's regions of this control tag with some of its labels, also where others were removed from the
+        config after they were drawn, and without malformed ones: those can be stored while the config can't work."""
         regions = []
         for region in annotation["result"]:
             if region.get("from_name") != self.from_name:
@@ -474,7 +511,7 @@ class TimelineLabelsModel(ControlModel):
                 self.backend.note(task, f"Annotation {annotation['id']} is used without a region: {error}")
                 continue
             value = region["value"]
-            known = [label for label in value.get("timelinelabels") or [] if label in self.label_map]
+            known = [label for label in value.get("timelinelabels") or [] if label in labels]
             regions.append({**region, "value": {**value, "timelinelabels": known}})
         return regions
 

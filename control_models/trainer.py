@@ -3,12 +3,14 @@ one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from control_models.parameters import TimelineLabelsParameters
 from features.sequence import FeatureSequence
+from learning.events import segments
 from learning.metrics import frame_metrics, segment_f1
 from ml_backend.base import Progress
 from utils.neural_nets import MultiLabelLSTM
@@ -34,12 +36,19 @@ class Example(NamedTuple):
         features: [num_frames, feature_dim + motion_size].
         labels: [num_frames, num_labels], 0 or 1.
         weight: share of its task: the annotations of one task share a weight of 1.
+        mask: [num_frames] bool, the frames that were annotated; None for all. Others count for nothing.
     """
 
     task_id: int
     features: FeatureSequence
     labels: np.ndarray
     weight: float
+    mask: np.ndarray | None = None
+
+    def annotated(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The runs of annotated frames among rows [num_frames, numbers]."""
+        for start, end in segments(self.mask) if self.mask is not None else [(0, len(rows))]:
+            yield rows[start:end]
 
 
 def num_videos(examples: list[Example]) -> int:
@@ -154,6 +163,7 @@ class Trainer:
             [e.features for e in examples],
             [e.labels for e in examples],
             weights=[e.weight for e in examples],
+            masks=[e.mask for e in examples],
             epochs=epochs,
             f1_threshold=self._parameters.model_classifier_f1_threshold,
             accuracy_threshold=self._parameters.model_classifier_accuracy_threshold,
@@ -163,11 +173,18 @@ class Trainer:
 
     def _metrics(self, examples: list[Example], probs: list[np.ndarray]) -> dict[str, Any]:
         labels = list(self._label_map)
-        # A frame without labels between two videos keeps their segments apart.
+        # A frame without labels between two videos, or parts of one, keeps their segments apart.
         gap = np.zeros((1, len(labels)), dtype=bool)
         threshold = self._parameters.model_score_threshold
-        truth = np.concatenate([part for e in examples for part in (e.labels > 0, gap)])
-        predicted = np.concatenate([part for p in probs for part in (p >= threshold, gap)])
+        truth = np.concatenate([part for e in examples for run in e.annotated(e.labels > 0) for part in (run, gap)])
+        predicted = np.concatenate(
+            [
+                part
+                for e, p in zip(examples, probs, strict=True)
+                for run in e.annotated(p >= threshold)
+                for part in (run, gap)
+            ]
+        )
         return {
             "videos": num_videos(examples),
             "frames": frame_metrics(truth, predicted, labels),

@@ -14,6 +14,7 @@ import torch
 
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, MediaError, NotReady
+from features import cache as cache_module
 from features.checkpoints import import_ultralytics
 from ml_backend.base import Services
 from ml_backend.registry import ModelRegistry
@@ -253,7 +254,8 @@ def test_a_deleted_annotation_has_no_influence(settings: Settings, make_model: A
     other = make_model(config(), project="2")
     other.fit("ANNOTATION_CREATED", {}, tasks=[blue])
     np.testing.assert_array_equal(
-        control(model).create_timelines_trainable(red_blue), control(other).create_timelines_trainable(red_blue)
+        control(model).create_timelines_trainable(red_blue["data"]["video"], 25),
+        control(other).create_timelines_trainable(red_blue["data"]["video"], 25),
     )
     # Without any annotation the model is untrained again.
     model.fit("ANNOTATIONS_DELETED", {}, tasks=[])
@@ -576,3 +578,78 @@ def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settin
     on = np.flatnonzero(predicted(model, video, frames=75)[:, 0]) + 1
     assert abs(on[0] - 26) <= 1
     assert abs(on[-1] - 50) <= 1
+
+
+# -- partly annotated videos
+
+REVIEWED = 'model_trainable="true" model_reviewed_label="Reviewed"'
+
+
+def test_frames_that_were_not_reviewed_count_for_nothing(settings: Settings, make_model: Any) -> None:
+    # Blue is annotated where it was reviewed; the second half shows blue too, unannotated.
+    colours = [GREY] * 20 + [BLUE] * 20 + [GREY] * 20 + [BLUE] * 30 + [GREY] * 10
+    video = task(settings, 1, colours)
+    regions = [region(21, 40, "Blue"), region(1, 60, "Reviewed")]
+    text = config(REVIEWED, ("Blue", "Reviewed"))
+    partly = make_model(text)
+    metrics = partly.fit("ANNOTATION_CREATED", {}, tasks=[annotated(video, annotation(1, *regions))])["tl"]
+    assert metrics["published"]
+    score = metrics["score"]["frames"]
+    assert set(score["per_label"]) == {"Blue"}
+    assert score["per_label"]["Blue"]["support"] == 20
+    assert score["macro_f1"] > 0.9  # of the reviewed half alone: on the whole video it would be at most 0.6
+    found = predicted(partly, video, ("Blue",))[:, 0]
+    assert found[62:88].mean() > 0.9
+    assert found[:18].mean() < 0.1
+
+
+def test_the_reviewed_label_is_accepted_and_never_predicted(
+    settings: Settings, make_model: Any, red_blue: dict[str, Any]
+) -> None:
+    text = config(REVIEWED, ("Red", "Reviewed", "Blue"))
+    model = make_model(text)
+    everything = annotation(1, *RED_BLUE["result"], region(1, 100, "Reviewed"))
+    model.check_annotation(everything)
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, everything)])
+    regions = model.predict([red_blue]).predictions[0]["result"]
+    assert {label for r in regions for label in r["value"]["timelinelabels"]} == {"Red", "Blue"}
+    unreviewed = annotation(2, *RED_BLUE["result"])
+    with pytest.raises(InvalidAnnotation, match="no annotation to train on"):
+        make_model(text, project="2").fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, unreviewed)])
+
+
+@pytest.mark.parametrize("labels", [("Red", "Blue"), ("Reviewed",)])
+def test_a_reviewed_label_that_the_tag_does_not_have(make_model: Any, labels: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidConfig, match="model_reviewed_label"):
+        make_model(config(REVIEWED, labels))
+
+
+# -- the documented interface
+
+
+def test_create_and_predict_regions_of_a_file(settings: Settings, make_model: Any, red_blue: dict[str, Any]) -> None:
+    model = make_model(config())
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])
+    created = TimelineLabelsModel.create(model, control(model).control)
+    regions = created.predict_regions(red_blue["data"]["video"])
+    assert regions == model.predict([red_blue]).predictions[0]["result"]
+    assert regions
+
+
+def test_both_modes_of_one_encoder_read_a_video_once(
+    settings: Settings, make_model: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    open_video = cache_module.open_video
+    monkeypatch.setattr(cache_module, "open_video", lambda path: (opened.append(path), open_video(path))[1])
+    text = (
+        '<View><TimelineLabels name="a" toName="video" model_trainable="true"><Label value="Red"/></TimelineLabels>'
+        '<TimelineLabels name="b" toName="video"><Label value="soccer_ball"/></TimelineLabels>'
+        '<Video name="video" value="$video" frameRate="25"/></View>'
+    )
+    model = make_model(text)
+    model.prepare(red_blue)
+    assert model.is_prepared(red_blue)
+    assert len(opened) == 1
+    trainable, simple = (control_model._video_features(*opened, 25)[0] for control_model in model.control_models)
+    assert (trainable.probs, simple.features, simple.motion) == (None, None, None)

@@ -284,6 +284,7 @@ class MultiLabelLSTM(BaseNN):
         accuracy_threshold: float = 1.0,
         time_budget: float | None = None,
         progress: Progress | None = None,
+        masks: Sequence[np.ndarray | None] | None = None,
     ) -> dict[str, Any]:
         """Train on everything given, starting from the present weights.
 
@@ -300,6 +301,7 @@ class MultiLabelLSTM(BaseNN):
             time_budget: seconds after which training stops; the learning rate falls so that it is 0 by then. The
                 readout, the shorter part, is always fitted.
             progress: called after each epoch with its number (from 1) and the metrics so far.
+            masks: for each sequence, [num_frames] bool, which frames count; None, for one or for all: every frame.
 
         Returns:
             loss, f1 (macro), accuracy (over frames and labels), epochs, duration (seconds), num_sequences,
@@ -313,6 +315,9 @@ class MultiLabelLSTM(BaseNN):
         """
         started = time.monotonic()
         videos, targets, weights = self._checked_examples(sequences, labels, weights)
+        if masks is not None:
+            videos = [rows if mask is None else rows[mask] for rows, mask in zip(videos, masks, strict=True)]
+            targets = [rows if mask is None else rows[mask] for rows, mask in zip(targets, masks, strict=True)]
         threads = torch.get_num_threads()
         # Matrices this small are multiplied faster by one thread, and always in the same order.
         torch.set_num_threads(1)
