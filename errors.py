@@ -35,6 +35,18 @@ class InvalidAnnotation(BackendError):
     status = 400
 
 
+class Forbidden(BackendError):
+    """The request may not do this."""
+
+    status = 403
+
+
+class NotFound(BackendError):
+    """There is no such page, project or task."""
+
+    status = 404
+
+
 class EncoderError(BackendError):
     """The encoder (`model_path`) can't be found, isn't allowed or can't be loaded."""
 

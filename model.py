@@ -87,6 +87,11 @@ class YOLO(LabelStudioMLBase):
         for control_model in self.control_models:
             control_model.prepare(task, progress, self.control_models)
 
+    def unprepare(self, task: dict[str, Any]) -> None:
+        """Drops the features of the task's videos from the cache."""
+        for control_model in self.control_models:
+            control_model.unprepare(task)
+
     def tracks(self, task: dict[str, Any]) -> list[Track]:
         """What each control tag says of a prepared task."""
         return [control_model.track(task) for control_model in self.control_models]

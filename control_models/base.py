@@ -142,6 +142,10 @@ class ControlModel(ABC):
         """Predicts the control tag's regions in a task."""
 
     @abstractmethod
+    def unprepare(self, task: dict[str, Any]) -> None:
+        """Drops what `prepare` made of a task."""
+
+    @abstractmethod
     def track(self, task: dict[str, Any]) -> Track:
         """What the control tag says of a prepared task, also where it can't predict yet."""
 

@@ -23,6 +23,7 @@ from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
 from features.motion import MOTION_SIZE
 from features.sequence import FeatureSequence
+from learning.evaluation import Case, Evaluation
 from learning.metrics import prediction_score
 from ml_backend.base import LabelStudioMLBase, Progress
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, region_ranges
@@ -121,6 +122,10 @@ class TimelineLabelsModel(ControlModel):
             self.backend.note(task, mismatch)
         if features.broken_frames or features.truncated:
             self.backend.note(task, _damage(features))
+
+    def unprepare(self, task: dict[str, Any]) -> None:
+        """Drops the video's features from the cache."""
+        self.cache.drop(self.encoder, self.get_path(task), self.view, self.parameters.model_frame_stride)
 
     def _reads_the_same(self, other: ControlModel) -> bool:
         """Whether another control model reads the same pictures with the same encoder."""
@@ -415,25 +420,33 @@ class TimelineLabelsModel(ControlModel):
             return metrics | {"published": False, "reason": "a later training's model is the present one"}
         return metrics | {"published": True, "version": version}
 
-    def leave_one_out(self, tasks: list[dict[str, Any]], progress: Progress | None = None) -> dict[str, Any] | None:
-        """Leave-one-video-out cross-validation: a classifier trained on the others predicts each annotated video.
+    def held_out(
+        self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None
+    ) -> Evaluation | None:
+        """Cross-validation: classifiers trained without the videos of a fold predict these, and are thrown away.
 
         Args:
             tasks: every annotated task of the project, at least two.
+            folds: ids of the tasks that are held out together.
             progress: told the share done, in [0, 1].
 
         Returns:
-            The metrics of `fit`'s "honest", over all videos, and "by_task": task id -> macro-F1; None in simple mode.
+            None in simple mode.
 
         Raises:
-            InvalidAnnotation: fewer than two videos are annotated.
+            InvalidAnnotation: a fold leaves no annotated video to train on.
         """
         if not self.parameters.model_trainable:
             return None
         examples, _ = self._examples(tasks, None)
-        if num_videos(examples) < 2:
-            raise InvalidAnnotation("Leave-one-out needs two annotated videos at least.")
-        return self.trainer.leave_one_out(examples, progress)
+        if any({e.task_id for e in examples} <= fold for fold in folds):
+            raise InvalidAnnotation("No annotated video is left to train on: at least two must be annotated.")
+        cases = [
+            Case(e.task_id, e.labels > 0, probs, probs >= self.parameters.model_score_threshold)
+            for e, probs in self.trainer.held_out(examples, folds, progress)
+        ]
+        rate = self.labeling_frame_rate(tasks[0])
+        return Evaluation(self.from_name, tuple(self.labels), self._colours(), rate, tuple(cases))
 
     @property
     def _path(self) -> Path:

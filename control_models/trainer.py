@@ -113,31 +113,27 @@ class Trainer:
             return None
         return self._metrics(examples, [classifier.predict(e.features) for e in examples])
 
-    def leave_one_out(self, examples: list[Example], progress: Progress | None) -> dict[str, Any]:
-        """Leave-one-video-out cross-validation: a classifier trained on the other videos predicts each.
+    def held_out(
+        self, examples: list[Example], folds: list[set[int]], progress: Progress | None
+    ) -> list[tuple[Example, np.ndarray]]:
+        """Cross-validation: the videos of each fold are predicted by a classifier trained on the other videos.
 
         Args:
-            examples: of at least two videos.
-            progress: told the share of the videos done, in [0, 1].
+            examples: of videos in and outside each fold.
+            folds: task ids.
+            progress: told the share of the folds done, in [0, 1].
 
         Returns:
-            The metrics of `score`, over all videos, and by_task: task id -> macro-F1.
+            The folds' examples, and their probabilities [num_frames, num_labels].
         """
-        predictions: list[np.ndarray] = []
-        held_out: list[Example] = []
-        by_task: dict[str, float] = {}
-        task_ids = sorted({e.task_id for e in examples})
-        for number, task_id in enumerate(task_ids, start=1):
+        predictions: list[tuple[Example, np.ndarray]] = []
+        for number, fold in enumerate(folds, start=1):
             classifier = self._new_classifier(seed=0)
-            self._train(classifier, [e for e in examples if e.task_id != task_id], None)
-            own = [e for e in examples if e.task_id == task_id]
-            predicted = [classifier.predict(e.features) for e in own]
-            by_task[str(task_id)] = self._metrics(own, predicted)["frames"]["macro_f1"]
-            held_out += own
-            predictions += predicted
+            self._train(classifier, [e for e in examples if e.task_id not in fold], None)
+            predictions += [(e, classifier.predict(e.features)) for e in examples if e.task_id in fold]
             if progress:
-                progress(number / len(task_ids))
-        return self._metrics(held_out, predictions) | {"by_task": by_task}
+                progress(number / len(folds))
+        return predictions
 
     def _new_classifier(self, seed: int) -> MultiLabelLSTM:
         classifier = MultiLabelLSTM(

@@ -7,7 +7,7 @@ video.features[video.times > 2.5]
 
 import threading
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,6 +105,11 @@ class FeatureCache:
         if not self._content_hash.check_call_in_cache(*identity):
             return None
         return self._find(encoder, self._content_hash(*identity), view, stride, _refuse)
+
+    def drop(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> None:
+        """Removes the video's features, where they are cached. Arrays in use stay valid."""
+        with suppress(_NotCached):
+            self._lookup.call_and_shelve(self._content(path), encoder.fingerprint, view.value, stride, _refuse).clear()
 
     def _find(
         self, encoder: Encoder, content: str, view: View, stride: int, compute: Callable[[], Item]

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, InvalidRequest
 from ml_backend.base import LabelStudioMLBase, Services
+from ml_backend.dashboard.views import Dashboard, wants_page
 from ml_backend.events import Events, Work
 from ml_backend.jobs import Jobs
 from ml_backend.label_studio import TOKEN_ADVICE
@@ -95,10 +96,11 @@ class Routes:
         self._events = Events(store, registry)
         self._metrics = Metrics(store)
         self._predictions = Predictions(settings, store, registry, jobs)
+        self._dashboard = Dashboard(settings, store, registry, jobs)
 
     def register(self, app: Flask) -> None:
         """Adds the routes to the application."""
-        app.add_url_rule("/", view_func=self.health)
+        app.add_url_rule("/", view_func=self.index)
         app.add_url_rule("/health", view_func=self.health)
         app.add_url_rule("/setup", view_func=self.setup, methods=["POST"])
         app.add_url_rule("/predict", view_func=self.predict, methods=["POST"])
@@ -106,6 +108,7 @@ class Routes:
         app.add_url_rule("/versions", view_func=self.versions, methods=["GET", "POST"])
         app.add_url_rule("/job_status", view_func=self.job_status, methods=["POST"])
         app.add_url_rule("/metrics", view_func=self.metrics)
+        app.register_blueprint(self._dashboard.blueprint())
         app.before_request(self._start_clock)
         app.after_request(self._observe)
 
@@ -118,6 +121,12 @@ class Routes:
         started = g.get("started")
         if started is not None:
             self._metrics.latency.labels(route, response.status_code).observe(time.perf_counter() - started)
+        return response
+
+    def index(self) -> Response:
+        """The dashboard for browsers, the same as `/health` for programs."""
+        response = self._dashboard.index() if wants_page() else self.health()
+        response.vary.add("Accept")
         return response
 
     def health(self) -> Response:

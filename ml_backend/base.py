@@ -150,6 +150,9 @@ class LabelStudioMLBase:
     def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
         """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
 
+    def unprepare(self, task: dict[str, Any]) -> None:
+        """Drops what `prepare` made of a task."""
+
     def tracks(self, task: dict[str, Any]) -> list[Track]:
         """What each control tag says of a prepared task, for the dashboard and exports; none for other than timelines.
 

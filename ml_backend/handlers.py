@@ -202,8 +202,24 @@ class Handlers:
         return {"tasks": fetched, "changed": changed}
 
     def _prepare(self, run: Run) -> dict[str, Any]:
-        self._registry.get(run.job.project_id).prepare(run.job.arguments["task"], run.progress)
+        model, task = self._registry.get(run.job.project_id), run.job.arguments["task"]
+        model.prepare(task, run.progress)
+        self._remember(run.job.project_id, task, self._score(model, task))
         return {}
+
+    @staticmethod
+    def _score(model: LabelStudioMLBase, task: dict[str, Any]) -> dict[str, Any]:
+        """The prediction of a task that is prepared now, empty where the model can't predict yet."""
+        try:
+            model.check_ready()
+            return predict_task(model, task)
+        except BackendError:
+            return {}
+
+    def _remember(self, project_id: str, task: dict[str, Any], prediction: dict[str, Any]) -> None:
+        """Keeps the score for the dashboard's list of tasks."""
+        given = (task, prediction.get("score"), prediction.get("model_version"))
+        self._store.save_predictions(project_id, [given])
 
     def _prepare_many(self, run: Run) -> dict[str, Any]:
         for task in run.job.arguments["tasks"]:
@@ -224,6 +240,7 @@ class Handlers:
         model.check_ready()
         model.prepare(task, run.progress)
         prediction = predict_task(model, task)
+        self._remember(run.job.project_id, task, prediction)
         version = prediction["model_version"]
         if version not in label_studio.prediction_versions(model.connection, task["id"]):
             label_studio.create_prediction(

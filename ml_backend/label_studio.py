@@ -4,7 +4,7 @@ This module reads no environment: the address and the key come in as a `Connecti
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,6 +132,57 @@ def annotated_tasks(
         raise LabelStudioError(
             f"Annotations of project {project_id}: {total} tasks announced, {done} received. Try again."
         )
+
+
+def who_am_i(connection: Connection) -> str:
+    """The e-mail address of the user whose key it is.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses.
+    """
+    with explained(f"The key for {connection.url}", LabelStudioError):
+        return _client(connection).users.whoami().email or ""
+
+
+def webhook_urls(connection: Connection, project_id: int) -> list[str]:
+    """The addresses that Label Studio tells of a project's events.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses.
+    """
+    with explained(f"Webhooks of project {project_id}", LabelStudioError):
+        webhooks = _client(connection).webhooks.list(project=project_id)
+        return [webhook.url for webhook in webhooks if webhook.is_active is not False]
+
+
+def label_config(connection: Connection, project_id: int) -> str:
+    """A project's labeling config, XML.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses, or there is no such project.
+    """
+    with explained(f"Project {project_id}", LabelStudioError):
+        return _client(connection).projects.get(id=project_id).label_config or ""
+
+
+def tasks(connection: Connection, project_id: int, task_ids: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
+    """A project's tasks, page by page: `{"id", "data"}`, cloud URIs unresolved.
+
+    Args:
+        connection: Label Studio, with a key.
+        project_id: the project's id there.
+        task_ids: only these.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses.
+    """
+    with explained(f"Tasks of project {project_id}", LabelStudioError):
+        pages = _client(connection).tasks.list(
+            project=project_id, fields="all", include="id,data", resolve_uri=False, page_size=TASKS_PER_PAGE
+        )
+        for task in pages:
+            if task_ids is None or task.id in task_ids:
+                yield {"id": task.id, "data": task.data}
 
 
 def prediction_versions(connection: Connection, task_id: int) -> set[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
-from errors import BackendError, InvalidRequest, NotReady
+from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.handlers import predict_task
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
@@ -128,7 +129,19 @@ class Predictions:
         self._deliver(body, late, model)
         for index in late:
             answers[index] = answers[index] or NotReady(f"There wasn't time for this task. {later}")
+        self._remember(body, answers)
         return self._as_json(body, answers, model)
+
+    def _remember(self, body: PredictRequest, answers: list[dict[str, Any] | BackendError | None]) -> None:
+        """Keeps the scores for the dashboard's list of tasks; an answer doesn't fail for want of it."""
+        given = [
+            (task.model_dump(), answer["score"], answer["model_version"])
+            for task, answer in zip(body.tasks, answers, strict=True)
+            if isinstance(answer, dict)
+        ]
+        if body.project and given:
+            with suppress(DatabaseUnavailable):
+                self._store.save_predictions(body.project, given)
 
     def _prepare(self, body: PredictRequest, indices: list[int], deadline: float) -> dict[int, Job | BackendError]:
         """Has the worker prepare tasks, and waits for it. Returns each one's job as it is then, or why it has none; a

@@ -236,3 +236,15 @@ class Note(Base):
     project_id: Mapped[str] = mapped_column(primary_key=True)
     task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     text: Mapped[str] = mapped_column(sa.String(300), primary_key=True)
+
+
+class Prediction(Base):
+    """The latest prediction that was given for a task; the regions themselves are Label Studio's."""
+
+    __tablename__ = "predictions"
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    data: Mapped[dict[str, Any]]  # the task's
+    score: Mapped[float | None]
+    model_version: Mapped[str | None]
+    predicted_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,24 +1,32 @@
-"""The terminal commands, on the state and the models that a server left."""
+"""The terminal commands, on the state and the models that a server left, and on files."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import cli
-from errors import NotReady
+from errors import BackendError, InvalidRequest, NotReady
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from tests.servers import annotation, region
 from tests.videos import write_video
 
 CONFIG = (
-    '<View><TimelineLabels name="tl" toName="video" model_trainable="true"><Label value="Red"/></TimelineLabels>'
-    '<Video name="video" value="$video" frameRate="25"/></View>'
+    '<View><TimelineLabels name="tl" toName="video" model_trainable="true"><Label value="Red" background="#ff0000"/>'
+    '</TimelineLabels><Video name="video" value="$video" frameRate="25"/></View>'
+)
+SIMPLE = CONFIG.replace('model_trainable="true"', "").replace(
+    'value="Red"', 'value="Red" predicted_values="wall_clock"'
 )
 RED, GREY = (220, 30, 30), (120, 120, 120)
 
@@ -41,35 +49,160 @@ def project(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Set
     get_settings.cache_clear()
 
 
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+def run(*arguments: str, code: int = 0, answer: str = "") -> Any:
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False, input=answer)
+    assert result.exit_code == code, result.output
+    return result
 
 
-def test_train_predict_and_evaluate(project: Settings) -> None:
+def refused(error: type[BackendError], *arguments: str) -> str:
+    with pytest.raises(error) as raised:
+        run(*arguments)
+    return str(raised.value)
+
+
+def frames(result: list[dict[str, Any]]) -> tuple[int, int]:
+    (found,) = result
+    return found["value"]["ranges"][0]["start"], found["value"]["ranges"][0]["end"]
+
+
+def test_a_project_from_training_to_reset(project: Settings, tmp_path: Path) -> None:
+    """One after the other, since a training takes its time: each command on what the one before left."""
     video = str(project.local_files_document_root / "1.mp4")
-    with pytest.raises(NotReady):
-        run("predict", video, "--project", "1")
-    result = run("train", "--project", "1")
-    assert "3 videos, published as v1" in result.stdout
+    refused(NotReady, "predict", video, "--project", "1")
+    trained = json.loads(run("train", "--project", "1", "--json").stdout)
+    assert trained["tl"]["tasks"] == 3
+    assert trained["tl"]["version"] == 1
+
     prediction = json.loads(run("predict", video, "--project", "1").stdout)
-    (found,) = prediction["result"]
-    assert abs(found["value"]["ranges"][0]["start"] - 11) <= 2
-    assert abs(found["value"]["ranges"][0]["end"] - 40) <= 2
+    assert np.abs(np.subtract(frames(prediction["result"]), (11, 40))).max() <= 2
     assert prediction["model_version"].endswith("-v1")
+
+    # A path is a path, wherever it lies; a broken file doesn't stop the others.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write_video(elsewhere / "new.mp4", [GREY] * 25 + [RED] * 30 + [GREY] * 10, size=(64, 64))
+    (elsewhere / "broken.mp4").write_bytes(b"no video")
+    labelled = run("label", str(elsewhere), "--project", "1", code=4)
+    assert "broken.mp4" in labelled.stderr
+    (task,) = json.loads(labelled.stdout)
+    assert task["data"]["video"] == f"/data/local-files/?d={str(elsewhere / 'new.mp4').lstrip('/')}"
+    assert np.abs(np.subtract(frames(task["predictions"][0]["result"]), (26, 55))).max() <= 2
+    events = run("label", str(elsewhere / "new.mp4"), "--project", "1", "--format", "events").stdout
+    (event,) = csv.DictReader(io.StringIO(events))
+    assert event["label"] == "Red"
+    assert abs(float(event["start_seconds"]) - 1) < 0.1
+
+    run("label", str(elsewhere / "new.mp4"), "--project", "1", "--format", "mp4", "--output", str(tmp_path / "drawn"))
+    with av.open(str(tmp_path / "drawn" / "new.timeline.mp4")) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(pictures) == 65
+    strip = pictures[40][64:]
+    red = (strip[..., 0] > 180) & (strip[..., 1] < 80) & (strip[..., 2] < 80)
+    assert red.any(axis=0).mean() > 0.3  # 30 of 65 frames
+    assert not ((pictures[5][64:, :60, 0] > 180) & (pictures[5][64:, :60, 1] < 80)).any()  # its name isn't lit yet
+
+    exported = tmp_path / "events.csv"
+    run("export", "--project", "1", "--what", "both", "--output", str(exported))
+    rows = list(csv.DictReader(exported.open()))
+    assert {row["source"] for row in rows if not row["score"]} == {"annotation 1", "annotation 2", "annotation 3"}
+    assert sum(bool(row["score"]) for row in rows) >= 3
+    imported = json.loads(run("import", str(exported), "--project", "1").stdout)
+    assert imported[0]["data"] == {"video": "/data/local-files/?d=1.mp4"}
+    assert frames(imported[0]["annotations"][0]["result"]) == (11, 40)
+    boris = tmp_path / "project.boris"
+    run("export", "--project", "1", "--format", "boris", "--output", str(boris))
+    assert len(json.loads(run("import", str(boris), "--project", "1").stdout)) == 3
+
     result = run("evaluate", "--project", "1", "--leave-one-out")
-    assert "published" in result.stdout
     (row,) = [line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["Red"]]
     precision, recall, f1, segment_f1 = map(float, row[1:])
     assert f1 == pytest.approx(2 * precision * recall / (precision + recall), abs=0.002)
     assert f1 > 0.8
     assert segment_f1 > 0.6
+    held_out = json.loads(run("evaluate", "--project", "1", "--hold-out", "2", "--json").stdout)
+    assert held_out["held_out"]["tl"]["videos"] == 1
+
+    shown = json.loads(run("status", "--json").stdout)
+    assert shown["projects"][0]["annotated_tasks"] == 3
+    assert "up to date" in run("status").stdout
+    run("reset", "--project", "1", code=1, answer="n\n")
+    run("predict", video, "--project", "1")
+    run("reset", "--project", "1", "--yes")
+    refused(NotReady, "predict", video, "--project", "1")
 
 
-def test_an_unknown_project_is_a_sentence(
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train",),
+        ("evaluate",),
+        ("export",),
+        ("reset", "--yes"),
+        ("rollback", "--yes"),
+        ("status",),
+        ("check",),
+        ("label", str(Path(__file__).parent)),
+        ("import", __file__),
+    ],
+)
+def test_an_unknown_project_is_an_error_and_makes_none(project: Settings, command: tuple[str, ...]) -> None:
+    assert "Project 77 isn't known here. Known: 1." in refused(InvalidRequest, *command, "--project", "77")
+    store = Store(project.database)
+    assert [one.id for one in store.projects()] == ["1"]
+    store.close()
+
+
+def test_an_error_is_a_sentence_and_a_code(
     project: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["cli.py", "evaluate", "--project", "77", "--leave-one-out"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
-    assert "Project 77 isn't known" in capsys.readouterr().err
+    def main(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["cli.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().err
+
+    video = str(project.local_files_document_root / "1.mp4")
+    code, text = main("predict", video, "--project", "1")
+    assert (code, "isn't trained yet" in text) == (3, True)
+    code, text = main("predict", "nowhere.mp4", "--project", "1")
+    assert (code, "nowhere.mp4: no such file" in text) == (1, True)
+    code, text = main("label", video)
+    assert (code, "--project" in text) == (2, True)
+    code, text = main("evaluate", "--project", "1", "--hold-out", "9")
+    assert (code, "No annotated task 9" in text) == (1, True)
+
+
+def test_labels_of_the_networks_own_classes(project: Settings, tmp_path: Path) -> None:
+    config = tmp_path / "config.xml"
+    config.write_text(SIMPLE)
+    video = str(project.local_files_document_root / "1.mp4")
+    table = run("label", video, "--config", str(config), "--format", "frames").stdout
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert len(rows) == 70
+    assert all(0 <= float(row["probability of Red"]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "command", ["", *(command.name or command.callback.__name__ for command in cli.app.registered_commands)]
+)
+def test_help(command: str) -> None:
+    assert "Usage" in run(*filter(None, [command]), "--help").stdout
+
+
+def test_import_refuses_what_the_project_does_not_know(project: Settings, tmp_path: Path) -> None:
+    table = tmp_path / "events.csv"
+    table.write_text("label,start_seconds,stop_seconds\nBlue,0,1\n")
+    assert "no label 'Blue'" in refused(InvalidRequest, "import", str(table), "--project", "1")
+    (tmp_path / "events.txt").write_text("")
+    run("import", str(tmp_path / "events.txt"), "--project", "1", code=2)
+
+
+def test_check_says_what_is_wrong_and_how_to_mend_it(project: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "set LABEL_STUDIO_URL" in run("check", code=1).stdout
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+    get_settings.cache_clear()
+    assert "No key for Label Studio's API" in run("check", code=1).stdout
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a" * 40)
+    get_settings.cache_clear()
+    assert "no connection" in run("check", code=1).stdout

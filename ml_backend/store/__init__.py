@@ -7,10 +7,11 @@ its model was last trained at. A model is behind its data where the two differ, 
 from ml_backend.store.annotations import Annotations
 from ml_backend.store.jobs import JobRows
 from ml_backend.store.models import Models
+from ml_backend.store.summaries import Summaries
 from ml_backend.store.values import Values
 
 
-class Store(Annotations, JobRows, Models, Values):
+class Store(Annotations, JobRows, Models, Summaries, Values):
     """The state behind one `DATABASE_URL`; each base class is one noun. Arguments and errors are those of `Database`.
 
     Any method raises `DatabaseUnavailable` where the database can't be read or written; then nothing was written.

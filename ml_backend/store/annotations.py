@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ml_backend.store.projects import Projects
-from ml_backend.tables import Annotation, AnnotationState, Project, Task
+from ml_backend.tables import Annotation, AnnotationState, Prediction, Project, Task
 
 # So many tasks are compared with Label Studio's in one transaction: a webhook waits for it 50 ms at most.
 TASKS_PER_BATCH = 100
@@ -160,6 +160,8 @@ class Annotations(Projects):
                 rows = [{"project_id": project_id, "id": id_} | gone for id_ in ids]
                 insert = self._insert(Task).values(rows)
                 session.execute(insert.on_conflict_do_update(index_elements=[Task.project_id, Task.id], set_=gone))
+                predicted = sa.and_(Prediction.project_id == project_id, Prediction.task_id.in_(ids))
+                session.execute(sa.delete(Prediction).where(predicted))
             if deleted:
                 self._raise_revision(session, project_id)
             return deleted

@@ -16,6 +16,7 @@ from ml_backend.tables import (
     Job,
     ModelVersion,
     Note,
+    Prediction,
     PresentVersion,
     Project,
     Task,
@@ -23,7 +24,7 @@ from ml_backend.tables import (
     Value,
 )
 
-OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note)
+OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note, Prediction)
 
 
 class Projects(Database):

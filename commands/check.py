@@ -1,0 +1,95 @@
+"""`check`: whether Label Studio, its webhook and its media can be reached; each with the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from commands.common import Backend, ExitCode, JsonOption, console, known_project, print_json
+from errors import BackendError
+from ml_backend import label_studio
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        what: it.
+        ok: whether it works.
+        text: what was found, or what is wrong and how to mend it.
+    """
+
+    what: str
+    ok: bool
+    text: str
+
+
+def check(
+    project: Annotated[str | None, typer.Option("--project", help="Also this project's webhook and videos.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the connection to Label Studio: address, token, webhook, media."""
+    backend = Backend()
+    if project is not None:
+        known_project(backend.store, project)
+    findings = list(_findings(backend, project))
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
+            console.print(f"{mark} {finding.what}: {finding.text}", soft_wrap=True, highlight=False)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _findings(backend: Backend, project: str | None) -> Iterator[Finding]:
+    connection = _connection(backend, project)
+    yield Finding("Label Studio's address", bool(connection.url), connection.url or "not known: set LABEL_STUDIO_URL.")
+    if not connection.url:
+        return
+    try:
+        who = label_studio.who_am_i(connection)
+        yield Finding("token", True, f"belongs to {who}")
+    except BackendError as error:
+        yield Finding("token", False, str(error))
+        return
+    for project_id in [project] if project else [one.id for one in backend.store.projects() if one.id.isdigit()]:
+        yield from _project_findings(backend, connection, project_id)
+
+
+def _connection(backend: Backend, project: str | None) -> label_studio.Connection:
+    if project is not None:
+        return backend.model(project).connection
+    settings = backend.settings
+    return label_studio.Connection(settings.label_studio_url, settings.secret("label_studio_api_key"))
+
+
+def _project_findings(backend: Backend, connection: label_studio.Connection, project_id: str) -> Iterator[Finding]:
+    what = f"project {project_id}, webhook"
+    try:
+        webhooks = label_studio.webhook_urls(connection, int(project_id))
+        url = next((url for url in webhooks if url.rstrip("/").endswith("/webhook")), None)
+        missing = (
+            "there is none: connect this backend in the project's Settings, Model; without it nothing is learnt from "
+            "submitted annotations."
+        )
+        yield Finding(what, url is not None, url or missing)
+        task = next(iter(label_studio.tasks(connection, int(project_id))), None)
+    except BackendError as error:
+        yield Finding(what, False, str(error))
+        return
+    yield _media_finding(backend, project_id, task)
+
+
+def _media_finding(backend: Backend, project_id: str, task: dict[str, Any] | None) -> Finding:
+    what = f"project {project_id}, media"
+    if task is None:
+        return Finding(what, True, "the project has no tasks yet")
+    try:
+        paths = {control.get_path(task).name for control in backend.model(project_id).control_models}
+    except BackendError as error:
+        return Finding(what, False, f"task {task['id']}: {error}")
+    return Finding(what, True, f"task {task['id']}: {', '.join(sorted(paths))} can be read")

@@ -1,0 +1,115 @@
+"""What the terminal's commands share: the state and the models, exit codes, progress, output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from errors import InvalidRequest
+from ml_backend.base import Services
+from ml_backend.settings import get_settings
+from ml_backend.store import Store
+
+if TYPE_CHECKING:
+    from ml_backend.jobs import Jobs
+    from ml_backend.registry import ModelRegistry
+    from model import YOLO
+
+console = Console()
+errors = Console(stderr=True)
+
+ProjectOption = Annotated[str, typer.Option("--project", help="Label Studio's id of the project.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+class ExitCode(IntEnum):
+    """What the commands end with. 2 is a wrong use of a command."""
+
+    DONE = 0
+    FAILED = 1
+    NOT_READY = 3  # the same command may succeed later
+    PARTLY = 4  # some of several tasks failed
+
+
+class Backend:
+    """The state and the models that the server uses, opened for one command.
+
+    Args:
+        any_path: paths are read wherever they lie: whoever types one may read it.
+    """
+
+    def __init__(self, any_path: bool = False) -> None:
+        from ml_backend.registry import ModelRegistry  # PyTorch comes with the model: not for --help
+        from model import YOLO
+
+        settings = get_settings()
+        self.settings = settings.model_copy(update={"local_files_document_root": Path("/")}) if any_path else settings
+        self.store = Store(settings.database)
+        self.registry: ModelRegistry = ModelRegistry(YOLO, Services(self.settings, self.store))
+
+    @property
+    def jobs(self) -> Jobs:
+        """The server's jobs."""
+        from ml_backend.jobs import Jobs
+        from ml_backend.queues import open_queues
+
+        return Jobs(self.store, self.registry, open_queues(self.store))
+
+    def model(self, project: str) -> YOLO:
+        """A project's model.
+
+        Raises:
+            InvalidRequest: there is no such project.
+        """
+        known_project(self.store, project)
+        return self.registry.get(project)
+
+
+def known_project(store: Store, project: str) -> str:
+    """The project's id.
+
+    Raises:
+        InvalidRequest: there is no such project; the message names those that there are.
+    """
+    if store.project(project) is not None:
+        return project
+    known = ", ".join(one.id for one in store.projects())
+    raise InvalidRequest(
+        f"Project {project} isn't known here. " + (f"Known: {known}." if known else "No project is connected yet.")
+    )
+
+
+def local_task(model: YOLO, path: Path) -> dict[str, Any]:
+    """A task for a local file."""
+    return {"id": None, "data": {control.object.value_name: str(path.resolve()) for control in model.control_models}}
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[float], None]]:
+    """A bar on standard error with the time left; gives a function that is told the share done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+        bar_id = bar.add_task(description, total=1.0)
+        yield lambda share: bar.update(bar_id, completed=share)
+        bar.update(bar_id, completed=1.0)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON on standard output."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def end(done: int, failures: Sequence[object]) -> None:
+    """Ends a command on several things with the exit code that says how many went well."""
+    if failures:
+        raise typer.Exit(ExitCode.PARTLY if done else ExitCode.FAILED)

@@ -1,0 +1,104 @@
+"""`export` and `import`: timelines from and to the files of other programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.common import Backend, ProjectOption, end, errors, progress
+from errors import BackendError, InvalidRequest
+from exchange.formats import FORMATS
+from exchange.label_studio import tasks_with_annotations
+from exchange.timeline import Timeline
+
+if TYPE_CHECKING:
+    from model import YOLO
+
+ExportFormat = Enum("ExportFormat", {name: name for name in FORMATS}, type=str)
+ImportFormat = Enum("ImportFormat", {name: name for name, one in FORMATS.items() if one.read}, type=str)
+What = Enum("What", {name: name for name in ("annotations", "predictions", "both")}, type=str)
+
+
+def export(
+    project: ProjectOption,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="; ".join(f"{name}: {one.description}" for name, one in FORMATS.items()) + "."),
+    ] = ExportFormat.events,
+    what: Annotated[What, typer.Option("--what", help="Whose timelines.")] = What.annotations,
+    output: Annotated[Path | None, typer.Option("--output", help="A file; by default standard output.")] = None,
+) -> None:
+    """Export a project's annotated tasks: what was annotated, and what the present model predicts for them."""
+    backend = Backend()
+    model = backend.model(project)
+    tasks = backend.store.annotated_tasks(project)
+    timelines: list[Timeline] = []
+    failures: list[int] = []
+    for number, task in enumerate(tasks, start=1):
+        try:
+            with progress(f"{number}/{len(tasks)} task {task['id']}") as report:
+                model.prepare(task, report)
+            timelines += _timelines(model, task, what)
+        except BackendError as error:
+            errors.print(f"[red]Task {task['id']}:[/red] {error}", soft_wrap=True, highlight=False)
+            failures.append(task["id"])
+    with output.open("w", newline="") if output else nullcontext(sys.stdout) as file:
+        FORMATS[form.value].write(timelines, file)
+    end(len(tasks) - len(failures), failures)
+
+
+def _timelines(model: YOLO, task: dict[str, Any], what: What) -> Iterator[Timeline]:
+    for track in model.tracks(task):
+        if what is not What.predictions:
+            for annotation in task["annotations"]:
+                yield track.annotated(annotation["result"], f"annotation {annotation['id']}", task["id"])
+        if what is not What.annotations:
+            if track.prediction is None:
+                raise InvalidRequest(track.reason)
+            yield track.prediction
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A table of events, or a BORIS project.", exists=True, dir_okay=False)],
+    project: ProjectOption,
+    form: Annotated[
+        ImportFormat | None, typer.Option("--format", help="By default what the file's suffix says.")
+    ] = None,
+    media: Annotated[
+        str,
+        typer.Option("--media", help="What stands before each file's name in Label Studio's tasks."),
+    ] = "/data/local-files/?d=",
+    output: Annotated[Path | None, typer.Option("--output", help="A file; by default standard output.")] = None,
+) -> None:
+    """Turn events of another program into annotations: JSON for Label Studio's Import."""
+    model = Backend().model(project)
+    name = form.value if form else next((n for n in ImportFormat.__members__ if FORMATS[n].suffix == file.suffix), None)
+    if name is None:
+        raise typer.BadParameter(f"{file.suffix or file.name} says nothing of its format: give --format.")
+    with file.open(newline="") as opened:
+        observations = FORMATS[name].read(opened)
+    control = model.control_models[0]
+    unknown = {event.label for observation in observations for event in observation.events} - set(control.labels)
+    if unknown:
+        raise InvalidRequest(
+            f"The labeling config of project {project} has no label {', '.join(sorted(map(repr, unknown)))}: add it "
+            "there, or rename it in the file."
+        )
+    tasks = tasks_with_annotations(
+        observations,
+        control.labeling_frame_rate({}),
+        data_key=control.object.value_name,
+        from_name=control.from_name,
+        to_name=control.to_name,
+        url=lambda video: f"{media}{Path(video).name}",
+    )
+    with output.open("w") if output else nullcontext(sys.stdout) as target:
+        json.dump(tasks, target, indent=1, ensure_ascii=False)
+        target.write("\n")

@@ -1,0 +1,90 @@
+"""`train`, `reset` and `rollback`: which model a project has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from commands.common import Backend, ExitCode, JsonOption, ProjectOption, console, print_json
+from errors import InvalidRequest
+from ml_backend.tables import JobKind
+
+YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
+
+
+def train(
+    project: ProjectOption,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Fetch all annotations from Label Studio and start a new model.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a project's model on its stored annotations, in this process."""
+    backend = Backend()
+    backend.model(project)
+    backend.store.note_event(project, "START_TRAINING")
+    if from_scratch:
+        backend.jobs.run_now(JobKind.RECONCILE, project)
+    else:
+        backend.store.request_training(project)
+    _report(backend.jobs.run_now(JobKind.RESET if from_scratch else JobKind.TRAIN, project), as_json)
+
+
+def _report(results: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(results)
+    for name, metrics in {} if as_json else results.items():
+        state = f"published as v{metrics['version']}" if metrics.get("version") else metrics.get("reason", "reset")
+        console.print(f"{name}: {metrics['tasks']} videos, {state}", highlight=False)
+    if any(metrics.get("reason") for metrics in results.values()):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def reset(project: ProjectOption, yes: YesOption = False) -> None:
+    """Forget a project's model. Its annotations stay, and the next one that is submitted trains a new model."""
+    backend = Backend()
+    model = backend.model(project)
+    if not yes:
+        typer.confirm(f"Forget the model {model.model_version} of project {project}?", abort=True)
+    model.forget()
+    console.print(f"Project {project} has no model now. Train one: cli.py train --project {project}", highlight=False)
+
+
+def rollback(
+    project: ProjectOption,
+    version: Annotated[int | None, typer.Option("--version", help="By default the one before the present one.")] = None,
+    control: Annotated[
+        str | None, typer.Option("--control", help="Name of the control tag, where the config has several.")
+    ] = None,
+    yes: YesOption = False,
+) -> None:
+    """Make an earlier version of a project's model the present one; the next training makes a new version."""
+    backend = Backend()
+    backend.model(project)
+    name = control or _only_control(backend, project)
+    version = version or _version_before(backend, project, name)
+    if not yes:
+        typer.confirm(f"Make v{version} the present model of {name!r} in project {project}?", abort=True)
+    backend.store.roll_back(project, name, version)
+    console.print(f"{name}: v{version} predicts now", highlight=False)
+
+
+def _only_control(backend: Backend, project: str) -> str:
+    names = {version.from_name for version in backend.store.versions(project)}
+    if len(names) != 1:
+        raise InvalidRequest(
+            f"Project {project} has models of {len(names)} control tags ({', '.join(sorted(names)) or 'none trained'})"
+            + (": name one with --control." if names else ".")
+        )
+    return names.pop()
+
+
+def _version_before(backend: Backend, project: str, name: str) -> int:
+    present = backend.store.present_version(project, name)
+    earlier = [
+        v.version for v in backend.store.versions(project, name) if present is None or v.version < present.version
+    ]
+    if not earlier:
+        raise InvalidRequest(f"{name!r} of project {project} has no version before the present one.")
+    return earlier[0]

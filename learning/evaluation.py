@@ -1,0 +1,143 @@
+"""Predictions of videos that their models didn't know, beside what was annotated: what a report is made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from learning.events import segments
+from learning.metrics import frame_metrics, segment_f1
+
+# Enough for two digits of a 95 % interval.
+RESAMPLES = 1000
+# An onset further away than this from any true one belongs to another event.
+MAX_BOUNDARY_ERROR_SECONDS = 2.0
+
+
+KINDS = ("frames", "segments")
+
+
+class Case(NamedTuple):
+    """One annotation of a held-out video.
+
+    Attributes:
+        task_id: the video's task.
+        truth: [num_frames, num_labels] booleans.
+        probabilities: [num_frames, num_labels] in [0, 1].
+        predicted: [num_frames, num_labels] booleans.
+    """
+
+    task_id: int
+    truth: np.ndarray
+    probabilities: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The held-out videos of one control tag.
+
+    Attributes:
+        name: the control tag's.
+        labels: in the order of the arrays' columns.
+        colours: label -> CSS colour.
+        frame_rate: labeling frames per second, of the first video.
+        cases: one for each annotation.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    colours: dict[str, str]
+    frame_rate: float
+    cases: tuple[Case, ...]
+
+    @property
+    def num_videos(self) -> int:
+        """Videos; several annotations of one count once."""
+        return len({case.task_id for case in self.cases})
+
+    def score(self) -> dict[str, Any]:
+        """Over all videos: videos, their number; frames, as of `frame_metrics`; segments, as of `segment_f1`."""
+        return {"videos": self.num_videos, **score_cases(self.cases, self.labels)}
+
+    def intervals(self, seed: int = 0) -> dict[str, dict[str, tuple[float, float]]]:
+        """95 % bootstrap intervals over videos (Efron 1979, percentiles): "frames" and "segments" -> label -> (low,
+        high). A video is drawn with all of its annotations."""
+        by_task: dict[int, list[Case]] = defaultdict(list)
+        for case in self.cases:
+            by_task[case.task_id].append(case)
+        counts = {kind: np.array([_counts(cases, kind) for cases in by_task.values()]) for kind in KINDS}
+        random = np.random.default_rng(seed)
+        drawn = random.integers(len(by_task), size=(RESAMPLES, len(by_task)))
+        intervals: dict[str, dict[str, tuple[float, float]]] = {}
+        for kind in KINDS:
+            hits, true, predicted = np.moveaxis(counts[kind][drawn].sum(axis=1), 1, 0)
+            items = true + predicted
+            f1 = np.where(items > 0, 2 * hits / np.maximum(items, 1), 1.0)
+            low, high = np.percentile(f1, (2.5, 97.5), axis=0)
+            intervals[kind] = {label: (float(low[i]), float(high[i])) for i, label in enumerate(self.labels)}
+        return intervals
+
+    def boundary_errors(self, label: str) -> dict[str, list[int]]:
+        """How many labeling frames too late (too early: below 0) predicted events of a label begin ("onset") and end
+        ("offset"), for each true one that a predicted one overlaps."""
+        column = self.labels.index(label)
+        limit = round(MAX_BOUNDARY_ERROR_SECONDS * self.frame_rate)
+        errors: dict[str, list[int]] = {"onset": [], "offset": []}
+        for case in self.cases:
+            found = segments(case.predicted[:, column])
+            for start, end in segments(case.truth[:, column]):
+                overlapping = [one for one in found if one[0] < end and start < one[1]]
+                if not overlapping:
+                    continue
+                best = max(overlapping, key=lambda one: min(one[1], end) - max(one[0], start))
+                for kind, error in (("onset", best[0] - start), ("offset", best[1] - end)):
+                    if abs(error) <= limit:
+                        errors[kind].append(error)
+        return errors
+
+    def agreement(self) -> dict[str, float]:
+        """Label -> Cohen's kappa between the annotators, over the frames of all pairs of annotations of one task; empty
+        where no task has two. The ceiling of what a model can reach.
+
+        Source: Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
+        """
+        pairs = [(one.truth, other.truth) for one, other in combinations(self.cases, 2) if one.task_id == other.task_id]
+        if not pairs:
+            return {}
+        first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+        return {label: cohens_kappa(first[:, i], second[:, i]) for i, label in enumerate(self.labels)}
+
+
+def score_cases(cases: Sequence[Case], labels: Sequence[str]) -> dict[str, Any]:
+    """The scores of cases taken together."""
+    # A frame without labels between two videos keeps their segments apart.
+    gap = np.zeros((1, len(labels)), dtype=bool)
+    truth = np.concatenate([part for case in cases for part in (case.truth, gap)])
+    predicted = np.concatenate([part for case in cases for part in (case.predicted, gap)])
+    return {"frames": frame_metrics(truth, predicted, labels), "segments": segment_f1(truth, predicted, labels)}
+
+
+def _counts(cases: Sequence[Case], kind: str) -> np.ndarray:
+    """[3, num_labels]: matched, true and predicted items."""
+    names = [str(column) for column in range(cases[0].truth.shape[1])]
+    rows = score_cases(cases, names)[kind]["per_label"].values()
+    true = [row["support"] for row in rows]
+    hits = [row["recall"] * row["support"] for row in rows]
+    if kind == "frames":
+        predicted = np.concatenate([case.predicted for case in cases]).sum(axis=0)
+    else:
+        predicted = [sum(len(segments(case.predicted[:, i])) for case in cases) for i in range(len(names))]
+    return np.array([hits, true, predicted], dtype=float)
+
+
+def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float:
+    """Agreement beyond chance of two arrays [n] of booleans: 1 for equal ones, 0 for chance."""
+    observed = float((first == second).mean())
+    by_chance = float(first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean()))
+    return 1.0 if by_chance == 1 else (observed - by_chance) / (1 - by_chance)

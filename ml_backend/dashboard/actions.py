@@ -1,0 +1,42 @@
+"""What a button of the dashboard does, and the protection of these POSTs against other sites.
+
+A form carries the token that the browser also sends as a cookie; another site can make a browser send the cookie, but
+can't read it to fill in the form. Browsers moreover say where a request comes from, and then it must come from here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from urllib.parse import urlsplit
+
+from flask import Response, g, request
+
+from errors import Forbidden
+
+COOKIE = "timeline_csrf"
+FIELD = "csrf"
+
+
+def csrf_token() -> str:
+    """The token that this page's forms carry."""
+    if "csrf" not in g:
+        g.csrf = request.cookies.get(COOKIE) or secrets.token_urlsafe(24)
+    return g.csrf
+
+
+def set_csrf_cookie(response: Response) -> Response:
+    """Sends the token of a page with a form."""
+    if "csrf" in g and request.cookies.get(COOKIE) != g.csrf:
+        response.set_cookie(COOKIE, g.csrf, httponly=True, samesite="Strict", secure=request.is_secure)
+    return response
+
+
+def check_csrf() -> None:
+    """Raises Forbidden where the POST doesn't come from a page of this dashboard."""
+    cookie, field = request.cookies.get(COOKIE, ""), request.form.get(FIELD, "")
+    origin = request.headers.get("Origin")
+    foreign = origin is not None and urlsplit(origin).netloc != request.host
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    if foreign or site not in ("same-origin", "none") or not cookie or not hmac.compare_digest(cookie, field):
+        raise Forbidden("This request doesn't come from a page of this backend: open the page again and repeat it.")

@@ -1,0 +1,101 @@
+"""Plots as SVG text, for pages without scripts: curves with their uncertainty, and timelines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 640, 220
+LEFT, RIGHT, TOP, BOTTOM = 36, 8, 8, 26
+# More points than this can't be told apart on a screen.
+MAX_POINTS = 1200
+
+
+class Series(NamedTuple):
+    """A curve.
+
+    Attributes:
+        name: what it shows.
+        colour: CSS.
+        x: positions.
+        y: values in [0, 1].
+        low, high: the ends of its uncertainty, as long as y; None where there is none.
+    """
+
+    name: str
+    colour: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+def line_chart(title: str, series: Sequence[Series], x_label: str, diagonal: bool = False) -> Markup:
+    """Curves of values in [0, 1].
+
+    Args:
+        title: said by screen readers.
+        series: the curves.
+        x_label: below the axis.
+        diagonal: draw y = x, for curves over [0, 1].
+    """
+    x_max = 1.0 if diagonal else max([1.0, *(x for one in series for x in one.x)])
+
+    def place(x: float, y: float) -> str:
+        return f"{LEFT + x / x_max * (WIDTH - LEFT - RIGHT):.1f},{TOP + (1 - y) * (HEIGHT - TOP - BOTTOM):.1f}"
+
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
+    for value in (0, 0.5, 1):
+        x, y = place(0, value).split(",")
+        parts.append(f'<line class="grid" x1="{x}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{value:g}</text>')
+    for value in _ticks(x_max):
+        x, y = place(value, 0).split(",")
+        parts.append(f'<text x="{x}" y="{float(y) + 16:.1f}" text-anchor="middle">{value:g}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - BOTTOM - 5}" text-anchor="end">{escape(x_label)}</text>')
+    if diagonal:
+        (x1, y1), (x2, y2) = place(0, 0).split(","), place(1, 1).split(",")
+        parts.append(f'<line class="grid" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
+    for one in series:
+        colour = escape(one.colour)
+        if one.low is not None and len(one.x) > 1:
+            band = [place(*point) for point in zip(one.x, one.high, strict=True)]
+            band += [place(*point) for point in zip(reversed(one.x), reversed(one.low), strict=True)]
+            parts.append(f'<polygon points="{" ".join(band)}" fill="{colour}" opacity="0.15"/>')
+        points = [place(*point) for point in zip(one.x, one.y, strict=True)]
+        parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for point in points:
+            x, y = point.split(",")
+            parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>')
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def _ticks(x_max: float) -> list[float]:
+    if x_max <= 1:
+        return [0, 0.5, 1]
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if x_max / s <= 8)
+    return [step * number for number in range(int(x_max / step) + 1)]
+
+
+def spans(marks: Sequence[tuple[int, int]], colour: str) -> Markup:
+    """A row of a timeline: intervals (start, end) in frames, from 0, the end excluded; its SVG is as wide as the frames
+    are many."""
+    rects = (f'<rect x="{start}" width="{end - start}" y="0" height="1"/>' for start, end in marks)
+    return Markup(f'<g fill="{escape(colour)}">{"".join(rects)}</g>')
+
+
+def probability_curve(values: np.ndarray, colour: str) -> Markup:
+    """The area below probabilities [num_frames]; of many frames the extremes of each bin."""
+    frames = np.arange(len(values))
+    if len(values) > MAX_POINTS:
+        edges = np.linspace(0, len(values), MAX_POINTS // 2 + 1).astype(int)
+        bins = [(start, end) for start, end in pairwise(edges) if end > start]
+        kept = sorted({start + int(pick(values[start:end])) for start, end in bins for pick in (np.argmin, np.argmax)})
+        frames = np.array(kept)
+    points = " ".join(f"{frame + 0.5:g},{1 - values[frame]:.3f}" for frame in frames)
+    return Markup(f'<polygon fill="{escape(colour)}" opacity="0.35" points="0,1 {points} {len(values)},1"/>')

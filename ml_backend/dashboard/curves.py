@@ -1,0 +1,84 @@
+"""The learning curve: how good the model was on each new video before it learnt from it, over the annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ml_backend.dashboard.charts import Series
+from ml_backend.tables import Training
+
+# A single video says little: the curve is the mean of so many tests.
+WINDOW = 5
+# Smaller changes than this are noise.
+TREND = 0.03
+# Fewer tests than this have no trend.
+MIN_TESTS_FOR_TREND = 4
+Z_95 = 1.96
+
+
+class Lesson(NamedTuple):
+    """What is known of one label.
+
+    Attributes:
+        label: the label.
+        series: its curve.
+        sentence: the same in words.
+    """
+
+    label: str
+    series: Series
+    sentence: str
+
+
+def learning_curve(trainings: Sequence[Training], control: str, colours: dict[str, str]) -> list[Lesson]:
+    """The curve of each label of a control tag.
+
+    The points are tests that came before trainings (prequential evaluation); one where the label neither occurred nor
+    was predicted says nothing of it and is left out. The curve is the mean of the last tests; its uncertainty is that
+    of their mean (95 %, from their spread).
+
+    Args:
+        trainings: the project's, oldest first.
+        control: the tag's name.
+        colours: label -> CSS colour.
+    """
+    tests: dict[str, list[tuple[int, float]]] = {label: [] for label in colours}
+    events = dict.fromkeys(colours, 0)
+    for training in trainings:
+        metrics = (training.metrics or {}).get(control) or {}
+        for label, score in _per_label(metrics, "honest", "frames").items():
+            if label in tests and (score["support"] or score["f1"] < 1):
+                tests[label].append((training.annotated_tasks, score["f1"]))
+        for label, score in _per_label(metrics, "score", "segments").items():
+            if label in events:
+                events[label] = score["support"]
+    return [_lesson(label, colour, tests[label], events[label]) for label, colour in colours.items()]
+
+
+def _per_label(metrics: dict[str, Any], test: str, kind: str) -> dict[str, dict[str, float]]:
+    return ((metrics.get(test) or {}).get(kind) or {}).get("per_label", {})
+
+
+def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int) -> Lesson:
+    means, low, high = [], [], []
+    for index in range(len(tests)):
+        window = np.array([f1 for _, f1 in tests[max(0, index - WINDOW + 1) : index + 1]])
+        error = Z_95 * window.std(ddof=1) / np.sqrt(len(window)) if len(window) > 1 else 0.5
+        means.append(float(window.mean()))
+        low.append(max(0.0, means[-1] - error))
+        high.append(min(1.0, means[-1] + error))
+    series = Series(label, colour, [annotations for annotations, _ in tests], means, low, high)
+    return Lesson(label, series, f"{label}: {_words(means)}; {events} event{'s' * (events != 1)} seen.")
+
+
+def _words(means: list[float]) -> str:
+    if not means:
+        return "not tested yet (the first test is on the second annotated video)"
+    if len(means) < MIN_TESTS_FOR_TREND:
+        return f"{means[-1]:.2f}, too early to tell more"
+    change = means[-1] - means[max(0, len(means) - 1 - WINDOW)]
+    trend = "still rising" if change > TREND else "falling" if change < -TREND else "level"
+    return f"{means[-1]:.2f}, {trend}"

@@ -1,0 +1,364 @@
+"""The dashboard's routes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mimetypes
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, make_response, redirect, render_template, request, send_file, url_for
+
+from errors import BackendError, NotFound, NotReady
+from exchange.timeline import Timeline, Track
+from ml_backend import overview
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.dashboard import timelines
+from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
+from ml_backend.dashboard.charts import line_chart
+from ml_backend.dashboard.curves import learning_curve
+from ml_backend.dashboard.label_studio_state import LabelStudioState
+from ml_backend.jobs import PRIORITY_WANTED, Jobs
+from ml_backend.label_studio import Connection
+from ml_backend.registry import ModelRegistry
+from ml_backend.settings import Settings
+from ml_backend.store import Store
+from ml_backend.tables import Project
+
+TASKS_PER_PAGE = 50
+SHOWN_TRAININGS = 20
+SHOWN_ENDED_JOBS = 30
+DEFAULT_COLOUR = "#36b37e"
+# Walking through the cache's folder takes longer than a page may.
+CACHE_SIZE_SECONDS = 60.0
+# A page may show what the model saw: nothing of it comes from elsewhere, and no other page may frame it.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+# What the page says after an action; the address carries the key alone.
+DONE = {
+    "train": "A training is queued.",
+    "reset": "The model is forgotten.",
+    "rollback": "The earlier version predicts now.",
+    "cancel": "The job is being cancelled.",
+    "retry": "The job is queued again.",
+    "read": "The video is queued to be read.",
+    "clear": "The video's features are dropped from the cache.",
+}
+
+
+def wants_page() -> bool:
+    """Whether the request comes from a browser rather than from a program."""
+    accepted = request.accept_mimetypes
+    return accepted["text/html"] > accepted["application/json"]
+
+
+class Dashboard:
+    """The pages.
+
+    Args:
+        settings: the environment.
+        store: the state.
+        registry: gives the projects' models.
+        jobs: the heavy work.
+    """
+
+    def __init__(self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs) -> None:
+        self._settings = settings
+        self._store = store
+        self._registry = registry
+        self._jobs = jobs
+        key = settings.secret("label_studio_api_key")
+        self._label_studio = LabelStudioState(Connection(settings.label_studio_url, key))
+        self._cache_size = _FolderSize(settings.cache_dir)
+
+    def blueprint(self) -> Blueprint:
+        """The routes, to be registered."""
+        pages = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
+        pages.static_url_path = "/dashboard/static"
+        pages.add_url_rule("/queue", view_func=self.queue)
+        pages.add_url_rule("/dashboard/state", view_func=self.state)
+        project, task = "/projects/<project_id>", "/projects/<project_id>/tasks/<int:task_id>"
+        pages.add_url_rule(project, view_func=self.project)
+        pages.add_url_rule(task, view_func=self.task)
+        pages.add_url_rule(f"{task}/video/<name>", view_func=self.video)
+        for rule, view in {
+            f"{project}/train": self.train,
+            f"{project}/reset": self.reset,
+            f"{project}/rollback": self.roll_back,
+            f"{task}/read": self.read,
+            f"{task}/clear": self.clear,
+            "/jobs/<job_id>/cancel": self.cancel,
+            "/jobs/<job_id>/retry": self.retry,
+        }.items():
+            pages.add_url_rule(rule, view_func=view, methods=["POST"])
+        pages.before_request(_check_post)
+        pages.after_request(_protect)
+        pages.register_error_handler(BackendError, self._error)
+        return pages
+
+    # -- pages
+
+    def index(self) -> Response:
+        """The overview."""
+        response = self._page(
+            "overview.html",
+            health=self._registry.model_class.health(),
+            reached=self._label_studio(),
+            cache=(self._cache_size(), int(self._settings.cache_size_limit)),
+            database=self._store.engine.url.render_as_string(hide_password=True),
+            state=overview.state(self._store),
+        )
+        return _protect(response)
+
+    def project(self, project_id: str) -> Response:
+        """One project: its learning curve, its model, its trainings, its tasks."""
+        project, model, error = self._project(project_id)
+        trainings = self._store.trainings(project_id)
+        offset = max(0, request.args.get("offset", 0, type=int))
+        tasks, total = self._store.known_tasks(project_id, TASKS_PER_PAGE, offset)
+        controls = _colours(model) if model else {}
+        return self._page(
+            "project.html",
+            project=project,
+            error=error,
+            model_version=model.model_version if model else None,
+            controls=[self._control(name, colours, trainings) for name, colours in controls.items()],
+            trainings=trainings[: -SHOWN_TRAININGS - 1 : -1],
+            tasks=tasks,
+            total=total,
+            offset=offset,
+            per_page=TASKS_PER_PAGE,
+            versions=self._store.versions(project_id),
+            label_studio=self._label_studio_url(project, model),
+            state=overview.state(self._store, project_id),
+        )
+
+    def _control(self, name: str, colours: dict[str, str], trainings: list[Any]) -> dict[str, Any]:
+        lessons = learning_curve(trainings, name, colours)
+        title = "F1 on each new video before it was learnt from. " + " ".join(one.sentence for one in lessons)
+        latest = next((one.metrics[name] for one in reversed(trainings) if (one.metrics or {}).get(name)), {})
+        return {
+            "name": name,
+            "colours": colours,
+            "lessons": lessons,
+            "chart": line_chart(title, [one.series for one in lessons], "annotated videos"),
+            "learnt": latest.get("learnt") or {},
+            "present": self._store.present_version(str(trainings[0].project_id), name) if trainings else None,
+        }
+
+    def task(self, project_id: str, task_id: int) -> Response:
+        """One task: the annotated timeline above the predicted one, and the video."""
+        project, model, error = self._project(project_id)
+        task = self._known_task(project_id, task_id)
+        annotations = self._store.annotations_of(project_id, task_id)
+        chosen = request.args.get("annotation", type=int)
+        annotation = next((one for one in annotations if one.id == chosen), annotations[0] if annotations else None)
+        tracks: list[dict[str, Any]] = []
+        prepared = False
+        if model is not None:
+            try:
+                prepared = model.is_prepared(task)
+                shown = model.tracks(task) if prepared else []
+                tracks = [self._track(track, annotation, task_id) for track in shown]
+            except BackendError as failure:
+                error = str(failure)
+        return self._page(
+            "task.html",
+            project=project,
+            task=task,
+            error=error,
+            prepared=prepared,
+            tracks=tracks,
+            annotations=annotations,
+            annotation=annotation,
+            notes=[note.text for note in self._store.notes(project_id) if note.task_id == task_id],
+            label_studio=self._label_studio_url(project, model),
+            jobs=[job for job in overview.live_jobs(self._store, project_id) if job["task"] == task_id],
+        )
+
+    @staticmethod
+    def _track(track: Track, annotation: Any, task_id: int) -> dict[str, Any]:
+        annotated: Timeline | None = None
+        if annotation is not None:
+            annotated = track.annotated(annotation.result, f"annotation {annotation.id}", task_id)
+        return {
+            "track": track,
+            "rows": timelines.rows(track, annotated),
+            "disagreements": timelines.disagreements(track, annotated),
+            "agreement": timelines.agreement(track, annotated),
+            "facts": timelines.facts(track),
+        }
+
+    def queue(self) -> Response:
+        """The jobs: those that run and wait, and those that ended."""
+        state = overview.state(self._store)
+        ended = [overview.job_entry(job) for job in self._store.ended_jobs(None, SHOWN_ENDED_JOBS)]
+        return self._page("queue.html", state=state, ended=ended)
+
+    def state(self) -> Response:
+        """What moves on an open page, as small JSON; unchanged, 304 without a body."""
+        state = overview.state(self._store, request.args.get("project"))
+        body = json.dumps(state, default=str)
+        response = make_response(body)
+        response.mimetype = "application/json"
+        response.set_etag(hashlib.blake2b(body.encode(), digest_size=12).hexdigest())
+        return response.make_conditional(request)
+
+    def video(self, project_id: str, task_id: int, name: str) -> Response:
+        """A control tag's video of a task, in parts as the browser asks for them."""
+        _, model, error = self._project(project_id)
+        task = self._known_task(project_id, task_id)
+        if model is None:
+            raise NotFound(error or "")
+        media = next((track.media for track in model.tracks(task) if track.name == name), None)
+        if media is None or not model.has_local_path(media, task_id):
+            raise NotFound("The video isn't here: read it first.")
+        path = Path(model.get_local_path(media, task_id=task_id))
+        kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
+        return send_file(path, mimetype=kind, conditional=True, etag=True)
+
+    # -- actions
+
+    def train(self, project_id: str) -> Response:
+        """Queues a training."""
+        self._project(project_id)
+        self._store.note_event(project_id, "START_TRAINING")
+        self._store.request_training(project_id)
+        self._jobs.add_training(project_id)
+        return self._back("train", "dashboard.project", project_id=project_id)
+
+    def reset(self, project_id: str) -> Response:
+        """Forgets the model."""
+        _, model, error = self._project(project_id)
+        if model is None:
+            raise NotReady(error or "")
+        model.forget()
+        return self._back("reset", "dashboard.project", project_id=project_id)
+
+    def roll_back(self, project_id: str) -> Response:
+        """Makes an earlier version the present one."""
+        self._project(project_id)
+        name, _, version = request.form.get("version", "").rpartition(" ")
+        if not version.isdigit():
+            raise NotFound("Choose a version.")
+        self._store.roll_back(project_id, name, int(version))
+        return self._back("rollback", "dashboard.project", project_id=project_id)
+
+    def read(self, project_id: str, task_id: int) -> Response:
+        """Queues the reading of a task's video."""
+        self._project(project_id)
+        self._jobs.add_preparation(project_id, self._known_task(project_id, task_id), PRIORITY_WANTED)
+        return self._back("read", "dashboard.task", project_id=project_id, task_id=task_id)
+
+    def clear(self, project_id: str, task_id: int) -> Response:
+        """Drops a video's features."""
+        _, model, error = self._project(project_id)
+        if model is None:
+            raise NotReady(error or "")
+        model.unprepare(self._known_task(project_id, task_id))
+        return self._back("clear", "dashboard.task", project_id=project_id, task_id=task_id)
+
+    def cancel(self, job_id: str) -> Response:
+        """Cancels a job."""
+        self._jobs.cancel(job_id)
+        return self._back("cancel", "dashboard.queue")
+
+    def retry(self, job_id: str) -> Response:
+        """Queues a failed job again."""
+        self._jobs.retry(job_id)
+        return self._back("retry", "dashboard.queue")
+
+    # -- helpers
+
+    def _project(self, project_id: str) -> tuple[Project, LabelStudioMLBase | None, str | None]:
+        """The project, and its model or why there is none."""
+        project = self._store.project(project_id)
+        if project is None:
+            raise NotFound(f"Project {project_id} isn't known here: connect this backend to it in Label Studio.")
+        try:
+            return project, self._registry.get(project_id), None
+        except BackendError as error:
+            return project, None, str(error)
+
+    def _known_task(self, project_id: str, task_id: int) -> dict[str, Any]:
+        task = self._store.known_task(project_id, task_id)
+        if task is None:
+            raise NotFound(f"Task {task_id} of project {project_id} isn't known here yet.")
+        return task
+
+    @staticmethod
+    def _label_studio_url(project: Project, model: LabelStudioMLBase | None) -> str | None:
+        """Where Label Studio shows the project's tasks, None where its address isn't known."""
+        url = model.connection.url if model else None
+        return f"{url.rstrip('/')}/projects/{project.id}/data" if url else None
+
+    @staticmethod
+    def _page(template: str, status: int = 200, **values: Any) -> Response:
+        done = DONE.get(request.args.get("done", ""))
+        return make_response(render_template(template, csrf=csrf_token(), done=done, **values), status)
+
+    @staticmethod
+    def _back(action: str, endpoint: str, **values: Any) -> Response:
+        return redirect(url_for(endpoint, done=action, **values), 303)
+
+    def _error(self, error: BackendError) -> Response:
+        return self._page("error.html", error.status, error=str(error))
+
+
+def _check_post() -> None:
+    if request.method == "POST":
+        check_csrf()
+
+
+def _protect(response: Response) -> Response:
+    is_media = request.endpoint in ("dashboard.video", "dashboard.static")
+    for name, value in SECURITY_HEADERS.items():
+        if not (is_media and name == "Cache-Control"):
+            response.headers[name] = value
+    return set_csrf_cookie(response)
+
+
+def _colours(model: LabelStudioMLBase) -> dict[str, dict[str, str]]:
+    """Name of a control tag with labels -> label -> colour."""
+    return {
+        control.name: {
+            label: tag.attr.get("background") or DEFAULT_COLOUR for label, tag in control.labels_attrs.items()
+        }
+        for control in model.label_interface.controls
+        if getattr(control, "labels_attrs", None)
+    }
+
+
+class _FolderSize:
+    """The bytes in a folder, measured in the background."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._size: int | None = None
+        self._measured_at = float("-inf")
+
+    def __call__(self) -> int | None:
+        """As it was a moment ago; None where it is being measured for the first time."""
+        if time.monotonic() - self._measured_at > CACHE_SIZE_SECONDS:
+            self._measured_at = time.monotonic()
+            threading.Thread(target=self._measure, name="cache-size", daemon=True).start()
+        return self._size
+
+    def _measure(self) -> None:
+        size = 0
+        for folder, _, names in os.walk(self._folder):
+            for name in names:
+                try:
+                    size += (Path(folder) / name).stat().st_size
+                except FileNotFoundError:  # dropped meanwhile
+                    continue
+        self._size = size

@@ -1,0 +1,132 @@
+"""The state in figures, for those who look at it: the dashboard's pages and the terminal's `status`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ml_backend.store import Store
+from ml_backend.tables import LIVE, Job, JobStatus, Project, Training, TrainingStatus, now
+
+# Live jobs that are shown one by one; of more, their number.
+SHOWN_JOBS = 50
+# A share below this says nothing of the speed yet.
+MIN_SHARE_FOR_ESTIMATE = 0.02
+
+JOB_NAMES = {
+    "train": "training",
+    "reset": "training afresh",
+    "reconcile": "fetching annotations",
+    "prepare": "reading a video",
+    "prepare_many": "queueing videos",
+    "deliver": "delivering a prediction",
+}
+
+
+def state(store: Store, project_id: str | None = None) -> dict[str, Any]:
+    """What the backend knows and does: JSON.
+
+    Args:
+        store: the state.
+        project_id: only this project.
+    """
+    counts = {JobStatus.QUEUED: 0, JobStatus.STARTED: 0}
+    for (_, status), count in store.job_counts().items():
+        counts[status] = counts.get(status, 0) + count
+    return {
+        "projects": [entry for entry in projects(store) if project_id in (None, entry["id"])],
+        "queue": {"queued": counts[JobStatus.QUEUED], "started": counts[JobStatus.STARTED]},
+        "jobs": live_jobs(store, project_id),
+        "workers": len(store.live_workers()),
+        "last_error": last_error(store, project_id),
+    }
+
+
+def projects(store: Store) -> list[dict[str, Any]]:
+    """Each project in a line: versions, annotated videos, scores, what it waits for."""
+    annotated, behind = store.count_annotated_tasks(), set(store.projects_behind())
+    latest = store.latest_trainings()
+    entries = []
+    for project in store.projects():
+        trainings = latest.get(project.id, [])
+        published = [training for training in trainings if training.status == TrainingStatus.PUBLISHED]
+        entries.append(
+            {
+                "id": project.id,
+                "model_version": published[0].model_version if published else None,
+                "annotated_tasks": annotated.get(project.id, 0),
+                "f1": honest_scores(trainings[0]) if trainings else {},
+                "state": _project_state(project, trainings, project.id in behind),
+            }
+        )
+    return entries
+
+
+def _project_state(project: Project, trainings: list[Training], behind: bool) -> str:
+    if not project.label_config:
+        return "its labeling config isn't known"
+    if trainings and trainings[0].status == TrainingStatus.RUNNING:
+        return "is being trained"
+    if behind:
+        return "is to be trained"
+    if trainings and trainings[0].status == TrainingStatus.FAILED:
+        return f"the last training failed: {trainings[0].error}"
+    if not trainings:
+        return "waits for the first annotation"
+    return "up to date"
+
+
+def honest_scores(training: Training) -> dict[str, float]:
+    """Label -> frame F1 that the model before had on the videos that were new to it; empty where none was."""
+    scores: dict[str, float] = {}
+    for metrics in (training.metrics or {}).values():
+        honest = metrics.get("honest") if isinstance(metrics, dict) else None
+        for label, score in ((honest or {}).get("frames") or {}).get("per_label", {}).items():
+            scores[label] = score["f1"]
+    return scores
+
+
+def live_jobs(store: Store, project_id: str | None = None) -> list[dict[str, Any]]:
+    """The jobs that run and wait, as `job_entry`; the running ones first."""
+    jobs = store.next_jobs(project_id, SHOWN_JOBS)
+    return [job_entry(job) for job in jobs]
+
+
+def job_entry(job: Job) -> dict[str, Any]:
+    """A job as pages and commands show it."""
+    task = (job.arguments or {}).get("task") or {}
+    return {
+        "id": job.id,
+        "kind": JOB_NAMES.get(str(job.kind), str(job.kind)),
+        "project": job.project_id,
+        "task": task.get("id"),
+        "status": str(job.status),
+        "live": job.status in LIVE,
+        "stopping": bool(job.cancel_requested and job.status == JobStatus.STARTED),
+        "progress": round(job.progress, 3),
+        "seconds_left": seconds_left(job),
+        "created_at": _iso(job.created_at),
+        "ended_at": _iso(job.ended_at),
+        "error": job.error,
+    }
+
+
+def seconds_left(job: Job) -> int | None:
+    """How long a running job still takes, if it goes on as fast as it went; None where that can't be told."""
+    if job.status != JobStatus.STARTED or job.started_at is None or job.progress < MIN_SHARE_FOR_ESTIMATE:
+        return None
+    elapsed = (now() - job.started_at).total_seconds()
+    return max(0, round(elapsed * (1 - job.progress) / job.progress))
+
+
+def last_error(store: Store, project_id: str | None = None) -> dict[str, str] | None:
+    """The job that failed last, or None."""
+    job = store.last_failed_job(project_id)
+    if job is None:
+        return None
+    what = f"{JOB_NAMES.get(str(job.kind), str(job.kind))}, project {job.project_id}"
+    return {"when": _iso(job.ended_at) or "", "what": what, "error": job.error or ""}
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") + "Z" if moment else None

@@ -1,0 +1,430 @@
+"""The dashboard in a real browser, on a real server with a real database. Its model is light."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from werkzeug.serving import make_server
+
+from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
+from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.settings import Settings
+from ml_backend.store import Store
+from ml_backend.tables import JobKind, JobStatus, QueueName, TrainingStatus
+from tests.live.browser import Browser
+from tests.servers import annotation, free_port, region, wait_until
+from tests.videos import write_video
+
+CHROMEDRIVER = shutil.which("chromedriver")
+AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"
+needs_browser = pytest.mark.skipif(
+    CHROMEDRIVER is None, reason="no chromedriver: apt-get install chromium chromium-driver (.ci/run does)"
+)
+CONFIG = (
+    '<View><TimelineLabels name="tl" toName="video"><Label value="Close" background="#d9480f"/>'
+    '<Label value="Wing extended" background="#1971c2"/></TimelineLabels>'
+    '<Video name="video" value="$video" frameRate="25"/></View>'
+)
+NUM_FRAMES = 100
+SECONDS = 20
+
+
+class DrawnModel(LabelStudioMLBase):
+    """Predicts "Close" on frames 11 to 40 of every video."""
+
+    forgotten: list[str]
+    dropped: list[int]
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        return [{"result": [region(11, 40, "Close")], "score": 0.8} for _ in tasks]
+
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        return task["id"] != 99
+
+    def unprepare(self, task: dict[str, Any]) -> None:
+        self.dropped.append(task["id"])
+
+    def forget(self) -> None:
+        self.forgotten.append(self.project_id)
+
+    def tracks(self, task: dict[str, Any]) -> list[Track]:
+        colours = {"Close": "#d9480f", "Wing extended": "#1971c2"}
+        clock = Clock(25.0, np.arange(NUM_FRAMES), 25.0, NUM_FRAMES / 25)
+        probs = np.zeros((NUM_FRAMES, 2), np.float32)
+        probs[10:40, 0] = 0.9
+        media = task["data"]["video"]
+        events = events_of_regions([region(11, 40, "Close")], 25)
+        prediction = Timeline(Observation(media, "drawn-v1", events), clock, tuple(colours), probs)
+        return [Track("tl", media, clock, colours, prediction)]
+
+
+class Server:
+    """A running backend.
+
+    Attributes:
+        url: its address.
+        store: its state.
+    """
+
+    def __init__(self, settings: Settings, model: type[DrawnModel]) -> None:
+        app = init_app(model, settings=settings)
+        self.jobs = app.extensions["jobs"]
+        self.store: Store = self.jobs.store
+        self.settings = settings
+        self.model = model
+        self._server = make_server("127.0.0.1", 0, app, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self.store.close()
+
+    def annotate(self, count: int, project: str = "1") -> None:
+        """Annotated tasks 1 to count, each followed by a training with a test before it."""
+        self.store.update_project(project, CONFIG)
+        for number in range(1, count + 1):
+            path = self.settings.local_files_document_root / f"{number}.webm"
+            if number == 1:
+                write_video(
+                    path,
+                    [(200, 40, 40) if i < 50 else (40, 40, 200) for i in range(NUM_FRAMES)],
+                    codec="libvpx",
+                    size=(160, 120),
+                )
+            task = {"id": number, "data": {"video": str(path)}}
+            drawn = annotation(number, region(21, 50, "Close"), region(80, 90, "Wing extended"))
+            self.store.save_annotations(project, CONFIG, [(task, drawn)], "ANNOTATION_CREATED")
+            f1 = {"Close": {"f1": min(0.9, 0.1 * number), "support": 30}, "Wing extended": {"f1": 0.5, "support": 11}}
+            honest = {"frames": {"per_label": f1}, "segments": {"per_label": f1}} if number > 1 else None
+            segments = {"segments": {"per_label": {label: {"support": number} for label in f1}}}
+            training = self.store.start_training(project, number, number)
+            learnt = {"Close": {"context": 0.4, "threshold": 0.5}}
+            metrics = {"tl": {"honest": honest, "score": segments, "tasks": number, "learnt": learnt}}
+            self.store.end_training(training, TrainingStatus.PUBLISHED, 1.5, f"drawn-v{number}", metrics)
+
+    def trainings(self) -> int:
+        """How many trainings wait."""
+        return [job.kind for job in self.store.jobs(JobStatus.QUEUED)].count(JobKind.TRAIN)
+
+    def job(self, kind: JobKind, name: str, project: str = "1", task: dict[str, Any] | None = None) -> str:
+        """A waiting job."""
+        arguments = {"task": task} if task else {}
+        job, _ = self.store.add_job(
+            kind,
+            queue=QueueName.EXTRACT,
+            key=f"{kind}:{name}",
+            resource=name,
+            project_id=project,
+            arguments=arguments,
+            priority=0,
+        )
+        return job.id
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[Server]:
+    model = type("DrawnModel", (DrawnModel,), {"forgotten": [], "dropped": []})
+    running = Server(settings, model)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    port = free_port()
+    driver = subprocess.Popen([CHROMEDRIVER, f"--port={port}"], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/status"), SECONDS, "chromedriver")
+        with Browser(f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("chromium")) as opened:
+            yield opened
+    finally:
+        driver.terminate()
+        driver.wait(10)
+
+
+def _answers(url: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(url).is_success
+    return False
+
+
+def text(browser: Browser) -> str:
+    return browser.run("return document.body.innerText")
+
+
+def press(browser: Browser, keys: str) -> None:
+    """Types keys as a keyboard does."""
+    actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+    browser.http.post(
+        f"{browser.session}/actions", json={"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}
+    ).raise_for_status()
+
+
+TAB, ENTER = "\ue004", "\ue007"
+
+
+def focus_on(browser: Browser, words: str) -> None:
+    """Tabs until the element with these words has the focus."""
+    for _ in range(60):
+        if browser.run("return (document.activeElement.textContent || '').trim()") == words:
+            return
+        press(browser, TAB)
+    pytest.fail(f"{words!r} can't be reached with the keyboard")
+
+
+@needs_browser
+def test_without_projects(server: Server, browser: Browser) -> None:
+    browser.open(server.url)
+    assert "No project is connected yet" in text(browser)
+    assert server.url in text(browser)
+    assert "no worker" in text(browser) or "0 workers" in text(browser)
+
+
+def test_programs_still_get_json(server: Server) -> None:
+    for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
+        answer = httpx.get(server.url, headers=headers)
+        assert answer.json()["status"] == "UP"
+    page = httpx.get(server.url, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert page.text.startswith("<!doctype html>")
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+
+
+@needs_browser
+def test_a_running_jobs_bar_moves_without_reload(server: Server, browser: Browser) -> None:
+    server.annotate(1)
+    job = server.job(JobKind.PREPARE, "a", task={"id": 5, "data": {}})
+    assert server.store.claim_job("tester", job_id=job) is not None
+    browser.open(f"{server.url}/queue")
+    browser.run("window.sameDocument = true")
+    for share in (0.25, 0.75):
+        server.store.set_progress(job, "tester", share)
+        shown = f"return document.querySelector('[data-job=\"{job}\"] progress')?.value"
+        wait_until(lambda share=share, shown=shown: browser.run(shown) == share, SECONDS, "the bar")
+    assert "reading a video" in text(browser)
+    assert "75 %" in text(browser)
+    server.store.end_job(job, "tester", JobStatus.FINISHED)
+    wait_until(lambda: "finished" in text(browser), SECONDS, "the end of the job")
+    assert browser.run("return window.sameDocument")
+
+
+@needs_browser
+def test_a_failed_job_says_why_and_is_tried_again(server: Server, browser: Browser) -> None:
+    server.annotate(1)
+    job = server.job(JobKind.PREPARE, "a", task={"id": 5, "data": {}})
+    server.store.claim_job("tester", job_id=job)
+    server.store.end_job(job, "tester", JobStatus.FAILED, error="kick.mp4 is empty (0 bytes). Upload it again.")
+    browser.open(server.url)
+    assert "kick.mp4 is empty (0 bytes). Upload it again." in text(browser)
+    browser.open(f"{server.url}/queue")
+    browser.run("document.querySelector('[data-ended] summary').click()")
+    browser.run("document.querySelector('[data-ended] form button').click()")
+    wait_until(lambda: "The job is queued again." in text(browser), SECONDS, "the answer")
+    assert server.store.count_jobs(JobStatus.QUEUED) == 1
+    browser.run("document.querySelector('[data-job] summary').click()")
+    browser.run("document.querySelector('[data-job] form button').click()")
+    wait_until(lambda: "The job is being cancelled." in text(browser), SECONDS, "the answer")
+    assert server.store.count_jobs(JobStatus.QUEUED) == 0
+
+
+@needs_browser
+def test_a_project_of_ten_annotations(server: Server, browser: Browser) -> None:
+    server.annotate(10)
+    server.store.save_predictions(
+        "1",
+        [({"id": 20, "data": {"video": "sure.mp4"}}, 0.9, "v1"), ({"id": 21, "data": {"video": "un.mp4"}}, 0.2, "v1")],
+    )
+    browser.open(f"{server.url}/projects/1")
+    shown = text(browser)
+    # Nine tests of 0.2 to 0.9: the mean of the last five is that of 0.6, 0.7, 0.8, 0.9, 0.9.
+    assert "Close: 0.78, still rising; 10 events seen." in shown
+    assert "Wing extended: 0.50, level; 10 events seen." in shown
+    assert browser.run("return document.querySelectorAll('.chart polyline').length") == 2
+    assert "context" in shown
+    order = browser.run(
+        "return [...document.querySelectorAll('[aria-label=Tasks] tbody th')].map(e => e.textContent.trim())"
+    )
+    assert order[:2] == ["21", "20"]
+    assert len(order) == 12
+
+
+@needs_browser
+def test_a_tasks_page_seeks_its_video(server: Server, browser: Browser) -> None:
+    server.annotate(1)
+    browser.open(f"{server.url}/projects/1/tasks/1")
+    wait_until(lambda: browser.run("return document.querySelector('video').readyState") >= 2, SECONDS, "the video")
+    # Annotated on 21 to 50 and predicted on 11 to 40: two disagreements, and the wing's.
+    jumps = browser.run("return [...document.querySelectorAll('[data-jump]')].map(e => e.textContent)")
+    assert jumps == [
+        "0:00.40 to 0:00.80 Close: predicted, not annotated",
+        "0:01.60 to 0:02.00 Close: annotated, not predicted",
+        "0:03.16 to 0:03.60 Wing extended: annotated, not predicted",
+    ]
+    assert "annotated in frames 21 to 50; predicted in frames 11 to 40" in browser.run(
+        "return document.querySelector('.lane').getAttribute('aria-label')"
+    )
+    assert browser.run("return document.querySelectorAll('.lane polygon').length") == 2
+
+    def time_is(seconds: float) -> Callable[[], bool]:
+        return lambda: abs(browser.run("return document.querySelector('video').currentTime") - seconds) < 0.05
+
+    browser.run("document.querySelectorAll('[data-jump]')[1].click()")
+    wait_until(time_is(1.6), SECONDS, "the jump")
+    press(browser, "n")
+    wait_until(time_is(3.16), SECONDS, "the next disagreement")
+    press(browser, "p")
+    wait_until(time_is(1.6), SECONDS, "the previous one")
+    browser.run(
+        "const lanes = document.querySelector('[data-lanes]'), box = lanes.getBoundingClientRect();"
+        "lanes.dispatchEvent(new MouseEvent('click', {clientX: box.left + box.width / 2, bubbles: true}))"
+    )
+    wait_until(time_is(2.0), SECONDS, "the click on the timeline")
+    thumbnails = "return document.querySelectorAll('[data-thumbnails] canvas').length"
+    wait_until(lambda: browser.run(thumbnails) == 12, SECONDS, "the thumbnails")
+    colours = browser.run(
+        "return [...document.querySelectorAll('[data-thumbnails] canvas')].map("
+        "c => [...c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1).data])"
+    )
+    assert [red > blue for red, _, blue, _ in colours] == [True] * 6 + [False] * 6
+
+
+@needs_browser
+def test_each_action_asks_first_and_does_what_it_says(server: Server, browser: Browser) -> None:
+    server.annotate(2)
+    for version in (1, 2):
+        server.store.publish_version("1", "tl", version, f"{version}.safetensors", {})
+
+    def act(path: str, name: str, answer: str) -> None:
+        browser.open(server.url + path)
+        named = "e => e.querySelector('summary').textContent === arguments[0]"
+        found = f"[...document.querySelectorAll('.action')].find({named})"
+        assert not browser.run(f"return {found}.open", name)
+        browser.run(f"{found}.querySelector('summary').click()", name)
+        browser.run(f"const s = {found}.querySelector('select'); if (s) s.value = 'tl 1';", name)
+        browser.run(f"{found}.querySelector('button').click()", name)
+        wait_until(lambda: answer in text(browser), SECONDS, answer)
+
+    act("/projects/1", "Train now …", "A training is queued.")
+    assert server.trainings() == 1
+    act("/projects/1", "Roll back …", "The earlier version predicts now.")
+    assert server.store.present_version("1", "tl").version == 1
+    act("/projects/1", "Reset …", "The model is forgotten.")
+    assert server.model.forgotten == ["1"]
+    act("/projects/1/tasks/1", "Clear its cache …", "dropped from the cache")
+    assert server.model.dropped == [1]
+    server.store.save_predictions("1", [({"id": 99, "data": {"video": "x"}}, None, None)])
+    act("/projects/1/tasks/99", "Read it now …", "queued to be read")
+    assert [job.kind for job in server.store.jobs(JobStatus.QUEUED)].count(JobKind.PREPARE) == 1
+
+
+@needs_browser
+def test_keyboard_only(server: Server, browser: Browser) -> None:
+    server.annotate(2)
+    browser.open(server.url)
+    focus_on(browser, "Project 1")
+    press(browser, ENTER)
+    wait_until(lambda: "How good is it?" in text(browser), SECONDS, "the project's page")
+    focus_on(browser, "Train now …")
+    press(browser, ENTER)
+    focus_on(browser, "Yes, train")
+    press(browser, ENTER)
+    wait_until(lambda: "A training is queued." in text(browser), SECONDS, "the answer")
+    focus_on(browser, "2")  # in the list of tasks
+    press(browser, ENTER)
+    wait_until(lambda: "Task 2" in text(browser), SECONDS, "the task's page")
+
+
+def test_posts_from_elsewhere_are_refused(server: Server) -> None:
+    server.annotate(1)
+    with httpx.Client(base_url=server.url) as client:
+        token = client.get("/projects/1").cookies["timeline_csrf"]
+        good = {"csrf": token}
+        assert client.post("/projects/1/train", data={}).status_code == 403
+        assert client.post("/projects/1/train", data={"csrf": "x"}).status_code == 403
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert client.post("/projects/1/train", data=good, headers=headers).status_code == 403
+        assert server.trainings() == 0
+        answer = client.post("/projects/1/train", data=good, headers={"Origin": server.url})
+        assert answer.status_code == 303
+    assert httpx.post(f"{server.url}/projects/1/reset", data=good).status_code == 403
+    assert server.model.forgotten == []
+
+
+def test_pages_and_actions_need_the_password(settings: Settings) -> None:
+    protected = settings.model_copy(update={"basic_auth_user": "ann"})
+    running = Server(protected, type("DrawnModel", (DrawnModel,), {"forgotten": [], "dropped": []}))
+    try:
+        running.annotate(1)
+        html = {"Accept": "text/html"}
+        for path in ("/", "/queue", "/projects/1", "/projects/1/tasks/1", "/projects/1/tasks/1/video/tl"):
+            assert httpx.get(running.url + path, headers=html).status_code == 401
+        assert httpx.get(f"{running.url}/dashboard/state").status_code == 401
+        assert httpx.post(f"{running.url}/projects/1/train").status_code == 401
+        assert httpx.get(f"{running.url}/projects/1", auth=("ann", "")).status_code == 200
+    finally:
+        running.stop()
+
+
+def test_what_is_not_there_is_a_page(server: Server) -> None:
+    server.annotate(1)
+    for path, words in {
+        "/projects/7": "Project 7 isn&#39;t known here",
+        "/projects/1/tasks/7": "Task 7 of project 1",
+    }.items():
+        answer = httpx.get(server.url + path)
+        assert answer.status_code == 404
+        assert words in answer.text
+
+
+def test_an_unchanged_state_is_not_sent_again(server: Server) -> None:
+    server.annotate(3)
+    first = httpx.get(f"{server.url}/dashboard/state")
+    assert first.json()["projects"][0]["annotated_tasks"] == 3
+    again = {"If-None-Match": first.headers["ETag"]}
+    assert httpx.get(f"{server.url}/dashboard/state", headers=again).status_code == 304
+    server.job(JobKind.PREPARE, "a")
+    assert httpx.get(f"{server.url}/dashboard/state", headers=again).status_code == 200
+
+
+def test_names_are_shown_as_text(server: Server) -> None:
+    """A label, a file's name and an error can be anything; none of them is markup."""
+    evil = "<script>alert(1)</script>"
+    server.store.update_project("1", CONFIG.replace("Close", "&lt;script&gt;alert(1)&lt;/script&gt;"))
+    server.store.save_predictions("1", [({"id": 1, "data": {"video": evil}}, 0.5, evil)])
+    for path in ("/projects/1", "/projects/1/tasks/1"):
+        page = httpx.get(server.url + path).text
+        assert evil not in page
+    assert "&lt;script&gt;" in httpx.get(f"{server.url}/projects/1").text
+
+
+@needs_browser
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core isn't installed: npm install axe-core (.ci/run does)")
+@pytest.mark.parametrize("path", ["/", "/queue", "/projects/1", "/projects/1/tasks/1"])
+def test_accessibility(server: Server, browser: Browser, path: str) -> None:
+    server.annotate(10)
+    server.job(JobKind.PREPARE, "a", task={"id": 1, "data": {}})
+    browser.open(server.url + path)
+    time.sleep(0.5)
+    browser.run(AXE.read_text())
+    found = browser.http.post(
+        f"{browser.session}/execute/async",
+        json={"script": "axe.run().then(arguments[arguments.length - 1])", "args": []},
+    ).json()["value"]["violations"]
+    serious = [
+        (one["id"], one["impact"], [node["target"] for node in one["nodes"]][:3])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
