@@ -31,6 +31,7 @@ class Annotation(_Sent):
     id: int
     result: list[dict[str, Any]] = []
     was_cancelled: bool | None = False
+    ground_truth: bool | None = False
     completed_by: Any = None
     updated_at: str | None = None
 

@@ -132,6 +132,7 @@ class Annotation(Base):
     task_id: Mapped[int]
     result: Mapped[list[Any]]
     updated_at: Mapped[str] = mapped_column(default="")  # Label Studio's
+    ground_truth: Mapped[bool] = mapped_column(default=False)
     state: Mapped[AnnotationState] = mapped_column(default=AnnotationState.PRESENT)
     revision: Mapped[int] = mapped_column(default=0)  # the project's, when this row was last changed
     __table_args__ = (sa.Index("ix_annotations_project_id_task_id", "project_id", "task_id"),)

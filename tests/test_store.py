@@ -226,6 +226,31 @@ def test_a_large_comparison_leaves_webhooks_their_turn(store: Store) -> None:
     assert len(stored(store)) == len(tasks)
 
 
+# Ground truth
+
+
+def test_a_tasks_ground_truth_counts_alone(store: Store) -> None:
+    assert save(store, annotation(1, result="a"))
+    assert save(store, annotation(2, result="b"))
+    assert save(store, annotation(3, result="c"), number=2)
+    assert stored(store) == {1: "a", 2: "b", 3: "c"}
+    assert save(store, annotation(2, T2, result="b", ground_truth=True))  # the same result: the model is behind it
+    assert stored(store) == {2: "b", 3: "c"}
+    assert not save(store, annotation(2, T2, result="b", ground_truth=True))
+    assert save(store, annotation(2, T3, result="b", ground_truth=False))
+    assert stored(store) == {1: "a", 2: "b", 3: "c"}
+
+
+def test_ground_truth_is_taken_over_from_label_studio(store: Store) -> None:
+    assert store.replace_annotations("1", [task(1, annotation(1, result="a"), annotation(2, result="b"))])
+    theirs = [task(1, annotation(1, result="a", ground_truth=True), annotation(2, result="b"))]
+    assert store.replace_annotations("1", theirs)
+    assert stored(store) == {1: "a"}
+    assert not store.replace_annotations("1", theirs)
+    assert store.delete_annotations("1", [1])
+    assert stored(store) == {2: "b"}
+
+
 # Published versions
 
 

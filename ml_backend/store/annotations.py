@@ -36,6 +36,10 @@ def _state(annotation: dict[str, Any]) -> AnnotationState:
     return AnnotationState.SKIPPED if annotation.get("was_cancelled") else AnnotationState.PRESENT
 
 
+def _is_ground_truth(annotation: dict[str, Any]) -> bool:
+    return bool(annotation.get("ground_truth"))
+
+
 class Annotations(Projects):
     """The annotations and their tasks."""
 
@@ -78,7 +82,7 @@ class Annotations(Projects):
             session: a transaction that holds the project's lock.
             project: its row.
             task: with id and data.
-            annotation: with id, result, updated_at, was_cancelled.
+            annotation: with id, result, updated_at, was_cancelled, ground_truth.
             since: for what was fetched from Label Studio, the project's revision when that began: what was deleted
                 before and is there is to be stored again. None for an event.
         """
@@ -105,12 +109,15 @@ class Annotations(Projects):
         state = _state(annotation)
         was = AnnotationState.DELETED if stored is None else stored.state
         if stored is None:
-            stored = Annotation(project_id=project.id, id=annotation["id"], result=[])
+            stored = Annotation(project_id=project.id, id=annotation["id"], result=[], ground_truth=False)
             session.add(stored)
-        same = was == state and stored.result == annotation["result"] and same_task
+        ground_truth = _is_ground_truth(annotation)
+        same_result = stored.result == annotation["result"] and stored.ground_truth == ground_truth
+        same = was == state and same_result and same_task
         stored.task_id, stored.state, stored.updated_at = task["id"], state, _updated_at(annotation)
         if not same:
-            stored.result, stored.revision = annotation["result"], project.revision + 1
+            stored.result, stored.ground_truth = annotation["result"], ground_truth
+            stored.revision = project.revision + 1
         if state == AnnotationState.SKIPPED:
             return was == AnnotationState.PRESENT
         return not same
@@ -216,12 +223,20 @@ class Annotations(Projects):
                     .join(Task, sa.and_(Task.project_id == Annotation.project_id, Task.id == Annotation.task_id))
                     .where(Annotation.project_id == project_id, Annotation.id.in_(batch))
                 )
-                stored.update((row.id, (row.state, row.updated_at, row.result, data)) for row, data in rows)
+                stored.update(
+                    (row.id, (row.state, row.updated_at, row.result, row.ground_truth, data)) for row, data in rows
+                )
         return [
             (task, annotation)
             for task, annotation in pairs
             if stored.get(annotation["id"])
-            != (_state(annotation), _updated_at(annotation), annotation["result"], task["data"])
+            != (
+                _state(annotation),
+                _updated_at(annotation),
+                annotation["result"],
+                _is_ground_truth(annotation),
+                task["data"],
+            )
         ]
 
     # -- reading
@@ -249,19 +264,21 @@ class Annotations(Projects):
 
     def annotated_tasks(self, project_id: str) -> list[dict[str, Any]]:
         """The project's tasks that have annotations: `{"id", "data", "annotations": [{"id", "result"} …]}`, in order of
-        ids."""
+        ids. Where some of a task's are its ground truth, these alone."""
         with self._reading() as session:
             rows = session.execute(
-                sa.select(Task.id, Task.data, Annotation.id, Annotation.result)
+                sa.select(Task.id, Task.data, Annotation.id, Annotation.result, Annotation.ground_truth)
                 .join(Annotation, sa.and_(Annotation.project_id == Task.project_id, Annotation.task_id == Task.id))
                 .where(Task.project_id == project_id, Annotation.state == AnnotationState.PRESENT)
                 .order_by(Task.id, Annotation.id)
-            )
-            tasks: dict[int, dict[str, Any]] = {}
-            for task_id, data, annotation_id, result in rows:
+            ).all()
+        settled = {task_id for task_id, *_, ground_truth in rows if ground_truth}
+        tasks: dict[int, dict[str, Any]] = {}
+        for task_id, data, annotation_id, result, ground_truth in rows:
+            if ground_truth or task_id not in settled:
                 entry = tasks.setdefault(task_id, {"id": task_id, "data": data, "annotations": []})
                 entry["annotations"].append({"id": annotation_id, "result": result})
-            return list(tasks.values())
+        return list(tasks.values())
 
     def count_annotated_tasks(self, project_id: str | None = None) -> dict[str, int]:
         """The number of annotated tasks by project, of all or of one."""
