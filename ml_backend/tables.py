@@ -135,7 +135,7 @@ class Annotation(Base):
     ground_truth: Mapped[bool] = mapped_column(default=False)
     state: Mapped[AnnotationState] = mapped_column(default=AnnotationState.PRESENT)
     revision: Mapped[int] = mapped_column(default=0)  # the project's, when this row was last changed
-    __table_args__ = (sa.Index("ix_annotations_project_id_task_id", "project_id", "task_id"),)
+    __table_args__ = (sa.Index("ix_annotations_task", "project_id", "task_id", "state"),)
 
 
 class Training(Base):

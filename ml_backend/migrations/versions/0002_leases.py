@@ -53,7 +53,7 @@ def _annotations() -> None:
     op.add_column("annotations", sa.Column("state", sa.String(32), nullable=False, server_default="present"))
     op.add_column("annotations", sa.Column("revision", sa.BigInteger, nullable=False, server_default="0"))
     op.drop_index("ix_annotations_task_id", "annotations")
-    op.create_index("ix_annotations_project_id_task_id", "annotations", ["project_id", "task_id"])
+    op.create_index("ix_annotations_task", "annotations", ["project_id", "task_id", "state"])
 
 
 def _trainings() -> None:
