@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 import logging.config
 import os
+import sys
 
 from ml_backend import init_app
 from ml_backend.consumers import WorkerProcess
-from ml_backend.settings import get_settings
+from ml_backend.settings import PROJECT_ROOT, get_settings
 from model import YOLO
 
 
@@ -48,8 +49,11 @@ def main() -> None:
     if arguments.worker:
         WorkerProcess(app.extensions["jobs"], arguments.parent).run()
     else:
-        options = ["--bind", f"{arguments.host}:{arguments.port}", "--log-level", settings.log_level.lower()]
-        os.execvp("gunicorn", ["gunicorn", *options, "--reload", "_wsgi:app"])
+        # By path and module: the environment needn't be activated, nor the folder be the present one.
+        command = [sys.executable, "-m", "gunicorn", "--chdir", str(PROJECT_ROOT)]
+        command += ["--config", str(PROJECT_ROOT / "gunicorn.conf.py"), "--reload"]
+        os.environ |= {"HOST": arguments.host, "PORT": str(arguments.port)}
+        os.execv(sys.executable, [*command, "_wsgi:app"])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """gunicorn's configuration: `gunicorn _wsgi:app` alone is a working backend.
 
-Its first process starts the jobs' worker beside the web processes (worker.py keeps it running) and ends it on exit.
-With RUN_WORKER=false the workers are started elsewhere: `python worker.py`.
+Its first process starts the jobs' worker beside the web processes (worker.py keeps it running), starts worker.py again
+should it die, passes SIGHUP on to it, and ends it on exit. With RUN_WORKER=false the workers are started elsewhere:
+`python worker.py`.
 """
 
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
 from prometheus_client.multiprocess import mark_process_dead
 
 from ml_backend.settings import PROJECT_ROOT, get_settings
+from ml_backend.startup import server_lines
 
 _settings = get_settings()
 
@@ -27,7 +31,8 @@ worker_class = "gthread"
 threads = _settings.threads
 # A request may wait for features as long as Label Studio does; the threads' heartbeat is what this limit watches.
 timeout = 120
-graceful_timeout = 10
+# Requests that wait for features stop waiting at once (ml_backend/predictions.py); the others take less.
+graceful_timeout = 2
 keepalive = 75  # longer than clients keep an idle connection, else one is closed while a request is on its way
 proc_name = "timeline-backend"
 errorlog = "-"
@@ -35,17 +40,46 @@ loglevel = _settings.log_level.lower()
 control_socket_disable = True  # it would write to the home folder
 
 # Longer than worker.py takes to end its worker.
-WORKER_STOP_SECONDS = 12.0
-
-_worker = None
+WORKER_STOP_SECONDS = 6.0
+LOOK_SECONDS = 2.0
 
 
 def when_ready(server) -> None:
-    global _worker
+    for line in server_lines(_settings):
+        server.log.info(line)
+    server.jobs_worker = None
     if _settings.run_worker:
-        # Before the first web process is forked, in the only thread: see worker.py.
-        command = [sys.executable, str(PROJECT_ROOT / "worker.py"), "--parent", str(os.getpid())]
-        _worker = subprocess.Popen(command, cwd=PROJECT_ROOT)
+        _start_worker(server)
+        # By a timer's signal, since it must be done in the only thread: see worker.py. Forks don't inherit the timer.
+        signal.signal(signal.SIGALRM, lambda *_: _look_after_worker(server))
+        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+
+
+def _start_worker(server) -> None:
+    command = [sys.executable, str(PROJECT_ROOT / "worker.py"), "--parent", str(os.getpid())]
+    server.jobs_worker = subprocess.Popen(command, cwd=PROJECT_ROOT)
+
+
+def _look_after_worker(server) -> None:
+    stopping = not server.LISTENERS
+    if not stopping and server.jobs_worker.poll() is not None:
+        server.log.error("worker.py ended: it is started again")
+        _start_worker(server)
+
+
+def on_reload(server) -> None:
+    if server.jobs_worker is not None:
+        server.jobs_worker.send_signal(signal.SIGHUP)
+
+
+def post_worker_init(worker) -> None:
+    worker.wsgi.extensions["predictions"].is_stopping = lambda: not worker.alive
+
+
+def worker_exit(server, worker) -> None:
+    # Threads may be inside PyTorch or wait for a server; the interpreter would wait for them.
+    logging.shutdown()
+    os._exit(0)
 
 
 def child_exit(server, worker) -> None:
@@ -53,10 +87,12 @@ def child_exit(server, worker) -> None:
 
 
 def on_exit(server) -> None:
-    if _worker is not None:
-        _worker.terminate()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    process = getattr(server, "jobs_worker", None)
+    if process is not None:
+        process.terminate()
         try:
-            _worker.wait(WORKER_STOP_SECONDS)
+            process.wait(WORKER_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            _worker.kill()
+            process.kill()
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

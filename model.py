@@ -10,10 +10,13 @@ from control_models.base import ControlModel, ControlPrediction
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidConfig, NotReady
 from exchange.timeline import Track
+from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.encoder import Encoder, get_encoder
 from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
 
 logger = logging.getLogger(__name__)
+
+PRECISION_WORDS = {"fp32": "32-bit floats", "bf16": "bfloat16", "fp16": "16-bit floats"}
 
 CONTROL_MODELS: tuple[type[ControlModel], ...] = (TimelineLabelsModel,)
 
@@ -154,14 +157,32 @@ class YOLO(LabelStudioMLBase):
             encoder.class_names  # noqa: B018 (loads the model)
         except EncoderError as error:
             cls._health = {"encoder": None, "encoder_error": str(error)}
-            logger.error("%s", error)
             return
         cls._health = {
             "encoder": encoder.name,
             "encoder_is_fallback": encoder.is_fallback,
+            "device": encoder.device.type,
             "precision": encoder.precision,
         }
-        logger.info("Default encoder: %s", ", ".join(f"{key}={value}" for key, value in cls._health.items()))
+
+    @classmethod
+    def start_up_lines(cls) -> list[tuple[int, str]]:
+        """The default encoder and the precision."""
+        settings = cls.services.settings
+        try:
+            encoder = cls._default_encoder()
+        except EncoderError as error:
+            return [(logging.ERROR, f"Encoder: none. {error}")]
+        level, line = logging.INFO, f"Encoder: {encoder.name}, {settings.model_root / DEFAULT_MODEL}"
+        if encoder.is_fallback:
+            level = logging.WARNING
+            line = (
+                f"Encoder: the bundled EfficientNet-Lite0 stands in for {DEFAULT_MODEL}, which couldn't be downloaded. "
+                f"For the real one put {DEFAULT_MODEL} into {settings.model_root}, or give this machine access to "
+                f"{DOWNLOAD_HOST}: it is found by itself, and projects are trained again"
+            )
+        device = "the GPU" if encoder.device.type == "cuda" else "the CPU"
+        return [(level, line), (logging.INFO, f"Precision: {PRECISION_WORDS[encoder.precision]}, on {device}")]
 
     @classmethod
     def health(cls) -> dict[str, Any]:

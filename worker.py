@@ -1,4 +1,4 @@
-"""Keeps the jobs' worker running: starts it, starts it again when it dies, and ends it with the server.
+"""Keeps the jobs' worker running: starts it, starts it again when it dies or at SIGHUP, and ends it with the server.
 
 A process of its own, and the standard library only: gunicorn's first process forks web workers at any time, and a fork
 during `subprocess.Popen` in another of its threads would leave that thread hanging.
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, str(Path(__file__).with_name("_wsgi.py")), "--worker"
 # A worker that dies as soon as it runs must not use a core for starting.
 RESTART_SECONDS = 2.0
 # Longer than a worker gives its running jobs to end.
-STOP_SECONDS = 8.0
+STOP_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 
 logger = logging.getLogger("worker")
@@ -25,7 +25,8 @@ logger = logging.getLogger("worker")
 
 def keep_running(parent: int) -> None:
     """Runs workers one after the other until SIGTERM or SIGINT comes or `parent` isn't the parent process any more."""
-    stopping = threading.Event()
+    stopping, reload = threading.Event(), threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: reload.set())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
 
@@ -35,11 +36,17 @@ def keep_running(parent: int) -> None:
     while not stopped(0):
         process = subprocess.Popen(COMMAND)
         logger.info("The jobs' worker runs (pid %d)", process.pid)
-        while process.poll() is None and not stopped(LOOK_SECONDS):
+        while process.poll() is None and not reload.is_set() and not stopped(LOOK_SECONDS):
             pass
         if process.poll() is None:
             end(process)
-            return
+            if not reload.is_set():
+                return
+            reload.clear()
+            logger.info("The jobs' worker is started again (SIGHUP)")
+            continue
+        if stopped(0):
+            return  # Ctrl-C reaches all processes of a terminal
         logger.error("The jobs' worker ended (status %d): it is started again", process.returncode)
         stopped(RESTART_SECONDS)
 

@@ -116,7 +116,12 @@ class TimelineLabelsModel(ControlModel):
         path = self.get_path(task)
         views = {self.view} | {other.view for other in others if self._reads_the_same(other)}
         stride = self.parameters.model_frame_stride
-        features = self.cache.get_views(self.encoder, path, views, stride, progress)[self.view]
+        try:
+            features = self.cache.get_views(self.encoder, path, views, stride, progress)[self.view]
+        except MediaError as error:
+            # A download's own name is a hash; the user knows what the video is called in the task.
+            name = self.media(task).partition("?")[0].rpartition("/")[2]
+            raise type(error)(str(error).replace(path.name, name)) from error
         mismatch = rate_mismatch(features.frame_rate, self.labeling_frame_rate(task))
         if mismatch:
             self.backend.note(task, mismatch)

@@ -117,7 +117,7 @@ def download(path: Path, host: str, fetch: Callable[[], Any]) -> None:
             fetch()
         except Exception as error:
             _failed_downloads[path] = time.monotonic()
-            logger.warning("Downloading %s failed: %s", path.name, error)
+            logger.debug("Downloading %s failed: %s", path.name, error)
             raise EncoderError(f"{path.name} could not be downloaded. {advice}") from error
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hmac
+import json
 import logging
 import threading
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
@@ -14,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, InvalidRequest
 from ml_backend.base import LabelStudioMLBase, Services
+from ml_backend.consumers import HEALTH_KEY, NO_PROJECT
 from ml_backend.dashboard.views import Dashboard, wants_page
 from ml_backend.events import Events, Work
 from ml_backend.jobs import Jobs
@@ -38,6 +41,8 @@ WEBHOOK_PASSWORD_ADVICE = (
     "Label Studio sends webhooks without them: add the header «Authorization: Basic …» to this backend's webhook in "
     "the project's Settings, Webhooks; without it nothing is learnt from submitted annotations."
 )
+# Importing PyTorch takes a worker some seconds, on a busy machine a minute.
+WORKER_START = timedelta(seconds=90)
 # Reachable without password, so that load balancers and container health checks can use it.
 OPEN_PATHS = {"/health"}
 
@@ -73,7 +78,8 @@ def init_app(
         app, basic_auth_user or settings.basic_auth_user, basic_auth_pass or settings.secret("basic_auth_pass")
     )
     _answer_errors_as_json(app)
-    Routes(settings, store, registry, jobs).register(app)
+    app.extensions["predictions"] = Predictions(settings, store, registry, jobs)
+    Routes(settings, store, registry, jobs, app.extensions["predictions"]).register(app)
     threading.Thread(target=registry.model_class.warm_up, name="warm-up", daemon=True).start()
     return app
 
@@ -86,17 +92,21 @@ class Routes:
         store: the state.
         registry: gives the projects' models.
         jobs: the heavy work.
+        predictions: answers /predict.
     """
 
-    def __init__(self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs, predictions: Predictions
+    ) -> None:
         self._settings = settings
         self._store = store
         self._registry = registry
         self._jobs = jobs
         self._events = Events(store, registry)
         self._metrics = Metrics(store)
-        self._predictions = Predictions(settings, store, registry, jobs)
         self._dashboard = Dashboard(settings, store, registry, jobs)
+        self._predictions = predictions
+        self._started = time.monotonic()
 
     def register(self, app: Flask) -> None:
         """Adds the routes to the application."""
@@ -130,16 +140,27 @@ class Routes:
         return response
 
     def health(self) -> Response:
-        """Whether the backend is up, and what it runs on."""
+        """Whether the backend is up, and what it runs on: by what the worker, which extracts, says of itself."""
+        said_by_worker = self._store.get_value(NO_PROJECT, HEALTH_KEY)
+        worker = self._worker_state()
         return jsonify(
             {
                 "status": "UP",
                 "model_class": self._registry.model_class.__name__,
                 **self._registry.model_class.health(),
-                "worker_alive": bool(self._store.live_workers()),
+                **(json.loads(said_by_worker) if said_by_worker else {}),
+                "worker": worker,
+                "worker_alive": worker == "alive",
                 "queue_length": self._store.count_jobs("queued"),
             }
         )
+
+    def _worker_state(self) -> str:
+        """Alive, starting or dead. What a worker of the server's last run left in the store doesn't count."""
+        age = timedelta(seconds=time.monotonic() - self._started)
+        if self._store.live_workers(within=age):
+            return "alive"
+        return "starting" if age < WORKER_START else "dead"
 
     def setup(self) -> Response:
         """Connects a project: checks its labeling config, and reports the model version."""

@@ -196,6 +196,11 @@ class LabelStudioMLBase:
         """What `/health` says of the model, such as its device. Answers at once."""
         return {}
 
+    @classmethod
+    def start_up_lines(cls) -> list[tuple[int, str]]:
+        """Level and sentence of each fact about the model that a starting worker logs, after `warm_up`."""
+        return []
+
     # -- the labeling config
 
     def use_label_config(self, label_config: str) -> None:

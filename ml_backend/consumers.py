@@ -12,7 +12,9 @@ from datetime import timedelta
 from huey.consumer import Consumer
 
 from errors import BackendError
+from ml_backend import strict_json
 from ml_backend.jobs import Jobs
+from ml_backend.startup import report_label_studio
 from ml_backend.tables import JobKind, QueueName
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,10 @@ RECONCILE_AT_START = timedelta(minutes=1)
 FORGET_SECONDS = 3600.0
 # A model file that was put into MODEL_ROOT is found after at most this time.
 LOOK_SECONDS = 30.0
+
+
+# Where the store keeps what the worker says of itself: which encoder, device and precision extract.
+NO_PROJECT, HEALTH_KEY = "", "worker_health"
 
 
 class WorkerProcess:
@@ -68,6 +74,7 @@ class WorkerProcess:
             consumer.start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # after the consumers have set theirs
             signal.signal(number, lambda *_: self._stopped.set())
+        threading.Thread(target=self._report, name="report", daemon=True).start()
         self._start()
         while not self._stopped.wait(WATCH_SECONDS):
             self.watch()
@@ -88,6 +95,18 @@ class WorkerProcess:
         except Exception:
             logger.exception("The worker starts without having looked for work; it looks again")
         self.watch()
+
+    def _report(self) -> None:
+        """Tells the log and `/health` what this worker runs on, and whether Label Studio's key works."""
+        model_class = self._jobs.registry.model_class
+        try:
+            model_class.warm_up()
+            self._store.set_value(NO_PROJECT, HEALTH_KEY, strict_json.dumps(model_class.health()))
+            for level, line in model_class.start_up_lines():
+                logger.log(level, "%s", line)
+            report_label_studio(model_class.services.settings)
+        except Exception:
+            logger.exception("What the worker runs on can't be told")
 
     def look_at_models(self) -> None:
         """Queues a training where a model doesn't fit the files that it is made from, such as its encoder's; once for

@@ -168,6 +168,16 @@ class Handlers:
         published = all(metrics.get("published", True) for metrics in controls)
         status = TrainingStatus.PUBLISHED if published else TrainingStatus.REJECTED
         end(status, model_version=model.model_version, metrics=result)
+        seconds = time.monotonic() - started
+        logger.info(
+            "Project %s: %s, %s, %d videos, %.1f s%s",
+            project.id,
+            model.model_version,
+            status,
+            len(tasks),
+            seconds,
+            _prequential(result),
+        )
         if _unavailable(result):
             self._retry_videos(project, run)
         elif project.retry_at is not None:
@@ -253,6 +263,16 @@ def _unavailable(result: dict[str, Any]) -> set[str]:
     """Ids of the tasks whose videos a training had to leave out."""
     controls = [metrics for metrics in result.values() if isinstance(metrics, dict)]
     return {task_id for metrics in controls for task_id in metrics.get("unavailable") or ()}
+
+
+def _prequential(result: dict[str, Any]) -> str:
+    """The F1 that the model before had on the videos that were new to it, for the log."""
+    scores = {
+        name: metrics["honest"]["frames"]["macro_f1"]
+        for name, metrics in result.items()
+        if isinstance(metrics, dict) and metrics.get("honest")
+    }
+    return "".join(f", prequential F1 of {name} {score:.3f}" for name, score in scores.items())
 
 
 def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +26,7 @@ SINGLE_TASK_SECONDS = 4.0
 POLL_SECONDS = 0.1
 # More tasks than a request can have waited for in its time: they are handed to the worker at once.
 MAX_WAITED_FOR = 100
+ERRORS_LOGGED = 5  # of a list of tasks
 
 
 class Predictions:
@@ -42,6 +44,7 @@ class Predictions:
         self._store = store
         self._registry = registry
         self._jobs = jobs
+        self.is_stopping: Callable[[], bool] = lambda: False  # whether the process ends: nobody waits any more
         # Requests that wait for features must leave threads to those that must be answered at once.
         self._waiting = threading.BoundedSemaphore(max(1, settings.threads // 2))
 
@@ -162,6 +165,8 @@ class Predictions:
             try:
                 for job in jobs.values():
                     while self._jobs.status(job.id).status in LIVE and time.monotonic() < deadline:
+                        if self.is_stopping():
+                            break
                         time.sleep(POLL_SECONDS)
             finally:
                 self._waiting.release()
@@ -192,14 +197,13 @@ class Predictions:
         if len(errors) == len(answers):
             raise errors[0]
         if errors:
-            first, error = next(iter(errors.items()))
+            shown = [f"task {body.tasks[index].id}: {error}" for index, error in list(errors.items())[:ERRORS_LOGGED]]
             logger.warning(
-                "Project %s: %d of %d tasks have no prediction. Task %s: %s",
+                "Project %s: %d of %d tasks have no prediction: %s",
                 body.project,
                 len(errors),
                 len(answers),
-                body.tasks[first].id,
-                error,
+                " ".join(shown),
             )
         results = [{"error": str(answer)} if index in errors else answer for index, answer in enumerate(answers)]
         return {"results": results, "model_version": model.model_version}

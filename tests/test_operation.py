@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
-from tests.servers import Backend
+from ml_backend.settings import Settings
+from ml_backend.startup import label_studio_line
+from tests.http_server import Server, as_json, status
+from tests.servers import ROOT, START_SECONDS, Backend, clean_environment, free_port, wait_until
+from tests.test_serve import CONFIG, picture
+from tests.videos import write_video
+
+# Lines that frighten: a process was killed, something wasn't caught.
+ALARMING = re.compile(r"Traceback|SIGKILL|out of memory|Exception|CRITICAL")
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +42,125 @@ def test_every_process_shows_the_requests_of_all(backend: Backend) -> None:
         (count,) = re.findall(r'backend_request_seconds_count\{route="/job_status",status="410"\} (\S+)', text)
         counts.append(float(count))
     assert counts == [20.0] * 10
+
+
+def pids(backend: Backend, *patterns: str) -> set[int]:
+    """Processes of the backend whose command line has one of the patterns."""
+    found = set()
+    for pattern in patterns:
+        command = ["pgrep", "--session", str(backend.process.pid), "--full", "--", pattern]
+        found |= {int(pid) for pid in subprocess.run(command, capture_output=True, text=True).stdout.split()}
+    return found
+
+
+def test_one_line_per_fact_at_start(backend: Backend) -> None:
+    backend.wait_for_worker()
+    wait_until(lambda: "Label Studio: " in backend.log.read_text(), START_SECONDS, "the last line")
+    log = backend.log.read_text()
+    for fact in (
+        rf"Address for Label Studio .*: {backend.url}",
+        "Authentication: off",
+        f"Database: SQLite, {backend.folder}/data/state.db",
+        rf"Cache: {backend.folder}/cache, up to 20\.0GB",
+        r"Encoder: the bundled EfficientNet-Lite0 stands in for yolov8n-cls\.pt, .* put yolov8n-cls\.pt into",
+        "Precision: .*, on the (CPU|GPU)",
+        r"Label Studio: the address that it sends; LABEL_STUDIO_URL isn't set\.",
+    ):
+        assert len(re.findall(fact, log)) == 1, (fact, log)
+    assert not ALARMING.search(log)
+    health = backend.health()
+    assert health["worker"] == "alive"
+    assert health["device"] in ("cpu", "cuda")
+
+
+def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
+    backend.wait_for_worker()
+    (keeper,) = pids(backend, r"worker\.py")
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: pids(backend, r"worker\.py") - {keeper}, 30, "another worker.py")
+    wait_until(lambda: len(pids(backend, "_wsgi.py --worker")) == 1, START_SECONDS, "its worker alone")
+    (worker,) = pids(backend, "_wsgi.py --worker")
+    backend.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: pids(backend, "_wsgi.py --worker") - {worker}, 30, "another worker")
+    assert backend.answers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_within_five_seconds_without_alarming_lines(tmp_path: Path, number: signal.Signals) -> None:
+    """While a video is extracted and a request waits for it. Ctrl-C reaches every process of the terminal."""
+    backend = Backend(tmp_path, WORKERS="2").start()
+    backend.wait_for_worker()
+    write_video(backend.videos / "long.mp4", picture, 3000)
+    simple = CONFIG.replace('model_trainable="true"', "").replace("Ball in frame", "soccer_ball")
+    tasks = ",".join(f'{{"id":{n},"data":{{"video":"{backend.videos}/long.mp4"}}}}' for n in (1, 2))
+    body = tmp_path / "body.json"
+    config = simple.replace('"', '\\"').replace("\n", " ")
+    body.write_text(f'{{"tasks":[{tasks}],"project":"1","label_config":"{config}"}}')
+    request = subprocess.Popen(["curl", "-s", "-d", f"@{body}", f"{backend.url}/predict"], stdout=subprocess.PIPE)
+    wait_until(lambda: 'status="started"' in backend.http.get("/metrics").text, START_SECONDS, "the extraction")
+    backend.http.close()
+    session = backend.process.pid
+    started = time.monotonic()
+    if number == signal.SIGINT:
+        os.killpg(session, number)
+    else:
+        backend.process.send_signal(number)
+    backend.process.wait(30)
+    seconds = time.monotonic() - started
+    log = backend.log.read_text()
+    assert seconds < 5, log
+    assert not ALARMING.search(log), log
+    assert b"being extracted" in request.communicate(timeout=10)[0]
+    assert not subprocess.run(["pgrep", "--session", str(session)], capture_output=True).stdout
+
+
+def test_wsgi_py_runs_outside_an_activated_environment(tmp_path: Path) -> None:
+    port = free_port()
+    environment = clean_environment(DATA_DIR=str(tmp_path), PATH="/usr/bin:/bin", RUN_WORKER="false")
+    command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, cwd="/", env=environment, start_new_session=True)
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health").json()["worker"] == "starting"
+        except httpx.HTTPError:
+            return False
+
+    try:
+        wait_until(answers, START_SECONDS, "the server")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "parts"),
+    [
+        ("legacy", as_json({"id": 1, "email": "anna@example.com"}), ["its key works (user anna@example.com)"]),
+        ("legacy", status(401), ["refused: copy it from the dialog that makes it"]),
+        (JWT.rpartition(".")[0], status(401), ["refused: copy it", "three parts with dots"]),
+        (JWT.partition(".")[0], status(401), ["refused: copy it", "three parts with dots"]),
+        (None, status(401), ["without a key", "personal access token"]),
+    ],
+)
+def test_whether_label_studio_s_key_works_is_said(
+    settings: Settings, server: Server, key: str | None, answer: object, parts: list[str]
+) -> None:
+    server.answers["/api/current-user/whoami"] = answer
+    server.answers["/api/token/refresh/"] = status(401)
+    secret = SecretStr(key) if key else None
+    changes = {"label_studio_url": server.url, "label_studio_api_key": secret}
+    _, line = label_studio_line(settings.model_copy(update=changes))
+    for part in (server.url, *parts):
+        assert part in line
+
+
+def test_an_unreachable_label_studio_is_said(settings: Settings) -> None:
+    changes = {"label_studio_url": "http://127.0.0.1:9", "label_studio_api_key": SecretStr("k")}
+    assert "can't be reached" in label_studio_line(settings.model_copy(update=changes))[1]
+    changes["label_studio_url"] = None
+    assert "isn't used" in label_studio_line(settings.model_copy(update=changes))[1]

@@ -21,6 +21,7 @@ from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from model import YOLO
+from tests.http_server import Server, whole_file
 from tests.servers import annotation, region
 from tests.videos import write_video
 from utils.converter import convert_timelinelabels_to_probs
@@ -566,6 +567,17 @@ def test_features_beyond_the_cache_limit_are_not_all_extracted_again(settings: S
         assert len(before) == 4
         model.fit("START_TRAINING", {}, tasks=tasks)
         assert len(before & cached()) == 3
+
+
+def test_a_downloaded_video_that_can_not_be_read_is_named_as_in_the_task(
+    settings: Settings, make_model: Any, server: Server
+) -> None:
+    server.answers["/data/upload/1/clip.mp4"] = whole_file(b"no video" * 1000)
+    model = make_model(config(), label_studio_url=server.url)
+    with pytest.raises(MediaError, match=r"clip\.mp4") as error:
+        model.prepare({"id": 3, "data": {"video": "/data/upload/1/clip.mp4"}})
+    (download,) = (settings.cache_dir / "media").iterdir()
+    assert download.name not in str(error.value)
 
 
 def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settings, make_model: Any) -> None:

@@ -319,9 +319,8 @@ class JobRows(Trainings):
         with self._transaction() as session:
             session.execute(sa.delete(Worker).where(Worker.id == worker))
 
-    def live_workers(self) -> list[str]:
-        """Ids of the workers heard of lately."""
+    def live_workers(self, within: timedelta = WORKER_SILENT) -> list[str]:
+        """Ids of the workers heard of lately; within a shorter time, where that is given."""
         with self._reading() as session:
-            return list(
-                session.scalars(sa.select(Worker.id).where(Worker.seen_at >= self._now(session) - WORKER_SILENT))
-            )
+            since = self._now(session) - min(within, WORKER_SILENT)
+            return list(session.scalars(sa.select(Worker.id).where(Worker.seen_at >= since)))
