@@ -25,7 +25,7 @@ PLACES = {QueueName.TRAIN: 1, QueueName.EXTRACT: 2}
 NICENESS = 10
 WATCH_SECONDS = 5.0
 # Running jobs get this long to stop by themselves; then they are put back as they are.
-SHUTDOWN_SECONDS = 3.0
+SHUTDOWN_SECONDS = 1.0
 # Label Studio sends each webhook once. What it couldn't deliver is found by comparing.
 RECONCILE_INTERVAL = timedelta(minutes=30)
 # When a worker starts: also then not all the time, where it starts again and again.
