@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.table import Table
 from commands.common import Backend, JsonOption, ProjectOption, console, print_json, progress
 from errors import InvalidRequest
 from ml_backend.tables import Training
+from report.page import write_report
 
 
 def evaluate(
@@ -22,6 +24,9 @@ def evaluate(
     hold_out: Annotated[
         str | None,
         typer.Option("--hold-out", help="Ids of tasks, such as 3,7: predict these by a model trained on the others."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", file_okay=False, help="Write a page with plots into this folder.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +42,7 @@ def evaluate(
     answer: dict[str, Any] = {"trainings": [_training_entry(training) for training in trainings]}
     if not as_json:
         _print_history(trainings)
-    if leave_one_out or hold_out:
+    if leave_one_out or hold_out or report:
         tasks = backend.store.annotated_tasks(project)
         folds = _folds(tasks, hold_out)
         evaluations = []
@@ -52,6 +57,11 @@ def evaluate(
                 _print_score(
                     f"{one.name}: {one.num_videos} videos, predicted by models that didn't know them", one.score()
                 )
+        if report:
+            path = write_report(report, project, model.model_version, evaluations)
+            answer["report"] = str(path)
+            if not as_json:
+                console.print(f"Report: {path}", highlight=False)
     if as_json:
         print_json(answer)
 

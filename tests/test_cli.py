@@ -114,12 +114,15 @@ def test_a_project_from_training_to_reset(project: Settings, tmp_path: Path) -> 
     run("export", "--project", "1", "--format", "boris", "--output", str(boris))
     assert len(json.loads(run("import", str(boris), "--project", "1").stdout)) == 3
 
-    result = run("evaluate", "--project", "1", "--leave-one-out")
+    result = run("evaluate", "--project", "1", "--leave-one-out", "--report", str(tmp_path / "report"))
     (row,) = [line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["Red"]]
     precision, recall, f1, segment_f1 = map(float, row[1:])
     assert f1 == pytest.approx(2 * precision * recall / (precision + recall), abs=0.002)
     assert f1 > 0.8
     assert segment_f1 > 0.6
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("<h4>Task") == 3
+    assert "http" not in page
     held_out = json.loads(run("evaluate", "--project", "1", "--hold-out", "2", "--json").stdout)
     assert held_out["held_out"]["tl"]["videos"] == 1
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ml_backend.dashboard.charts import Series
 from ml_backend.tables import Training
+from report.charts import Series
 
 # A single video says little: the curve is the mean of so many tests.
 WINDOW = 5

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from exchange.timeline import Timeline, Track
 from learning.events import segments
-from ml_backend.dashboard.charts import probability_curve, spans
+from report.charts import probability_curve, spans
 
 # A page with more than this is slow, and nobody looks at them all.
 MAX_DISAGREEMENTS = 500

@@ -19,7 +19,6 @@ from ml_backend import overview
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.dashboard import timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
-from ml_backend.dashboard.charts import line_chart
 from ml_backend.dashboard.curves import learning_curve
 from ml_backend.dashboard.label_studio_state import LabelStudioState
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
@@ -28,6 +27,7 @@ from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.tables import Project
+from report.charts import line_chart
 
 TASKS_PER_PAGE = 50
 SHOWN_TRAININGS = 20

@@ -82,6 +82,24 @@ def _ticks(x_max: float) -> list[float]:
     return [step * number for number in range(int(x_max / step) + 1)]
 
 
+def bar_chart(title: str, x: Sequence[int], counts: Sequence[int], colour: str) -> Markup:
+    """Bars of counts over whole numbers that follow each other."""
+    width, top, base = (WIDTH - LEFT - RIGHT) / len(x), max([1, *counts]), HEIGHT - BOTTOM
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
+    parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
+    parts.append(f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{top}</text>')
+    for index, (value, count) in enumerate(zip(x, counts, strict=True)):
+        left, height = LEFT + index * width, count / top * (base - TOP)
+        parts.append(
+            f'<rect x="{left + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" height="{height:.1f}" '
+            f'fill="{escape(colour)}"/>'
+        )
+        if value % 5 == 0:
+            parts.append(f'<text x="{left + width / 2:.1f}" y="{base + 16}" text-anchor="middle">{value}</text>')
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
 def spans(marks: Sequence[tuple[int, int]], colour: str) -> Markup:
     """A row of a timeline: intervals (start, end) in frames, from 0, the end excluded; its SVG is as wide as the frames
     are many."""
