@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import published_recipe, report, window_head
 from benchmarks.learners import LEARNERS, Before, Learner
-from benchmarks.projects import FOOTAGE, STEPS, Example, Project, encoder, project
+from benchmarks.projects import FOOTAGE, STEPS, Example, Project, project
 from benchmarks.videos.footage import DATA
 from benchmarks.videos.scenarios import SCENARIOS
 from learning.metrics import frame_metrics, reliability_curve, segment_f1
@@ -40,9 +40,9 @@ def run(
 ) -> list[Row]:
     """One curve: annotate the project's videos in order, look at the never-seen ones after each step."""
     torch.set_num_threads(1)  # the processes beside this one have the other cores
-    kept = DATA / "runs" / f"{name}-{seed}-{learner}-{version(learner, before)}.json"
-    rows = json.loads(kept.read_text()) if kept.exists() else []
     data = project(name, seed, footage)
+    kept = DATA / "runs" / f"{name}-{seed}-{learner}-{version(learner, data, before)}.json"
+    rows = json.loads(kept.read_text()) if kept.exists() else []
     wanted = [step for step in data.steps if step in steps or name == FOOTAGE]
     if {row["step"] for row in rows} >= set(wanted):
         return [row for row in rows if row["step"] in wanted]
@@ -62,13 +62,13 @@ def run(
     return rows
 
 
-def version(learner: str, before: Path | None) -> str:
+def version(learner: str, data: Project, before: Path | None) -> str:
     """Changes with what a baseline's numbers follow from: its own source and its features."""
     sources = {"window-head": [window_head], "published-all": [published_recipe], "published-last": [published_recipe]}
     text = "".join(Path(module.__file__).read_text() for module in sources.get(learner, []))
-    text += encoder().fingerprint if LEARNERS[learner].features == "ours" else ""
     text += str(before) if learner == "before" else ""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    features = getattr(data.examples[0], LEARNERS[learner].features)
+    return hashlib.sha256(text.encode() + features.tobytes()).hexdigest()[:12]
 
 
 def scores(student: Learner, data: Project, count: int) -> list[Row]:
