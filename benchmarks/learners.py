@@ -14,10 +14,11 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 
+from benchmarks.other_tree import new_classifier
 from benchmarks.projects import Example, Project
 from benchmarks.published_recipe import PublishedRecipe
 from benchmarks.window_head import WindowHead
-from utils.neural_nets import MultiLabelLSTM
+from features.motion import MOTION_SIZE
 
 OTHER_TREE = Path(__file__).parent / "other_tree.py"
 
@@ -43,15 +44,15 @@ class Ours:
     """The product's way: a new classifier, trained on all annotations."""
 
     features = "ours"
-    thresholds: ClassVar = {"ours": 0.5}
 
     def __init__(self, project: Project, seed: int) -> None:
         self.project, self.seed, self.counts = project, seed, list(project.steps)
 
     def annotate(self, count: int) -> None:
         annotated = self.project.examples[:count]
-        self.model = MultiLabelLSTM(annotated[0].ours.shape[1], len(self.project.labels), seed=self.seed)
+        self.model = new_classifier(annotated[0].ours.shape[1], len(self.project.labels), MOTION_SIZE, self.seed)
         self.model.partial_fit([example.ours for example in annotated], [example.labels for example in annotated])
+        self.thresholds = {"ours": np.asarray(getattr(self.model, "thresholds", 0.5))}
 
     def probabilities(self, example: Example) -> np.ndarray:
         return self.model.predict(example.ours)

@@ -4,11 +4,12 @@
     python other_tree.py time DATA.npz
 
 The benchmarks run it in a process of its own, once for this tree and once for an earlier one. Nothing but
-`MultiLabelLSTM(input_size, output_size, seed=...)`, `partial_fit` and `predict` is expected of the tree. DATA.npz holds
+`MultiLabelLSTM(input_size, output_size)`, `partial_fit` and `predict` is expected of the tree. DATA.npz holds
 features-0, features-1 … [num_frames, input_size] and labels-0, labels-1 … [num_frames, num_labels].
 """
 
 import argparse
+import inspect
 import json
 import time
 from pathlib import Path
@@ -19,6 +20,13 @@ import torch
 from utils.neural_nets import MultiLabelLSTM
 
 
+def new_classifier(input_size: int, output_size: int, motion_size: int, seed: int) -> MultiLabelLSTM:
+    """A classifier that is told what it can be told: earlier trees know no motion."""
+    wanted = {"motion_size": motion_size, "seed": seed}
+    known = inspect.signature(MultiLabelLSTM).parameters
+    return MultiLabelLSTM(input_size, output_size, **{name: wanted[name] for name in wanted if name in known})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("predict", "time"))
@@ -26,13 +34,14 @@ def main() -> None:
     parser.add_argument("predictions", type=Path, nargs="?")
     parser.add_argument("--counts", type=int, nargs="+", help="train on the first so many videos, predict all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--motion", type=int, default=0, help="how many of the numbers of a frame are motion")
     arguments = parser.parse_args()
     with np.load(arguments.data) as data:
         videos = [data[f"features-{number}"] for number in range(len(data.files) // 2)]
         labels = [data[f"labels-{number}"] for number in range(len(videos))]
 
     def trained(count: int) -> MultiLabelLSTM:
-        model = MultiLabelLSTM(videos[0].shape[1], labels[0].shape[1], seed=arguments.seed)
+        model = new_classifier(videos[0].shape[1], labels[0].shape[1], arguments.motion, arguments.seed)
         model.partial_fit(videos[:count], labels[:count])
         return model
 

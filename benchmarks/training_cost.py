@@ -48,16 +48,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="pairs of trainings per size; the medians count")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    trees = {"before": (arguments.before, FEATURE_DIM), "ours": (PROJECT, FEATURE_DIM + MOTION_SIZE)}
+    trees = {"before": (arguments.before, 0), "ours": (PROJECT, MOTION_SIZE)}
     rows = []
     for count, num_frames in SIZES:
         seconds: dict[str, list[float]] = {name: [] for name in trees}
         with tempfile.TemporaryDirectory() as folder:
-            for name, (_, input_size) in trees.items():
-                save_examples(Path(folder) / f"{name}.npz", synthetic_videos(count, num_frames, input_size))
+            for name, (_, motion) in trees.items():
+                save_examples(Path(folder) / f"{name}.npz", synthetic_videos(count, num_frames, FEATURE_DIM + motion))
             for _ in range(arguments.repeats):
-                for name, (tree, _) in trees.items():
-                    printed = run_in(tree, [sys.executable, OTHER_TREE, "time", Path(folder) / f"{name}.npz"])
+                for name, (tree, motion) in trees.items():
+                    data = Path(folder) / f"{name}.npz"
+                    printed = run_in(tree, [sys.executable, OTHER_TREE, "time", data, "--motion", motion])
                     seconds[name].append(json.loads(printed)["seconds"])
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         rows.append({"videos": count, "frames": num_frames, **medians, "rounds": seconds})
