@@ -4,36 +4,16 @@ development."""
 from __future__ import annotations
 
 import argparse
-import logging.config
 import os
 import sys
 
 from ml_backend import init_app
 from ml_backend.consumers import WorkerProcess
+from ml_backend.logs import configure_logging
 from ml_backend.settings import PROJECT_ROOT, get_settings
 from model import YOLO
 
-
-def configure_logging(level: str) -> None:
-    """Logs to standard error, one line an event, with the process that it comes from."""
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"line": {"format": "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-            "root": {"level": level, "handlers": ["stderr"]},
-            "loggers": {
-                "alembic": {"level": "WARNING"},
-                "huey": {"level": "WARNING"},
-                "httpx": {"level": "WARNING"},
-                "werkzeug": {"level": "WARNING"},
-            },
-        }
-    )
-
-
-configure_logging(get_settings().log_level)
+configure_logging(get_settings().log_level, get_settings().log_format)
 app = init_app(YOLO)
 
 

@@ -11,6 +11,7 @@ from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidConfig, NotReady
 from exchange.timeline import Track
 from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
+from features.counters import COUNTERS
 from features.encoder import Encoder, get_encoder
 from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
 
@@ -27,6 +28,8 @@ class YOLO(LabelStudioMLBase):
     Raises:
         InvalidConfig: no control tag of the labeling config can be served, or one's attributes can't work.
     """
+
+    counters = COUNTERS
 
     _health: ClassVar[dict[str, Any]] = {"encoder": "loading"}
 

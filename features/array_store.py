@@ -164,8 +164,9 @@ class _ArrayFile:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-def make_room(items_root: Path, unfinished: Path, size: int, limit: int) -> None:
-    """Drops the items that weren't read for longest until an item with `size` bytes of rows is within the limit.
+def make_room(items_root: Path, unfinished: Path, size: int, limit: int) -> int:
+    """Drops the items that weren't read for longest until an item with `size` bytes of rows is within the limit, and
+    returns how many.
 
     Unfinished folders count and stay, except those of processes that were killed.
     """
@@ -177,11 +178,14 @@ def make_room(items_root: Path, unfinished: Path, size: int, limit: int) -> None
     items.sort(key=lambda item: _mtime(item / FACTS))
     # Unfinished ones first: a folder that is just being moved counts twice at worst, but never not at all.
     excess = usage(unfinished) + usage(items_root) + size + ITEM_OVERHEAD - limit
+    dropped = 0
     for item in items:
         if excess <= 0:
             break
         excess -= usage(item)
         discard(item, unfinished)
+        dropped += 1
+    return dropped
 
 
 def usage(folder: Path) -> int:

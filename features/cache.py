@@ -6,6 +6,7 @@ video.features[video.times > 2.5]
 """
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 from errors import MediaError
 from features.array_store import ArrayFolder, ArrayStore, Item, discard, make_room
 from features.checkpoints import file_hash
+from features.counters import EVICTIONS, EXTRACTION_SECONDS, FRAMES, LOOKUPS
 from features.encoder import Encoder
 from features.extraction import Chunk, Progress, VideoFeatures, extract, file_facts, open_video, rows, stream
 from video.preprocessing import View
@@ -88,6 +90,8 @@ class FeatureCache:
                 locks.enter_context(_lock_of(self._items, content, encoder.fingerprint, view, stride))
             found = {view: self._find(encoder, content, view, stride, _refuse) for view in views}
             missing = [view for view in views if found[view] is None]
+            LOOKUPS.labels("hit").inc(len(views) - len(missing))
+            LOOKUPS.labels("miss").inc(len(missing))
             items = self._extract(encoder, path, content, missing, stride, progress) if missing else {}
             for view, item in items.items():
                 found[view] = self._find(encoder, content, view, stride, lambda item=item: item)
@@ -157,8 +161,11 @@ class FeatureCache:
             def write(chunk: Chunk) -> None:
                 for view, folder in folders.items():
                     folder.append(chunk.arrays(view))
+                FRAMES.inc(len(chunk.times))
 
+            started = time.monotonic()
             stream(encoder, reader, views, stride, progress, write)
+            EXTRACTION_SECONDS.inc(time.monotonic() - started)
             if self._content(path) != content:
                 raise MediaError(f"{Path(path).name} was replaced while it was read: try again.")
             items = {view: folder.finish(file_facts(reader, content)) for view, folder in folders.items()}
@@ -168,7 +175,7 @@ class FeatureCache:
 
     def _make_room(self, size: int) -> None:
         self._known_files.reduce_size(items_limit=MAX_KNOWN_FILES)
-        make_room(self._items, self._unfinished, size, self._size_limit)
+        EVICTIONS.inc(make_room(self._items, self._unfinished, size, self._size_limit))
 
 
 class _NotCached(Exception):

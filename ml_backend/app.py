@@ -19,6 +19,7 @@ from ml_backend.base import LabelStudioMLBase, Services
 from ml_backend.consumers import HEALTH_KEY, NO_PROJECT
 from ml_backend.dashboard.views import Dashboard, wants_page
 from ml_backend.events import Events, Work
+from ml_backend.folder_size import FolderSize
 from ml_backend.jobs import Jobs
 from ml_backend.label_studio import TOKEN_ADVICE
 from ml_backend.metrics import Metrics
@@ -103,8 +104,9 @@ class Routes:
         self._registry = registry
         self._jobs = jobs
         self._events = Events(store, registry)
-        self._metrics = Metrics(store)
-        self._dashboard = Dashboard(settings, store, registry, jobs)
+        cache_size = FolderSize(settings.cache_dir)
+        self._metrics = Metrics(store, cache_size, registry.model_class.counters)
+        self._dashboard = Dashboard(settings, store, registry, jobs, cache_size)
         self._predictions = predictions
         self._started = time.monotonic()
 
@@ -129,6 +131,8 @@ class Routes:
     def _observe(self, response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "unknown"
         started = g.get("started")
+        if response.status_code >= 400:
+            self._metrics.errors.labels(g.get("error_kind", str(response.status_code))).inc()
         if started is not None:
             self._metrics.latency.labels(route, response.status_code).observe(time.perf_counter() - started)
         return response
@@ -293,6 +297,7 @@ def _require_password(app: Flask, user: str | None, password: str | None) -> Non
 def _answer_errors_as_json(app: Flask) -> None:
     @app.errorhandler(BackendError)
     def backend_error(error: BackendError) -> Response:
+        g.error_kind = type(error).__name__
         response = jsonify({"error": str(error)})
         response.status_code = error.status
         if error.retry_after is not None:
@@ -307,6 +312,7 @@ def _answer_errors_as_json(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
+        g.error_kind = type(error).__name__
         reference = uuid.uuid4().hex[:8]
         logger.exception("Reference %s: %s %s failed", reference, request.method, request.path)
         response = jsonify(

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
 from label_studio_sdk.label_interface import LabelInterface
+from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict
 
 from errors import InvalidConfig, InvalidRequest
@@ -83,6 +84,8 @@ class LabelStudioMLBase:
     INITIAL_MODEL_VERSION = "0.0.1"
 
     services: ClassVar[Services | None] = None
+    # What the model counts: prometheus_client's counters, made without a registry, for `/metrics`.
+    counters: ClassVar[tuple[Collector, ...]] = ()
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         self.project_id = str(project_id or "").split(".")[0]

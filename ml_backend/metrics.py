@@ -7,15 +7,17 @@ them shows the sum of all: a new histogram or counter is made with `registry=sel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from ml_backend.overview import prequential_scores
 from ml_backend.store import Store
+from ml_backend.tables import now
 
 # From a cached prediction (milliseconds) to one that waits for a long video's features (Label Studio's limit is 100 s).
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 100)
@@ -24,8 +26,9 @@ LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 100
 class StateCollector(Collector):
     """Gauges read from the store when they are asked for, so that every process shows the same."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, cache_size: Callable[[], int | None]) -> None:
         self._store = store
+        self._cache_size = cache_size
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges."""
@@ -33,6 +36,10 @@ class StateCollector(Collector):
         for key, count in sorted(self._store.job_counts().items()):
             jobs.add_metric(key, count)
         yield jobs
+        yield GaugeMetricFamily("backend_queue_age_seconds", "Since when the oldest job waits", self._queue_age())
+        cache_size = self._cache_size()
+        if cache_size is not None:
+            yield GaugeMetricFamily("backend_cache_bytes", "Bytes in CACHE_DIR", cache_size)
         yield GaugeMetricFamily("backend_workers", "Live worker processes", len(self._store.live_workers()))
         annotated = GaugeMetricFamily("backend_annotated_tasks", "Annotated tasks", labels=["project"])
         behind = GaugeMetricFamily("backend_model_behind", "1 where the model is behind its data", labels=["project"])
@@ -53,6 +60,19 @@ class StateCollector(Collector):
         for project_id, count in sorted(self._store.count_notes().items()):
             notes.add_metric([project_id], count)
         yield notes
+        scores = GaugeMetricFamily(
+            "backend_prequential_f1",
+            "Frame F1 of the latest test on new videos before they were learnt from",
+            labels=["project", "label"],
+        )
+        for project_id, latest in sorted(self._store.latest_trainings().items()):
+            for label, f1 in prequential_scores(latest[0]).items():
+                scores.add_metric([project_id, label], f1)
+        yield scores
+
+    def _queue_age(self) -> float:
+        oldest = self._store.oldest_queued_job()
+        return (now() - oldest).total_seconds() if oldest else 0.0
 
 
 class Metrics:
@@ -60,11 +80,13 @@ class Metrics:
 
     Args:
         store: the state.
+        cache_size: says how many bytes the cache takes; None while that isn't known.
+        counters: the model's own.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, cache_size: Callable[[], int | None], counters: Sequence[Collector] = ()) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(StateCollector(store))
+        self._registry.register(StateCollector(store, cache_size))
         self._own: CollectorRegistry | None = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(self._registry)
@@ -76,6 +98,10 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=self._own,
         )
+        self.errors = Counter("backend_errors", "Requests that failed, by kind of error", ["kind"], registry=self._own)
+        if self._own is not None:
+            for counter in counters:
+                self._own.register(counter)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -55,7 +55,7 @@ def projects(store: Store) -> list[dict[str, Any]]:
                 "id": project.id,
                 "model_version": published[0].model_version if published else None,
                 "annotated_tasks": annotated.get(project.id, 0),
-                "f1": honest_scores(trainings[0]) if trainings else {},
+                "f1": prequential_scores(trainings[0]) if trainings else {},
                 "state": _project_state(project, trainings, project.id in behind),
             }
         )
@@ -76,7 +76,7 @@ def _project_state(project: Project, trainings: list[Training], behind: bool) ->
     return "up to date"
 
 
-def honest_scores(training: Training) -> dict[str, float]:
+def prequential_scores(training: Training) -> dict[str, float]:
     """Label -> frame F1 that the model before had on the videos that were new to it; empty where none was."""
     scores: dict[str, float] = {}
     for metrics in (training.metrics or {}).values():

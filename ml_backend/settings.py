@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, description="gunicorn worker processes")
     threads: int = Field(8, ge=2, description="threads of each gunicorn worker")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
 
     basic_auth_user: str | None = None
     basic_auth_pass: SecretStr | None = None

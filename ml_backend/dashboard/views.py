@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mimetypes
-import os
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from ml_backend.dashboard import timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
 from ml_backend.dashboard.curves import learning_curve
 from ml_backend.dashboard.label_studio_state import LabelStudioState
+from ml_backend.folder_size import FolderSize
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
 from ml_backend.label_studio import Connection
 from ml_backend.registry import ModelRegistry
@@ -33,8 +31,6 @@ TASKS_PER_PAGE = 50
 SHOWN_TRAININGS = 20
 SHOWN_ENDED_JOBS = 30
 DEFAULT_COLOUR = "#36b37e"
-# Walking through the cache's folder takes longer than a page may.
-CACHE_SIZE_SECONDS = 60.0
 # A page may show what the model saw: nothing of it comes from elsewhere, and no other page may frame it.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -69,16 +65,19 @@ class Dashboard:
         store: the state.
         registry: gives the projects' models.
         jobs: the heavy work.
+        cache_size: of the cache's folder.
     """
 
-    def __init__(self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs, cache_size: FolderSize
+    ) -> None:
         self._settings = settings
         self._store = store
         self._registry = registry
         self._jobs = jobs
         key = settings.secret("label_studio_api_key")
         self._label_studio = LabelStudioState(Connection(settings.label_studio_url, key))
-        self._cache_size = _FolderSize(settings.cache_dir)
+        self._cache_size = cache_size
 
     def blueprint(self) -> Blueprint:
         """The routes, to be registered."""
@@ -336,29 +335,3 @@ def _colours(model: LabelStudioMLBase) -> dict[str, dict[str, str]]:
         for control in model.label_interface.controls
         if getattr(control, "labels_attrs", None)
     }
-
-
-class _FolderSize:
-    """The bytes in a folder, measured in the background."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._size: int | None = None
-        self._measured_at = float("-inf")
-
-    def __call__(self) -> int | None:
-        """As it was a moment ago; None where it is being measured for the first time."""
-        if time.monotonic() - self._measured_at > CACHE_SIZE_SECONDS:
-            self._measured_at = time.monotonic()
-            threading.Thread(target=self._measure, name="cache-size", daemon=True).start()
-        return self._size
-
-    def _measure(self) -> None:
-        size = 0
-        for folder, _, names in os.walk(self._folder):
-            for name in names:
-                try:
-                    size += (Path(folder) / name).stat().st_size
-                except FileNotFoundError:  # dropped meanwhile
-                    continue
-        self._size = size

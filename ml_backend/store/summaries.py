@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -149,6 +150,11 @@ class Summaries(Projects):
             query = query.where(Job.project_id == project_id)
         with self._reading() as session:
             return list(session.scalars(query.order_by(Job.ended_at.desc()).limit(limit)))
+
+    def oldest_queued_job(self) -> datetime | None:
+        """When the job that waits for longest was added, None where none waits."""
+        with self._reading() as session:
+            return session.scalar(sa.select(sa.func.min(Job.created_at)).where(Job.status == JobStatus.QUEUED))
 
     def last_failed_job(self, project_id: str | None = None) -> Job | None:
         """The job that failed last, or None."""
