@@ -214,7 +214,7 @@ class Handlers:
     def _prepare(self, run: Run) -> dict[str, Any]:
         model, task = self._registry.get(run.job.project_id), run.job.arguments["task"]
         model.prepare(task, run.progress)
-        self._remember(run.job.project_id, task, self._score(model, task))
+        self._remember(run, task, self._score(model, task))
         return {}
 
     @staticmethod
@@ -226,10 +226,10 @@ class Handlers:
         except BackendError:
             return {}
 
-    def _remember(self, project_id: str, task: dict[str, Any], prediction: dict[str, Any]) -> None:
+    def _remember(self, run: Run, task: dict[str, Any], prediction: dict[str, Any]) -> None:
         """Keeps the score for the dashboard's list of tasks."""
         given = (task, prediction.get("score"), prediction.get("model_version"))
-        self._store.save_predictions(project_id, [given])
+        run.persist(lambda: self._store.save_predictions(run.job.project_id, [given]))
 
     def _prepare_many(self, run: Run) -> dict[str, Any]:
         for task in run.job.arguments["tasks"]:
@@ -250,7 +250,7 @@ class Handlers:
         model.check_ready()
         model.prepare(task, run.progress)
         prediction = predict_task(model, task)
-        self._remember(run.job.project_id, task, prediction)
+        self._remember(run, task, prediction)
         version = prediction["model_version"]
         if version not in label_studio.prediction_versions(model.connection, task["id"]):
             label_studio.create_prediction(

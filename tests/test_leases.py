@@ -344,12 +344,12 @@ def test_training_in_the_request_holds_a_lease(
 def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     working: Jobs, app: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.leases.RENEW_SECONDS", 0.1)
-    monkeypatch.setattr("ml_backend.store.jobs.LEASE", timedelta(seconds=0.5))
+    monkeypatch.setattr("ml_backend.leases.RENEW_SECONDS", 0.2)
+    monkeypatch.setattr("ml_backend.store.jobs.LEASE", timedelta(seconds=3))
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
     job = working.add_preparation("1", task(1), PRIORITY_WANTED)
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
-    time.sleep(1)
+    time.sleep(4)
     assert working.store.take_over_jobs([]) == []
     (taken,) = working.store.take_over_jobs([working.leases.owner])  # as if it were dead
     assert working.store.claim_job("another worker", job_id=taken.id).attempts == 1
