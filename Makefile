@@ -12,7 +12,7 @@ LABEL_STUDIO = .label-studio/bin/label-studio
 QUIET := $(shell test -t 2 || echo --quiet)
 FAILED = { echo "The installation failed; the reason is above. It needs a network, and $(1) of disk." >&2; exit 1; }
 
-.PHONY: run test demo demo-submit demo-clean lint format lock clean
+.PHONY: run test e2e demo demo-submit demo-clean lint format lock clean
 .NOTPARALLEL:
 
 run: .venv
@@ -20,6 +20,10 @@ run: .venv
 
 test: .venv
 	$(BIN)/python -m pytest
+
+# With a real Label Studio and Chromium: what tests/live holds. Screenshots are left in artefacts/.
+e2e: .venv $(LABEL_STUDIO)
+	LABEL_STUDIO_BIN=$(LABEL_STUDIO) $(BIN)/python -m pytest tests/live
 
 demo: .venv $(LABEL_STUDIO)
 	@$(BIN)/python -u -m demo

@@ -154,7 +154,9 @@ class Demo:
             COLLECT_ANALYTICS="false",
         )
         log = self._folder / "label-studio.log"
-        return Server("Label Studio", command, f"{self.label_studio_url}/health", environment, self._folder, log)
+        url = f"{self.label_studio_url}/health"
+        # Asked to end, it takes more than ten seconds with nothing left to do.
+        return Server("Label Studio", command, url, environment, self._folder, log, signal.SIGTERM, stop_seconds=2)
 
     def _start_backend(self) -> Server:
         command = [sys.executable, "-m", "gunicorn", "_wsgi:app"]
@@ -169,7 +171,7 @@ class Demo:
         )
         log = self._folder / "backend.log"
         url = f"{self.backend_url}/health"
-        return Server("The backend", command, url, environment, PROJECT_ROOT, log, stop_signal=signal.SIGINT)
+        return Server("The backend", command, url, environment, PROJECT_ROOT, log, signal.SIGINT, stop_seconds=20)
 
     def _set_up(self) -> int:
         """Make the project, upload the videos and connect the backend, as far as that isn't done. Returns its id."""
@@ -246,9 +248,9 @@ def _draw(videos: Path, annotations: Path) -> None:
     results = {}
     for number in range(NUM_VIDEOS):
         path = videos / f"{number + 1:02}.mp4"
-        timeline = football.write_video(number, path)
+        marked = football.write_video(number, path)
         if number < NUM_ANNOTATED:
-            results[path.name] = football.result(timeline)
+            results[path.name] = football.result(marked)
     annotations.write_text(json.dumps(results, indent=1))
 
 

@@ -72,19 +72,29 @@ class Scene:
 
 def write_video(number: int, path: Path) -> Timeline:
     """Draw video `number` (0, 1, 2 …) into an H.264 file, and return what is to be marked in it."""
-    rng = np.random.default_rng([2026, number])
-    scene = _invent(rng)
+    scene, rng = _scene(number)
     with av.open(str(path), "w", container_options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast", "crf": "24"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for picture in _pictures(scene, rng):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-    return _timeline(scene)
+    return timeline(number)
 
 
-def result(timeline: Timeline) -> list[dict[str, Any]]:
-    """A timeline as the `result` of a Label Studio annotation; its config must name the tag `tl`, the video `video`."""
+def timeline(number: int) -> Timeline:
+    """What is to be marked in video `number`."""
+    scene, _ = _scene(number)
+    indices = range(scene.num_frames)
+    touched = [any(_kick(scene, index, player) is not None for player in scene.players) for index in indices]
+    return {
+        IN_FRAME: _ranges([_ball(scene, index) is not None for index in indices]),
+        TOUCH: _ranges(touched),
+    }
+
+
+def result(marked: Timeline) -> list[dict[str, Any]]:
+    """Regions as the `result` of a Label Studio annotation; its config must name the tag `tl`, the video `video`."""
     return [
         {
             "id": f"{label.split()[-1]}{start}",
@@ -93,9 +103,15 @@ def result(timeline: Timeline) -> list[dict[str, Any]]:
             "type": "timelinelabels",
             "value": {"ranges": [{"start": start, "end": end}], "timelinelabels": [label]},
         }
-        for label, ranges in timeline.items()
+        for label, ranges in marked.items()
         for start, end in ranges
     ]
+
+
+def _scene(number: int) -> tuple[Scene, np.random.Generator]:
+    """The video's story, and the random numbers that are left for drawing it."""
+    rng = np.random.default_rng([2026, number])
+    return _invent(rng), rng
 
 
 def _invent(rng: np.random.Generator) -> Scene:
@@ -144,15 +160,6 @@ def _ball(scene: Scene, index: int) -> tuple[float, float] | None:
             x, y = move.place(index)
             return (x, y) if 0 <= x < WIDTH else None
     return None
-
-
-def _timeline(scene: Scene) -> Timeline:
-    indices = range(scene.num_frames)
-    touched = [any(_kick(scene, index, player) is not None for player in scene.players) for index in indices]
-    return {
-        IN_FRAME: _ranges([_ball(scene, index) is not None for index in indices]),
-        TOUCH: _ranges(touched),
-    }
 
 
 def _ranges(shown: list[bool]) -> list[tuple[int, int]]:

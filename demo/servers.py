@@ -14,7 +14,6 @@ from types import TracebackType
 import httpx
 
 POLL_SECONDS = 0.3
-STOP_SECONDS = 20  # the backend's worker gets 12 of them
 LOG_LINES = 15  # of a log that say why a program ended
 
 
@@ -49,6 +48,7 @@ class Server:
         folder: its working folder.
         log: where its output goes.
         stop_signal: what ends it at once, and with it what it started.
+        stop_seconds: how long that may take before it is killed.
     """
 
     def __init__(
@@ -59,9 +59,11 @@ class Server:
         environment: dict[str, str],
         folder: Path,
         log: Path,
-        stop_signal: signal.Signals = signal.SIGTERM,
+        stop_signal: signal.Signals,
+        stop_seconds: float,
     ) -> None:
-        self.name, self._url, self._log, self._stop_signal = name, url, log, stop_signal
+        self.name, self._url, self._log = name, url, log
+        self._stop_signal, self._stop_seconds = stop_signal, stop_seconds
         with log.open("wb") as output:
             # A session of its own: Ctrl-C in the terminal reaches the demo alone, which ends its servers in order.
             self._process = subprocess.Popen(
@@ -108,7 +110,7 @@ class Server:
         if self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
             try:
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(self._stop_seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()

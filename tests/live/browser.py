@@ -1,6 +1,7 @@
 """Headless Chromium through chromedriver's HTTP interface (W3C WebDriver)."""
 
 import base64
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ ARGUMENTS = [
     "--disable-sync",
     "--window-size=1400,1000",
 ]
+
+# What a web element is called in WebDriver's answers.
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+# A page of Label Studio takes seconds to draw itself, and several times as long on a busy machine.
+PATIENCE_SECONDS = 90
+DRAG_STEPS = 12
 
 
 class Browser:
@@ -49,9 +56,66 @@ class Browser:
         """What the body of a JavaScript function returns in the page."""
         return self._post(f"{self.session}/execute/sync", {"script": script, "args": list(arguments)})
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the window a size."""
+        self._post(f"{self.session}/window/rect", {"width": width, "height": height})
+
+    def find(self, xpath: str) -> str:
+        """The first element of that XPath, once it is displayed."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            found = self._post(f"{self.session}/elements", {"using": "xpath", "value": xpath})
+            for element in (item[ELEMENT] for item in found):
+                if self.http.get(f"{self.session}/element/{element}/displayed").json()["value"] is True:
+                    return element
+            assert time.monotonic() < deadline, f"nothing at {xpath} after {PATIENCE_SECONDS} s: {self.text()[:2000]}"
+            time.sleep(0.2)
+
+    def click(self, xpath: str) -> None:
+        """Click the element with the mouse, once it is there and nothing covers it."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            response = self.http.post(f"{self.session}/element/{self.find(xpath)}/click", json={})
+            if response.is_success:
+                return
+            assert time.monotonic() < deadline, response.text
+            time.sleep(0.2)
+
+    def type(self, xpath: str, text: str) -> None:
+        """Type into a field."""
+        self._post(f"{self.session}/element/{self.find(xpath)}/value", {"text": text})
+
+    def press(self, key: str) -> None:
+        """Press and release a key."""
+        strokes = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        self._act({"type": "key", "id": "keyboard", "actions": strokes})
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse button at a point of the window, move to another, and let go."""
+        steps = [
+            tuple(round(a + (b - a) * step / DRAG_STEPS) for a, b in zip(start, end, strict=True))
+            for step in range(DRAG_STEPS + 1)
+        ]
+        moves = [{"type": "pointerMove", "x": x, "y": y, "duration": 30} for x, y in steps]
+        down, up = {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}
+        mouse = {"pointerType": "mouse"}
+        self._act({"type": "pointer", "id": "mouse", "parameters": mouse, "actions": [moves[0], down, *moves[1:], up]})
+
+    def box(self, xpath: str) -> dict[str, float]:
+        """The element's place in the window: x, y, width, height."""
+        script = "const box = arguments[0].getBoundingClientRect(); return {...box.toJSON()}"
+        return self.run(script, {ELEMENT: self.find(xpath)})
+
+    def text(self) -> str:
+        """All text that the page shows."""
+        return self.run("return document.body.innerText")
+
     def screenshot(self, path: Path) -> None:
         """Save a picture of the window as PNG."""
         path.write_bytes(base64.b64decode(self.http.get(f"{self.session}/screenshot").json()["value"]))
+
+    def _act(self, source: dict[str, Any]) -> None:
+        self._post(f"{self.session}/actions", {"actions": [source]})
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         response = self.http.post(path, json=body)

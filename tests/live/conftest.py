@@ -20,17 +20,17 @@ import pytest
 
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, PASSWORD, USER, LabelStudio
-from tests.servers import STOP_SECONDS, Backend, clean_environment, free_port, wait_until
+from tests.servers import ROOT, STOP_SECONDS, Backend, clean_environment, free_port, wait_until
 
 # Creating its database takes Label Studio a minute, and several on a busy machine.
-LABEL_STUDIO_START_SECONDS = 400
+START_SECONDS = 400
 BROWSER_START_SECONDS = 60
 
-collect_ignore = [] if "LABEL_STUDIO_BIN" in os.environ else ["test_label_studio.py"]
+collect_ignore_glob = [] if "LABEL_STUDIO_BIN" in os.environ else ["test_*.py"]
 
 
 def pytest_report_collectionfinish() -> str:
-    if collect_ignore:
+    if collect_ignore_glob:
         return (
             "tests/live: left out, for LABEL_STUDIO_BIN names no label-studio executable (see tests/live/conftest.py)."
         )
@@ -89,7 +89,7 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
         LOCAL_FILES_DOCUMENT_ROOT=str(folder / "files"),
     )
     with (
-        running(command, f"{url}/health", env, folder / "label-studio.log", LABEL_STUDIO_START_SECONDS),
+        running(command, f"{url}/health", env, folder / "label-studio.log", START_SECONDS),
         LabelStudio(url, folder) as connected,
     ):
         yield connected
@@ -120,9 +120,25 @@ def impatient_backend(label_studio: LabelStudio, tmp_path: Path) -> Iterator[Bac
         yield backend
 
 
+class Screenshots:
+    """Pictures of what a test saw, kept in `artefacts/` for those who look at them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def take(self, browser: Browser, name: str) -> None:
+        browser.screenshot(self._folder / f"{name}.png")
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Screenshots:
+    return Screenshots(ROOT / "artefacts")
+
+
 @pytest.fixture
-def browser(label_studio: LabelStudio, tmp_path: Path) -> Iterator[Browser]:
-    """Headless Chromium, logged in to Label Studio. It leaves a picture of its last page in the test's folder."""
+def new_browser(tmp_path: Path, screenshots: Screenshots, request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Headless Chromium, without cookies. It leaves a picture of its last page."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = ["chromedriver", f"--port={port}"]
@@ -130,16 +146,16 @@ def browser(label_studio: LabelStudio, tmp_path: Path) -> Iterator[Browser]:
         running(command, f"{url}/status", dict(os.environ), tmp_path / "chromedriver.log", BROWSER_START_SECONDS),
         Browser(url, tmp_path / "profile") as browser,
     ):
-        browser.open(f"{label_studio.url}/user/login/")
-        browser.run(
-            """
-            document.querySelector("#email").value = arguments[0];
-            document.querySelector("#password").value = arguments[1];
-            document.querySelector("form").submit();
-            """,
-            USER,
-            PASSWORD,
-        )
-        wait_until(lambda: "/login" not in browser.run("return location.pathname"), 60, "the login")
         yield browser
-        browser.screenshot(tmp_path / "last-page.png")
+        screenshots.take(browser, f"last-page-of-{request.node.name}")
+
+
+@pytest.fixture
+def browser(label_studio: LabelStudio, new_browser: Browser) -> Browser:
+    """A browser that is logged in to Label Studio."""
+    new_browser.open(f"{label_studio.url}/user/login/")
+    new_browser.type("//input[@id='email']", USER)
+    new_browser.type("//input[@id='password']", PASSWORD)
+    new_browser.click("//button[@type='submit']")
+    wait_until(lambda: "/login" not in new_browser.run("return location.pathname"), 60, "the login")
+    return new_browser

@@ -21,7 +21,8 @@ from ml_backend.label_studio import (
 from ml_backend.media import local_path
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
-from tests.servers import Backend, region, wait_until
+from tests.live.timelines import Truth, agreement, frames, regions
+from tests.servers import Backend, wait_until
 from tests.videos import write_video
 
 # The SDK's own.
@@ -37,8 +38,6 @@ CONFIG = """<View>
   <Video name="video" value="$video" height="300" frameRate="25" timelineHeight="150"/>
 </View>"""
 CONFIG_LABELS = {"Ball", "Box"}
-# A video's true regions: label -> ranges of frames, 1-based, both ends included, as Label Studio counts.
-Truth = dict[str, list[tuple[int, int]]]
 FIRST: Truth = {"Ball": [(11, 45)], "Box": [(61, 85)]}
 SECOND: Truth = {"Ball": [(41, 75)], "Box": [(6, 30)]}
 THIRD: Truth = {"Ball": [(21, 50)], "Box": [(66, 95)]}
@@ -61,28 +60,6 @@ def draw(folder: Path, name: str, truth: Truth, num_frames: int = NUM_FRAMES) ->
         return image
 
     return write_video(folder / f"{name}.mp4", picture, num_frames, size=SIZE)
-
-
-def regions(truth: Truth) -> list[dict[str, Any]]:
-    """The truth as the result of an annotation."""
-    return [region(start, end, label) for label, ranges in truth.items() for start, end in ranges]
-
-
-def frames(result: list[dict[str, Any]]) -> set[tuple[str, int]]:
-    """Every (label, frame) that a result marks."""
-    return {
-        (label, frame)
-        for region in result
-        for label in region["value"]["timelinelabels"]
-        for span in region["value"]["ranges"]
-        for frame in range(span["start"], span["end"] + 1)
-    }
-
-
-def agreement(result: list[dict[str, Any]], truth: Truth) -> float:
-    """Frame-level F1 over all labels."""
-    found, expected = frames(result), frames(regions(truth))
-    return 2 * len(found & expected) / (len(found) + len(expected))
 
 
 def model_version(label_studio: LabelStudio, model: int) -> str:

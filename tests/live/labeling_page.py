@@ -1,0 +1,84 @@
+"""Label Studio's labeling page as an annotator uses it: with the mouse and the keyboard."""
+
+import json
+from typing import Any
+
+from tests.live.browser import Browser
+from tests.servers import wait_until
+
+FRAME_PIXELS = 16  # of the timeline
+BACKSPACE = "\ue003"
+# So wide that the demo's short stories can be drawn without scrolling the timeline; and what a screenshot shows.
+DRAWING_SIZE, PICTURE_SIZE = (2500, 1000), (1400, 1000)
+BACKGROUND = "//*[contains(@class, 'lsf-timeline-frames__background')]"
+SEEKER = "//*[contains(@class, 'lsf-seeker')]"
+OUTLINER = "//*[contains(@class, 'lsf-tree__node_type_timelineregion')]"
+ANNOTATION = """
+    const annotation = window.Htx?.annotationStore?.selected;
+    return JSON.stringify(annotation ? annotation.serializeAnnotation() : null);
+"""
+# Whether Label Studio has answered for the task, which it does when the backend has, and has taken off the grey veil.
+IS_READY = """
+    const timeline = document.querySelector(".lsf-timeline-frames__background");
+    const answered = performance.getEntriesByType("resource").some(entry => entry.name.includes(arguments[0]));
+    if (!timeline || !answered) return false;
+    for (let element = timeline; element; element = element.parentElement)
+        if (getComputedStyle(element).opacity < 1) return false;
+    return true;
+"""
+READY_SECONDS = 120
+
+
+class LabelingPage:
+    """A task's labeling page, as it is opened from the Data Manager.
+
+    Args:
+        browser: logged in.
+        url: of the project's Data Manager.
+    """
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._browser, self._url = browser, url
+
+    def open(self, task: int) -> None:
+        """Open a task, and wait until its timeline can be drawn on."""
+        self._browser.resize(*DRAWING_SIZE)
+        self._browser.open(f"{self._url}?task={task}")
+        wait_until(lambda: self._browser.run(IS_READY, f"/api/tasks/{task}"), READY_SECONDS, "the labeling page")
+        wait_until(lambda: self._state() is not None, 60, "the annotation")
+
+    def result(self) -> list[dict[str, Any]]:
+        """The regions on the timeline, as they would be submitted."""
+        return [region for region in self._state() if region["type"] == "timelinelabels"]
+
+    def draw(self, label: str, start: int, end: int) -> None:
+        """Choose a label, and drag over the timeline from one frame to another."""
+        before = len(self.result())
+        self._browser.click(f"//*[contains(@class, 'lsf-label_clickable')][contains(., '{label}')]")
+        box = self._browser.box(BACKGROUND)
+        assert end * FRAME_PIXELS < box["width"], f"frame {end} isn't in sight"
+        # Below the lanes of the regions that are there.
+        height = box["y"] + box["height"] - 12
+        first, last = (box["x"] + (frame - 0.5) * FRAME_PIXELS for frame in (start, end))
+        self._browser.drag((first, height), (last, height))
+        wait_until(lambda: len(self.result()) == before + 1, 20, "the region that was drawn")
+
+    def clear(self) -> None:
+        """Delete every region, one after another."""
+        while left := len(self.result()):
+            self._browser.click(OUTLINER)
+            self._browser.press(BACKSPACE)
+            wait_until(lambda left=left: len(self.result()) < left, 20, "the region to be deleted")
+
+    def show(self, share: float) -> None:
+        """Go to a moment of the video, in [0, 1], by a click on the bar that shows all of it."""
+        box = self._browser.box(SEEKER)
+        point = box["x"] + box["width"] * share, box["y"] + box["height"] / 2
+        self._browser.drag(point, point)
+
+    def send(self, button: str) -> None:
+        """Click "Submit" or "Update"."""
+        self._browser.click(f"//button[normalize-space() = '{button}']")
+
+    def _state(self) -> list[dict[str, Any]] | None:
+        return json.loads(self._browser.run(ANNOTATION))
