@@ -1,0 +1,35 @@
+# The backend. Without a GPU:  docker build -t timeline-backend .
+# With one:                    docker build -t timeline-backend:cuda --build-arg TORCH=cuda .
+# Any image with Debian's or Docker's Python 3.10 to 3.14, its venv module included.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS environment
+ARG UV_VERSION=0.13.9
+# Where PyTorch's wheels for CPUs come from, with TORCH=cpu.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH=cpu
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==${UV_VERSION}
+# The dependencies are a layer of their own: a change of the code leaves it as it is.
+COPY install.sh requirements.txt /opt/
+RUN python3 -m venv --without-pip /opt/venv \
+    && sh /opt/install.sh /opt/uv/bin/uv /opt/venv/bin/python /opt/requirements.txt ${TORCH} --no-cache --compile-bytecode
+
+FROM ${BASE}
+RUN useradd --uid 10001 --no-create-home backend
+COPY --from=environment /opt/venv /opt/venv
+WORKDIR /app
+COPY . .
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 \
+    MODEL_ROOT=/models CACHE_DIR=/cache DATA_DIR=/data
+# yolov8n-cls, where there is a network; without one the bundled network stands in, and it is tried again later.
+RUN mkdir /models /cache /data \
+    && (MODEL_FALLBACK=false python -c 'from pathlib import Path; from features.encoder import get_encoder; \
+        get_encoder(None, model_root=Path("/models"), precision="fp32", fallback=False)' \
+        || echo "yolov8n-cls.pt could not be fetched; the reason is above.") \
+    && chown --recursive backend /models /cache /data
+USER backend
+VOLUME /models /cache /data
+EXPOSE 9090
+HEALTHCHECK --start-period=60s --interval=15s --timeout=5s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://localhost:9090/health', timeout=4)"]
+CMD ["gunicorn", "_wsgi:app"]

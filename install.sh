@@ -1,0 +1,32 @@
+#!/bin/sh
+# Installs the locked requirements into an environment: install.sh UV PYTHON REQUIREMENTS TORCH [uv's options]
+# TORCH is `cuda`, PyTorch as the package index serves it, or `cpu`, without CUDA's libraries, from TORCH_INDEX.
+set -eu
+uv=$1 python=$2 requirements=$3 torch=$4
+shift 4
+
+failed() {
+    echo "The installation failed; the reason is above. $1" >&2
+    exit 1
+}
+
+case $torch in
+cuda)
+    "$uv" pip install "$@" --no-deps --python "$python" -r "$requirements" ||
+        failed "It needs a network, and 7 GB of disk."
+    ;;
+cpu)
+    torch_only='^(torch|torchvision)=='
+    # What PyTorch's CUDA build brings along; nvidia-ml-py is none of it.
+    cuda_only='^(torch|torchvision|triton|cuda-[a-z]+|nvidia-(cu|nccl|nvjitlink|nvshmem|nvtx)[a-z0-9-]*)=='
+    grep -E "$torch_only" "$requirements" |
+        "$uv" pip install "$@" --no-deps --python "$python" --index-url "$TORCH_INDEX" -r - ||
+        failed "PyTorch's wheels for CPUs come from $TORCH_INDEX; TORCH_INDEX names another place."
+    grep -vE "$cuda_only" "$requirements" |
+        "$uv" pip install "$@" --no-deps --python "$python" -r - ||
+        failed "It needs a network, and 2 GB of disk."
+    ;;
+*)
+    failed "TORCH is cuda or cpu, not $torch."
+    ;;
+esac
