@@ -10,9 +10,13 @@ export DEMO_DATA ?= demo-data
 LABEL_STUDIO = .label-studio/bin/label-studio
 # Progress where someone looks on.
 QUIET := $(shell test -t 2 || echo --quiet)
-FAILED = { echo "The installation failed; the reason is above. It needs a network, and $(1) of disk." >&2; exit 1; }
+# PyTorch as the package index serves it, with CUDA's libraries, or `TORCH=cpu`, from an index of its own. An environment
+# stays of its kind until it is told otherwise.
+TORCH_INSTALLED := $(shell cat .venv/torch 2>/dev/null || echo cuda)
+TORCH ?= $(TORCH_INSTALLED)
+export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: run test e2e demo demo-submit demo-clean lint format lock clean
+.PHONY: .venv run test e2e demo demo-submit demo-clean lint format lock clean
 .NOTPARALLEL:
 
 run: .venv
@@ -43,20 +47,25 @@ format: .venv
 	$(BIN)/ruff format .
 
 # The lock files name every package, so nothing is resolved here. uv installs them in parallel, pip would take minutes.
-.venv: requirements-dev.txt
+.venv: .venv/torch
+
+# Written last, so that an installation that was cut short is begun again.
+.venv/torch: requirements-dev.txt $(if $(filter-out $(TORCH_INSTALLED),$(TORCH)),FORCE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 …")'
+	@test "$(TORCH)" = "$(TORCH_INSTALLED)" || rm -rf .venv
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@echo "Installing the backend into .venv …"
-	@$(BIN)/uv pip install $(QUIET) --no-deps --python $(BIN)/python -r requirements-dev.txt || $(call FAILED,7 GB)
-	@touch .venv
+	@sh install.sh $(BIN)/uv $(BIN)/python requirements-dev.txt $(TORCH) $(QUIET)
+	@echo $(TORCH) > $@
+
+FORCE:
 
 # Label Studio has an environment of its own: its dependencies don't fit beside the backend's.
 $(LABEL_STUDIO): requirements-label-studio.txt | .venv
 	@echo "Installing Label Studio into .label-studio …"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .label-studio
-	@$(BIN)/uv pip install $(QUIET) --no-deps --python .label-studio/bin/python -r requirements-label-studio.txt \
-		|| $(call FAILED,1 GB)
+	@sh install.sh $(BIN)/uv .label-studio/bin/python requirements-label-studio.txt cuda $(QUIET)
 	@touch $@
 
 lock:

@@ -13,7 +13,7 @@ failed() {
 case $torch in
 cuda)
     "$uv" pip install "$@" --no-deps --python "$python" -r "$requirements" ||
-        failed "It needs a network, and 7 GB of disk."
+        failed "It needs a network, and some GB of disk."
     ;;
 cpu)
     torch_only='^(torch|torchvision)=='
@@ -24,9 +24,10 @@ cpu)
         failed "PyTorch's wheels for CPUs come from $TORCH_INDEX; TORCH_INDEX names another place."
     grep -vE "$cuda_only" "$requirements" |
         "$uv" pip install "$@" --no-deps --python "$python" -r - ||
-        failed "It needs a network, and 2 GB of disk."
+        failed "It needs a network, and some GB of disk."
     ;;
 *)
-    failed "TORCH is cuda or cpu, not $torch."
+    echo "TORCH is cuda or cpu, not $torch." >&2
+    exit 1
     ;;
 esac
