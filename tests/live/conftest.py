@@ -99,7 +99,7 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
 def running_backend(label_studio: LabelStudio, folder: Path, **environment: str) -> Iterator[Backend]:
     """Our backend as README says to run it: LABEL_STUDIO_API_KEY is a personal access token."""
     access = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.personal_access_token}
-    backend = Backend(folder, **access, **environment)
+    backend = Backend(folder, **(access | environment))
     try:
         backend.start().wait_for_worker()
         yield backend
