@@ -1,6 +1,7 @@
 """Label Studio's labeling page as an annotator uses it: with the mouse and the keyboard."""
 
 import json
+import time
 from typing import Any
 
 from tests.live.browser import Browser
@@ -27,6 +28,7 @@ IS_READY = """
     return true;
 """
 READY_SECONDS = 120
+READ_SECONDS = 240  # a video of ten seconds, on a busy machine
 
 
 class LabelingPage:
@@ -46,6 +48,15 @@ class LabelingPage:
         self._browser.open(f"{self._url}?task={task}")
         wait_until(lambda: self._browser.run(IS_READY, f"/api/tasks/{task}"), READY_SECONDS, "the labeling page")
         wait_until(lambda: self._state() is not None, 60, "the annotation")
+
+    def open_filled_in(self, task: int) -> None:
+        """Open a task again and again until its timeline is filled in: its video may still have to be read."""
+        self.open(task)
+        deadline = time.monotonic() + READ_SECONDS
+        while not self.result():
+            assert time.monotonic() < deadline, f"no prediction after {READ_SECONDS} s"
+            time.sleep(2)
+            self.open(task)
 
     def result(self) -> list[dict[str, Any]]:
         """The regions on the timeline, as they would be submitted."""

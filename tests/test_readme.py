@@ -1,0 +1,153 @@
+"""README's tables name every attribute and variable with its default, its links lead somewhere, its commands work."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import AliasChoices
+from pydantic_core import PydanticUndefined
+
+from control_models.parameters import TimelineLabelsParameters
+from ml_backend.settings import Settings
+from tests.servers import NO_INTERNET, ROOT, START_SECONDS, clean_environment, free_port, wait_until
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+# What a test elsewhere does: the command, and that test's module.
+TESTED_ELSEWHERE = {
+    "make test": ".ci/run",
+    "make demo": "tests/live/test_demo.py",
+    "make demo-submit": "tests/live/test_demo.py",
+    "make demo LABEL_STUDIO_PORT=8081 PORT=9091": "tests/live/test_demo.py",
+    "LABEL_STUDIO_URL=http://localhost:8080 LABEL_STUDIO_API_KEY=<token> make run": "tests/live/conftest.py",
+    ".venv/bin/python cli.py evaluate --project 1": "tests/test_cli.py",
+}
+NEEDS_DOCKER = "docker "
+SIDE_BY_SIDE = "PORT=9091 DATA_DIR=data2 MODEL_ROOT=models2 make run"
+
+
+def table(heading: str) -> dict[str, str]:
+    """The first column's names and the second column's default of the table below a heading, a row of two split."""
+    rows: dict[str, str] = {}
+    for line in README.split(f"{heading}\n", 1)[1].split("\n#", 1)[0].splitlines():
+        if not line.startswith("| `"):
+            continue
+        names, default = [cell.strip() for cell in line.split("|")[1:3]]
+        aliases = re.findall(r"\(`(\w+)`\)", names)
+        plain = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", names))
+        defaults = [part.strip().strip("`") for part in default.split(",")]
+        rows |= dict(zip(plain, defaults * len(plain) if len(defaults) == 1 else defaults, strict=False))
+        rows |= dict.fromkeys(aliases, defaults[0])
+    return rows
+
+
+def names_and_defaults(model: type) -> dict[str, object]:
+    found = {}
+    for name, field in model.model_fields.items():
+        choices = field.validation_alias
+        names = choices.choices if isinstance(choices, AliasChoices) else [name]
+        found |= dict.fromkeys(map(str, names), field.default)
+    return found
+
+
+def as_written(default: object) -> str:
+    if default is None or default is PydanticUndefined:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(default)
+
+
+def test_every_attribute_is_in_the_table_with_its_default() -> None:
+    expected = {name: as_written(default) for name, default in names_and_defaults(TimelineLabelsParameters).items()}
+    assert table("### Attributes of `<TimelineLabels>`") == expected
+
+
+def test_every_variable_is_in_the_table_with_its_default() -> None:
+    written = table("## Environment")
+    fields = names_and_defaults(Settings)
+    assert set(written) == {name.upper() for name in fields}
+    for name, default in fields.items():
+        if default is not None and name != "cache_size_limit":
+            assert written[name.upper()] == as_written(default), name
+    assert written["CACHE_SIZE_LIMIT"] == f"{int(fields['cache_size_limit']) // 10**9}GB"
+
+
+def test_links_and_pictures_are_there() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", README, re.M)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (ROOT / target).exists(), target
+    for picture in (ROOT / "docs").glob("*.png"):
+        assert picture.stat().st_size < 300_000, picture
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    here = {"make run", SIDE_BY_SIDE, "make demo-clean"}
+    for command in COMMANDS:
+        if not command.startswith((NEEDS_DOCKER, "curl ")):
+            assert command in here | set(TESTED_ELSEWHERE), command
+    for module in TESTED_ELSEWHERE.values():
+        assert (ROOT / module).exists()
+
+
+def test_make_run_and_what_is_asked_of_it(tmp_path: Path) -> None:
+    assert {"make run", SIDE_BY_SIDE} <= set(COMMANDS)
+    port = str(free_port())
+    values = {"DATA_DIR": str(tmp_path / "data2"), "MODEL_ROOT": str(tmp_path / "models2"), "PORT": port}
+    environment = clean_environment(
+        **values, HOST="127.0.0.1", CACHE_DIR=str(tmp_path / "cache"), HTTPS_PROXY=NO_INTERNET
+    )
+    assert all(f"{name}=" in SIDE_BY_SIDE for name in values)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            ["make", "run"], cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+
+    def curl(command: str) -> str:
+        words = command.replace("localhost:9090", f"127.0.0.1:{port}").split()
+        return subprocess.run([*words, "--silent", "--fail"], capture_output=True, text=True).stdout
+
+    asked = [command for command in COMMANDS if command.startswith("curl ")]
+    assert len(asked) == 2
+    try:
+        wait_until(lambda: curl(asked[0]), START_SECONDS, f"the server, see {log}")
+        assert '"status":"UP"' in curl(asked[0]).replace(" ", "")
+        assert "backend_workers" in curl(asked[1])
+        assert (tmp_path / "data2").is_dir()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def test_demo_clean_removes_the_demos_data(tmp_path: Path) -> None:
+    folder = tmp_path / "demo-data"
+    (folder / "videos").mkdir(parents=True)
+    subprocess.run(["make", "demo-clean"], cwd=ROOT, env=dict(os.environ) | {"DEMO_DATA": str(folder)}, check=True)
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose isn't installed")
+def test_the_compose_file_is_accepted_with_every_profile() -> None:
+    for profile in ([], ["--profile", "gpu"], ["--profile", "scale"]):
+        ended = subprocess.run(
+            ["docker-compose", *profile, "config", "--services"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert {"label-studio", "backend"} <= set(ended.stdout.split())
