@@ -9,6 +9,7 @@ from tests.live.browser import Browser
 from tests.live.conftest import Screenshots, running_backend
 from tests.live.label_studio import LabelStudio
 from tests.live.labeling_page import LabelingPage
+from tests.live.model_page import start_training
 from tests.live.test_label_studio import CONFIG, FIRST, TRAINING_SECONDS, draw, model_version, wait_for_new_version
 from tests.live.timelines import agreement
 from tests.servers import Backend, wait_until
@@ -46,8 +47,7 @@ def test_a_stopped_backend_doesnt_keep_anyone_from_labeling(
     own_backend.start().wait_for_worker()
     browser.open(f"{label_studio.url}/projects/{project}/settings/ml")
     browser.find("//*[normalize-space() = 'Connected']")
-    browser.click("//button[@aria-label = 'Machine learning model options']")
-    browser.click("//*[normalize-space() = 'Start Training']")
+    start_training(browser, f"{label_studio.url}/projects/{project}")
     wait_for_new_version(label_studio, model, untrained)
     (annotation,) = label_studio.get(f"/api/tasks/{task}/")["annotations"]
     assert agreement(annotation["result"], FIRST) == 1.0
