@@ -41,7 +41,7 @@ control_socket_disable = True  # it would write to the home folder
 
 # Longer than worker.py takes to end its worker.
 WORKER_STOP_SECONDS = 6.0
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 0.5
 
 
 def when_ready(server) -> None:
@@ -62,7 +62,9 @@ def _start_worker(server) -> None:
 
 def _look_after_worker(server) -> None:
     stopping = not server.LISTENERS
-    if not stopping and server.jobs_worker.poll() is not None:
+    if stopping:
+        server.jobs_worker.terminate()  # while the web processes end
+    elif server.jobs_worker.poll() is not None:
         server.log.error("worker.py ended: it is started again")
         _start_worker(server)
 
