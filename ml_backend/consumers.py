@@ -113,6 +113,8 @@ class WorkerProcess:
         each change of them."""
         self._next_look = time.monotonic() + LOOK_SECONDS
         for project in self._store.projects():
+            if project.revision > project.trained_revision:
+                continue  # it is trained in any case, and looked at again then
             try:
                 model = self._jobs.registry.get(project.id)
                 fingerprint = model.fingerprint()
