@@ -15,6 +15,7 @@ from commands.common import Backend, end, errors, local_task, progress
 from errors import BackendError, InvalidRequest
 from exchange.formats import FORMATS
 from exchange.timeline import Track
+from ml_backend.handlers import predict_task
 
 if TYPE_CHECKING:
     from model import YOLO
@@ -117,9 +118,8 @@ def _write(form: LabelFormat, done: list[tuple[dict[str, Any], list[Track]]], mo
 
 
 def _label_studio_task(model: YOLO, task: dict[str, Any]) -> dict[str, Any]:
-    answer = model.predict([task])
     data = {key: local_file_url(Path(path)) for key, path in task["data"].items()}
-    return {"data": data, "predictions": [answer.predictions[0] | {"model_version": answer.model_version}]}
+    return {"data": data, "predictions": [predict_task(model, task)]}
 
 
 def local_file_url(path: Path) -> str:

@@ -11,6 +11,7 @@ import typer
 from commands.common import Backend, JsonOption, ProjectOption, console, end, errors, local_task, print_json, progress
 from errors import BackendError, InvalidRequest
 from ml_backend import label_studio
+from ml_backend.handlers import predict_task
 from ml_backend.label_studio import Connection
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def _predict_file(project: str, video: str) -> None:
     task = local_task(model, path)
     with progress(path.name) as report:
         model.prepare(task, report)
-    answer = model.predict([task])
-    print_json(answer.predictions[0] | {"model_version": answer.model_version})
+    print_json(predict_task(model, task))
 
 
 def _deliver(model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[str, Any]:
@@ -87,10 +87,9 @@ def _deliver(model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[
             return outcome | {"already": True}
         with progress(f"Task {task['id']}") as report:
             model.prepare(task, report)
-        answer = model.predict([task])
-        prediction = answer.predictions[0]
+        prediction = predict_task(model, task)
         label_studio.create_prediction(
-            connection, task["id"], prediction["result"], prediction["score"], answer.model_version
+            connection, task["id"], prediction["result"], prediction["score"], prediction["model_version"]
         )
     except BackendError as error:
         return outcome | {"error": str(error)}

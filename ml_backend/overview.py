@@ -64,16 +64,16 @@ def projects(store: Store) -> list[dict[str, Any]]:
 
 def _project_state(project: Project, trainings: list[Training], behind: bool) -> str:
     if not project.label_config:
-        return "its labeling config isn't known"
+        return "has no known labeling config"
     if trainings and trainings[0].status == TrainingStatus.RUNNING:
         return "is being trained"
     if behind:
         return "is to be trained"
     if trainings and trainings[0].status == TrainingStatus.FAILED:
-        return f"the last training failed: {trainings[0].error}"
+        return f"is as before, since the last training failed: {trainings[0].error}"
     if not trainings:
         return "waits for the first annotation"
-    return "up to date"
+    return "is up to date"
 
 
 def prequential_scores(training: Training) -> dict[str, float]:
