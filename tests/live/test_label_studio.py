@@ -1,8 +1,6 @@
 """The loop that the backend exists for, through a real Label Studio: annotate, train, predict, correct."""
 
 import json
-import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,50 +166,6 @@ def test_late_prediction_is_delivered_once(
     (delivered,) = label_studio.predictions(second)
     assert delivered["model_version"] == version
     assert agreement(delivered["result"], THIRD) >= 0.8
-
-
-def test_late_predictions_survive_a_killed_backend_and_come_once(
-    label_studio: LabelStudio, impatient_backend: Backend, tmp_path: Path
-) -> None:
-    project = label_studio.create_project("Deliver across a restart", CONFIG)
-    first = label_studio.upload(project, draw(tmp_path, "annotated", FIRST))
-    late = [label_studio.upload(project, draw(tmp_path, f"long {n}", THIRD, num_frames=400 + n)) for n in range(3)]
-    model = label_studio.connect(project, impatient_backend.url)
-    untrained = model_version(label_studio, model)
-    label_studio.submit(first, regions(FIRST))
-    version = wait_for_new_version(label_studio, model, untrained)
-    label_studio.retrieve_predictions(project)
-    impatient_backend.stop(signal.SIGKILL)
-    impatient_backend.start()
-    for task in late:
-        wait_until(lambda task=task: label_studio.predictions(task), TRAINING_SECONDS, "the delivery")
-    label_studio.retrieve_predictions(project)
-    for task in late:
-        (delivered,) = label_studio.predictions(task)
-        assert delivered["model_version"] == version
-
-
-def test_one_broken_and_one_missing_video_leave_eight_predictions(
-    label_studio: LabelStudio, backend: Backend, tmp_path: Path
-) -> None:
-    project = label_studio.create_project("Ten tasks", CONFIG)
-    tasks = [label_studio.upload(project, draw(tmp_path, f"video {n}", FIRST, num_frames=90 + n)) for n in range(8)]
-    broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"no video" * 1000)
-    tasks.append(label_studio.upload(project, broken))
-    missing = [{"data": {"video": f"/data/upload/{project}/missing.mp4"}}]
-    label_studio.post(f"/api/projects/{project}/import", missing)
-    tasks.append(max(task["id"] for task in label_studio.get("/api/tasks/", project=project)["tasks"]))
-    model = label_studio.connect(project, backend.url)
-    untrained = model_version(label_studio, model)
-    label_studio.submit(tasks[0], regions(FIRST))
-    version = wait_for_new_version(label_studio, model, untrained)
-    wait_for_prediction(label_studio, project, tasks[7], version)
-    stored = [[made["model_version"] for made in label_studio.predictions(task)] for task in tasks]
-    assert stored == [[version]] * 8 + [[], []]
-    log = backend.log.read_text()
-    for task, name in ((tasks[8], "broken.mp4"), (tasks[9], "missing.mp4")):
-        assert re.search(rf"task {task}: .*{name}", log), log[-3000:]
 
 
 def test_start_training_learns_all_annotations(label_studio: LabelStudio, backend: Backend, tmp_path: Path) -> None:
