@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 # Where all processes count for /metrics. Before prometheus_client is imported, which looks for it then; empty at each
 # start, and the same folder after a reload.
@@ -42,6 +43,8 @@ control_socket_disable = True  # it would write to the home folder
 # Longer than worker.py takes to end its worker.
 WORKER_STOP_SECONDS = 6.0
 LOOK_SECONDS = 0.5
+# At Ctrl-C, requests that wait for features get this long to be answered.
+INTERRUPT_SECONDS = 0.5
 
 
 def when_ready(server) -> None:
@@ -76,6 +79,13 @@ def on_reload(server) -> None:
 
 def post_worker_init(worker) -> None:
     worker.wsgi.extensions["predictions"].is_stopping = lambda: not worker.alive
+
+
+def worker_int(worker) -> None:
+    # Ctrl-C: gunicorn would wait for requests as long as they last, and its first process would kill it meanwhile.
+    time.sleep(INTERRUPT_SECONDS)
+    worker.log.info("Worker exiting (pid: %s)", worker.pid)
+    worker_exit(None, worker)
 
 
 def worker_exit(server, worker) -> None:
