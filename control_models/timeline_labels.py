@@ -23,8 +23,8 @@ from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
 from features.motion import MOTION_SIZE
 from features.sequence import FeatureSequence
+from learning.decisions import promised_f1
 from learning.evaluation import Case, Evaluation
-from learning.metrics import prediction_score
 from ml_backend.base import LabelStudioMLBase, Progress
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, region_ranges
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Loading features is this share of a training's progress bar; the epochs are the rest.
 LOADING_SHARE = 0.3
+DEFAULT_THRESHOLD = 0.5  # of MODEL_SCORE_THRESHOLD
 DEFAULT_COLOUR = "#36b37e"  # of a label without the attribute background
 
 
@@ -96,7 +97,16 @@ class TimelineLabelsModel(ControlModel):
     @property
     def trainer(self) -> Trainer:
         """Made when it is used: it asks the encoder for its number of features, which loads the encoder."""
-        return Trainer(self.parameters, self.label_map, self.encoder.feature_dim + MOTION_SIZE)
+        return Trainer(self.parameters, self.label_map, self.encoder.feature_dim + MOTION_SIZE, self._threshold)
+
+    @property
+    def _threshold(self) -> float | None:
+        """The threshold that the config or the environment asks for; None where each label's own is learnt."""
+        threshold = self.parameters.model_score_threshold
+        asked = not self.parameters.model_trainable or {"model_score_threshold", "score_threshold"} & set(
+            self.control.attr
+        )
+        return threshold if asked or self.backend.settings.model_score_threshold != DEFAULT_THRESHOLD else None
 
     # -- features
 
@@ -168,10 +178,17 @@ class TimelineLabelsModel(ControlModel):
 
     def _predict(self, path: str | Path, frame_rate: float) -> ControlPrediction:
         probs, version = self._probabilities(path, frame_rate)
-        regions = convert_probs_to_timelinelabels(
-            probs, self.label_map, self.from_name, self.parameters.model_score_threshold, self.to_name
-        )
-        return ControlPrediction(regions, prediction_score(probs), version)
+        threshold: float | dict[str, float] = self.parameters.model_score_threshold
+        if self.parameters.model_trainable:
+            classifier = self._ready_classifier()
+            if self._threshold is None:
+                own = classifier.thresholds
+                threshold = {label: float(own[column]) for label, column in self.label_map.items()}
+            score = classifier.expected_f1(probs)
+        else:
+            score = promised_f1(probs, np.full(len(self.labels), threshold))
+        regions = convert_probs_to_timelinelabels(probs, self.label_map, self.from_name, threshold, self.to_name)
+        return ControlPrediction(regions, score, version)
 
     def track(self, task: dict[str, Any]) -> Track:
         """What the control tag says of a task whose features are cached, also where it can't predict yet.
@@ -447,8 +464,8 @@ class TimelineLabelsModel(ControlModel):
         if any({e.task_id for e in examples} <= fold for fold in folds):
             raise InvalidAnnotation("No annotated video is left to train on: at least two must be annotated.")
         cases = [
-            Case(e.task_id, e.labels > 0, probs, probs >= self.parameters.model_score_threshold)
-            for e, probs in self.trainer.held_out(examples, folds, progress)
+            Case(e.task_id, e.labels > 0, probs, found)
+            for e, probs, found in self.trainer.held_out(examples, folds, progress)
         ]
         rate = self.labeling_frame_rate(tasks[0])
         return Evaluation(self.from_name, tuple(self.labels), self._colours(), rate, tuple(cases))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from control_models.parameters import TimelineLabelsParameters
+from features.motion import MOTION_SIZE
 from features.sequence import FeatureSequence
 from learning.events import segments
 from learning.metrics import frame_metrics, segment_f1
@@ -18,7 +19,7 @@ from utils.neural_nets import MultiLabelLSTM
 # A candidate is worse beyond the noise of two trainings where it scores this much below the present model on all
 # annotations: much on few videos, where a network's initial weights alone decide about 0.1.
 PUBLISH_TOLERANCE = 0.02
-PUBLISH_TOLERANCE_OF_ONE_VIDEO = 0.3  # in addition, divided by the number of videos
+PUBLISH_TOLERANCE_OF_ONE_VIDEO = 0.85  # in addition, divided by the number of videos
 # Networks that are trained, from other initial weights, until one may be published: an annotation should count.
 MAX_ATTEMPTS = 3
 # A training's time: a fixed part that lets one video reach its thresholds, and a part for each video, up to what an
@@ -62,11 +63,19 @@ class Trainer:
     Args:
         parameters: the tag's: size of the network, thresholds, epochs.
         label_map: label -> its column.
-        input_size: numbers per frame that the classifier reads.
+        input_size: numbers per frame that the classifier reads, the last `MOTION_SIZE` of them motion.
+        threshold: a frame has a label from this probability on; None: each label's own, which its classifier learnt.
     """
 
-    def __init__(self, parameters: TimelineLabelsParameters, label_map: dict[str, int], input_size: int) -> None:
+    def __init__(
+        self,
+        parameters: TimelineLabelsParameters,
+        label_map: dict[str, int],
+        input_size: int,
+        threshold: float | None = None,
+    ) -> None:
         self._parameters = parameters
+        self._threshold = threshold
         self._label_map = label_map
         self._input_size = input_size
 
@@ -111,11 +120,17 @@ class Trainer:
         """
         if not examples:
             return None
-        return self._metrics(examples, [classifier.predict(e.features) for e in examples])
+        return self._metrics(
+            examples, [self.labels(classifier, classifier.predict(e.features, recall=False)) for e in examples]
+        )
+
+    def labels(self, classifier: MultiLabelLSTM, probs: np.ndarray) -> np.ndarray:
+        """The labels of a classifier's probabilities, [num_frames, num_labels] bool."""
+        return probs >= (classifier.thresholds if self._threshold is None else self._threshold)
 
     def held_out(
         self, examples: list[Example], folds: list[set[int]], progress: Progress | None
-    ) -> list[tuple[Example, np.ndarray]]:
+    ) -> list[tuple[Example, np.ndarray, np.ndarray]]:
         """Cross-validation: the videos of each fold are predicted by a classifier trained on the other videos.
 
         Args:
@@ -124,13 +139,15 @@ class Trainer:
             progress: told the share of the folds done, in [0, 1].
 
         Returns:
-            The folds' examples, and their probabilities [num_frames, num_labels].
+            The folds' examples, and their probabilities and labels, [num_frames, num_labels].
         """
-        predictions: list[tuple[Example, np.ndarray]] = []
+        predictions: list[tuple[Example, np.ndarray, np.ndarray]] = []
         for number, fold in enumerate(folds, start=1):
             classifier = self._new_classifier(seed=0)
             self._train(classifier, [e for e in examples if e.task_id not in fold], None)
-            predictions += [(e, classifier.predict(e.features)) for e in examples if e.task_id in fold]
+            for e in (e for e in examples if e.task_id in fold):
+                probs = classifier.predict(e.features)
+                predictions.append((e, probs, self.labels(classifier, probs)))
             if progress:
                 progress(number / len(folds))
         return predictions
@@ -142,6 +159,7 @@ class Trainer:
             sequence_size=self._parameters.model_classifier_sequence_size,
             hidden_size=self._parameters.model_classifier_hidden_size,
             num_layers=self._parameters.model_classifier_num_layers,
+            motion_size=MOTION_SIZE,
             seed=seed,
         )
         classifier.set_label_map(self._label_map)
@@ -167,17 +185,16 @@ class Trainer:
             progress=epoch_done,
         )
 
-    def _metrics(self, examples: list[Example], probs: list[np.ndarray]) -> dict[str, Any]:
+    def _metrics(self, examples: list[Example], predicted_labels: list[np.ndarray]) -> dict[str, Any]:
         labels = list(self._label_map)
         # A frame without labels between two videos, or parts of one, keeps their segments apart.
         gap = np.zeros((1, len(labels)), dtype=bool)
-        threshold = self._parameters.model_score_threshold
         truth = np.concatenate([part for e in examples for run in e.annotated(e.labels > 0) for part in (run, gap)])
         predicted = np.concatenate(
             [
                 part
-                for e, p in zip(examples, probs, strict=True)
-                for run in e.annotated(p >= threshold)
+                for e, found in zip(examples, predicted_labels, strict=True)
+                for run in e.annotated(found)
                 for part in (run, gap)
             ]
         )

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike
 from learning.events import check_probabilities, segments
 
 # Large enough that a single odd frame doesn't decide, small enough that a brief event in doubt shows.
-LEAST_SURE_SHARE = 0.1
 
 
 def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
@@ -110,31 +109,6 @@ def reliability_curve(truth: ArrayLike, probs: ArrayLike, bins: int = 10) -> Rel
     observed_frequency = np.bincount(bin_of_case, weights=truth, minlength=bins) / divisor
     error = np.nansum(np.abs(mean_probability - observed_frequency) * count) / truth.size
     return ReliabilityCurve(mean_probability, observed_frequency, count, float(error))
-
-
-def prediction_score(probs: ArrayLike) -> float:
-    """Says how sure a prediction is, so that Label Studio's uncertainty sampling shows the least sure task first.
-
-    A frame is as sure as its least sure label: |2p - 1|, 0 for a probability of a half and 1 for a certain yes or no.
-    The score is the mean over the least sure tenth of the frames; with all of them, easy background would hide what is
-    in doubt. Regions play no part: a prediction without any is sure where all probabilities are near 0, and unsure
-    where many just miss the threshold.
-
-    Args:
-        probs: [num_frames, num_labels], in [0, 1].
-
-    Returns:
-        In [0, 1]; low: an annotation of this video teaches much.
-
-    Raises:
-        ValueError: no frames or labels, NaN, or values outside [0, 1].
-    """
-    probs = np.asarray(probs, dtype=np.float64)
-    if probs.ndim != 2 or not probs.size:
-        raise ValueError(f"probs must be [num_frames, num_labels], not empty: {probs.shape}")
-    check_probabilities(probs)
-    sureness = np.sort(np.abs(2 * probs - 1).min(axis=1))
-    return float(sureness[: max(1, round(LEAST_SURE_SHARE * len(sureness)))].mean())
 
 
 def _label_arrays(truth: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

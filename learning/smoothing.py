@@ -11,9 +11,6 @@ from scipy.ndimage import median_filter
 
 from learning.events import segments
 
-# The window in lengths of a label's short events. 1 gives the best segments from twenty videos, and costs rare and
-# brief events when there are one or two: then the shortest one seen says little of the next.
-WINDOW_LENGTHS = 0.5
 SHORT_EVENT_PERCENTILE = 10  # of the annotated durations: the very shortest may be a slip
 
 
@@ -33,11 +30,10 @@ def event_durations(labels: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([np.percentile(d, SHORT_EVENT_PERCENTILE) if d else 0 for d in durations], dtype=np.float32)
 
 
-def smooth(probs: np.ndarray, durations: np.ndarray) -> np.ndarray:
-    """Probabilities [num_frames, num_labels] after each label's median filter; `durations` as of `event_durations`."""
+def smooth(probs: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Probabilities [num_frames, num_labels] after each label's median filter of so many frames, [num_labels]."""
     smoothed = probs.copy()
-    for column, duration in enumerate(durations):
-        window = int(WINDOW_LENGTHS * duration) // 2 * 2 + 1
+    for column, window in enumerate(windows):
         if window > 1:
-            smoothed[:, column] = median_filter(probs[:, column], size=window, mode="nearest")
+            smoothed[:, column] = median_filter(probs[:, column], size=int(window), mode="nearest")
     return smoothed

@@ -14,7 +14,7 @@ from torch.nn import functional
 Progress = Callable[[int, dict[str, float]], None]
 
 LEARNING_RATE = 1e-2  # at its highest; a new network
-WARM_LEARNING_RATE = 3e-3  # one that goes on learning
+WARM_SHARE = 0.3  # of it, for one that goes on learning
 WEIGHT_DECAY = 1e-5
 WARM_UP = 0.1  # share of the training in which the learning rate rises
 BATCH_SIZE = 32  # windows
@@ -105,22 +105,25 @@ def train_on_scores(
     (`made_up_windows`).
 
     Args:
-        network: scores [batch, sequence_size, num_labels] -> logits of the same shape.
+        network: its `read` takes scores [batch, sequence_size, num_labels] to logits of the same shape; its
+            `learning_rate` is the highest, its `weight_decay` the optimiser's.
         scores, truth: [num_windows, sequence_size, num_labels].
         weights: [num_windows, sequence_size], 0 for padding.
         warm: whether the network has been trained before.
 
     Returns:
-        epochs, loss, f1, accuracy (of the last epoch's windows) and stopped; see `MultiLabelLSTM.partial_fit`.
+        epoch, loss, f1_score, precision, recall, accuracy (of the last epoch's windows) and stopped; see
+        `MultiLabelLSTM.partial_fit`.
     """
     rng = np.random.default_rng(seed)
     num_windows, sequence_size, num_labels = scores.shape
     columns = torch.arange(num_labels)
     positive = (truth * weights[..., None]).sum(dim=(0, 1)) / weights.sum()
-    positive_weight = ((1 - positive) / positive.clamp(min=1e-9)).clamp(1, MAX_POSITIVE_WEIGHT) ** POSITIVE_WEIGHT_POWER
     share_of_few = min(1.0, FEW_VIDEOS / num_videos)
-    optimizer = FlatAdam(network, WEIGHT_DECAY)
-    highest_rate = WARM_LEARNING_RATE if warm else LEARNING_RATE
+    power = POSITIVE_WEIGHT_POWER * share_of_few
+    positive_weight = ((1 - positive) / positive.clamp(min=1e-9)).clamp(1, MAX_POSITIVE_WEIGHT) ** power
+    optimizer = FlatAdam(network, network.weight_decay)
+    highest_rate = network.learning_rate * (WARM_SHARE if warm else 1)
     num_batches = math.ceil(num_windows / BATCH_SIZE)
     enough_steps = int(np.clip(STEPS_PER_WINDOW * num_windows, MIN_STEPS, MAX_STEPS))
     num_steps = max(1, min(epochs * num_batches, enough_steps))
@@ -137,7 +140,7 @@ def train_on_scores(
             made_up = rng.binomial(len(batch), share_of_few / 2)
             extra_scores, extra_truth = made_up_windows(rng, made_up, sequence_size, num_labels)
             optimizer.zero_grad()
-            output = network(torch.cat([window_scores, extra_scores]))
+            output = network.read(torch.cat([window_scores, extra_scores]))
             loss = functional.binary_cross_entropy_with_logits(
                 output,
                 torch.cat([window_truth, extra_truth]),
@@ -156,7 +159,7 @@ def train_on_scores(
             losses.append(loss.item())
             if deadline.share_passed() >= 1:
                 break
-        metrics = {"epochs": epoch, "loss": float(np.mean(losses))}
+        metrics = {"epoch": epoch, "loss": float(np.mean(losses))}
         metrics |= training_scores(logits > 0, truth > 0.5, trained)
         if progress is not None:
             progress(epoch, dict(metrics))
@@ -164,8 +167,8 @@ def train_on_scores(
             return metrics | {"stopped": "time_budget"}
         if optimizer.steps >= last_step:
             return metrics | {"stopped": reason or ("converged" if num_steps == enough_steps else "epochs")}
-        if not reason and (metrics["f1"] >= f1_threshold or metrics["accuracy"] >= accuracy_threshold):
-            reason = "f1_threshold" if metrics["f1"] >= f1_threshold else "accuracy_threshold"
+        if not reason and (metrics["f1_score"] >= f1_threshold or metrics["accuracy"] >= accuracy_threshold):
+            reason = "f1_threshold" if metrics["f1_score"] >= f1_threshold else "accuracy_threshold"
             last_step = min(num_steps, max(MIN_STEPS, optimizer.steps + COOL_DOWN_STEPS))
 
 
@@ -181,9 +184,9 @@ def _deal(rng: np.random.Generator, num_windows: int, num_labels: int, share: fl
 def made_up_windows(rng: np.random.Generator, count: int, sequence_size: int, num_labels: int) -> tuple[Tensor, Tensor]:
     """Windows of scores as a readout gives them, and their truth, both [count, sequence_size, num_labels].
 
-    Events of 5 to 70 frames raise a score by an unknown amount; it is centred over the video, as features are,
-    and disturbed by noise from frame to frame and by slower noise. The ranges hold what readouts of 1 to 20
-    videos gave on other ones.
+    Events of 5 to 70 frames raise a score by an unknown amount; in some it is centred over the video, as it is where
+    features are, and it is disturbed by noise from frame to frame and by slower noise. The ranges hold what readouts of
+    1 to 20 videos gave on other ones.
     """
     shape = (count, 1, num_labels)
     length = 4 * sequence_size  # the video around the window
@@ -194,7 +197,8 @@ def made_up_windows(rng: np.random.Generator, count: int, sequence_size: int, nu
         start = rng.uniform(-20, length, shape)
         truth |= (frames >= start) & (frames < start + duration) & (rng.random(shape) < 0.5)
     slow = np.repeat(rng.normal(size=(count, length // 8 + 1, num_labels)), 8, axis=1)[:, :length]
-    scores = rng.uniform(0.1, 0.7, shape) * (truth - truth.mean(axis=1, keepdims=True))
+    centring = rng.random((count, 1, 1)) < 0.5
+    scores = rng.uniform(0.1, 0.7, shape) * (truth - centring * truth.mean(axis=1, keepdims=True))
     scores += rng.uniform(0.02, 0.08, shape) * rng.normal(size=truth.shape) + rng.uniform(0, 0.16, shape) * slow
     middle = slice((length - sequence_size) // 2, (length + sequence_size) // 2)
     return torch.from_numpy(scores[:, middle]).float(), torch.from_numpy(truth[:, middle]).float()
@@ -206,15 +210,23 @@ def learning_rate_share(done: float) -> float:
 
 
 def training_scores(predicted: Tensor, truth: Tensor, mask: Tensor) -> dict[str, float]:
-    """Macro-F1 over the labels that occur or are predicted (1 where none is), and accuracy over frames and labels.
+    """Macro F1, precision and recall over the labels that occur or are predicted (1 where none is), and accuracy over
+    frames and labels.
 
     Args:
         predicted, truth, mask: [..., num_labels] bool; what the mask leaves out (padding) doesn't count.
     """
     predicted, true = predicted & mask, truth & mask
     frames = tuple(range(truth.ndim - 1))
-    both = (predicted & true).sum(dim=frames)
-    either = predicted.sum(dim=frames) + true.sum(dim=frames)
-    occurs = either > 0
-    f1 = (2 * both[occurs] / either[occurs]).mean().item() if occurs.any() else 1.0
-    return {"f1": f1, "accuracy": ((predicted == true) & mask).sum().item() / max(1, int(mask.sum()))}
+    both, num_predicted, num_true = (values.sum(dim=frames) for values in (predicted & true, predicted, true))
+    occurs = num_predicted + num_true > 0
+
+    def macro(hits: Tensor, cases: Tensor) -> float:
+        return (hits / cases.clamp(min=1))[occurs].mean().item() if occurs.any() else 1.0
+
+    return {
+        "f1_score": macro(2 * both, num_predicted + num_true),
+        "precision": macro(both, num_predicted),
+        "recall": macro(both, num_true),
+        "accuracy": ((predicted == true) & mask).sum().item() / max(1, int(mask.sum())),
+    }

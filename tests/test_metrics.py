@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score, hamming_loss, precision_recall_fscore_support
 
 from learning.events import segments
-from learning.metrics import frame_metrics, prediction_score, reliability_curve, segment_f1
+from learning.metrics import frame_metrics, reliability_curve, segment_f1
 
 
 def mask(*spans, num_frames=100):
@@ -207,44 +207,3 @@ def event(prob, num_on, num_frames=500, background=0.01):
     probs = np.full((num_frames, 2), background)
     probs[100 : 100 + num_on, 1] = prob
     return probs
-
-
-def test_prediction_score_by_hand():
-    probs = np.full((20, 2), 0.05)
-    probs[3] = [0.05, 0.6]  # its least sure label: |2 * 0.6 - 1| = 0.2
-    probs[9] = [0.3, 1.0]  # |2 * 0.3 - 1| = 0.4
-    assert prediction_score(probs) == pytest.approx(0.3)  # a tenth of 20 frames: these two
-
-
-@pytest.mark.parametrize(("prob", "score"), [(0.5, 0), (0, 1), (1, 1), (0.9, 0.8), (0.1, 0.8)])
-@pytest.mark.parametrize("num_frames", [1, 7, 500])
-def test_prediction_score_of_constant_probabilities(prob, score, num_frames):
-    assert prediction_score(np.full((num_frames, 3), prob)) == pytest.approx(score)
-
-
-def test_prediction_score_orders_tasks_by_doubt():
-    near_miss_everywhere = event(prob=0.45, num_on=400)  # no region at all, and no idea
-    doubtful_event = event(prob=0.6, num_on=100)
-    doubtful_brief_event = event(prob=0.6, num_on=8)
-    sure_event = event(prob=0.97, num_on=100)
-    sure_and_empty = event(prob=0.01, num_on=0)
-    scores = [
-        prediction_score(probs)
-        for probs in (near_miss_everywhere, doubtful_event, doubtful_brief_event, sure_event, sure_and_empty)
-    ]
-    assert scores == sorted(scores)
-    assert len(set(scores)) == len(scores)
-
-
-@settings(deadline=None)
-@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(0, 1, width=32)))
-def test_prediction_score_is_a_share_and_symmetric(probs):
-    score = prediction_score(probs)
-    assert 0 <= score <= 1
-    assert prediction_score(1 - probs.astype(np.float64)) == pytest.approx(score)
-
-
-@pytest.mark.parametrize("probs", [[0.5], np.zeros((0, 2)), np.zeros((2, 0)), [[np.nan]], [[1.1]], [[-0.1]]])
-def test_prediction_score_refuses_what_isnt_probabilities(probs):
-    with pytest.raises(ValueError, match="probs must"):
-        prediction_score(probs)

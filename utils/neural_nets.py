@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence as ListOf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +23,19 @@ from torch import Tensor, nn
 
 from errors import BackendError
 from features.cache import cached_feature_extraction, cached_yolo_predict
-from learning.readout import fit_readout, normalised
-from learning.smoothing import event_durations, smooth
-from learning.training import Deadline, Progress, train_on_scores
+from learning.calibration import calibrate
+from learning.decisions import Decisions, decide
+from learning.memory import Memory
+from learning.readout import VIEWS, Fit, Weights, fit_readout, scores
+from learning.smoothing import smooth
+from learning.temporal import FEATURE_FILTERS, MOTION_FILTERS, Sequence
+from learning.training import LEARNING_RATE, WEIGHT_DECAY, Deadline, Progress, train_on_scores
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
-FORMAT_VERSION = 2  # of the header and the tensors; a file of another version is refused, which means: trained again
+FORMAT_VERSION = 3  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
 class UnusableClassifier(BackendError):
@@ -184,57 +188,91 @@ class MultiLabelLSTM(BaseNN):
     """Frame features -> probability of every label in every frame.
 
     linear -> ReLU -> layer norm -> dropout -> bidirectional LSTM -> linear. The first linear layer has two
-    factors: a readout of every label, fitted in closed form (`learning/readout.py`), and a layer on its scores that
-    is trained with the rest. The LSTM learns from held-out scores, so that it knows how far they can be trusted
-    on a video that nobody has annotated.
+    factors: a readout of every label from the features and what they do in time, fitted in closed form
+    (`learning/readout.py`), and a layer on its scores that is trained with the rest. The LSTM learns from held-out
+    scores, so that it knows how far they can be trusted on a video that nobody has annotated.
+
+    What a project needs is found out from held-out videos: which parts of the features count and how much of a video's
+    own mean (the readout), from which probability on a label is on and how long its events last
+    (`learning/decisions.py`). On a video that it was trained on, it says what was drawn (`learning/memory.py`).
 
     Args:
         input_size: numbers per frame.
         output_size: number of labels.
-        sequence_size: frames per training window.
+        fc_size: numbers between the scores and the LSTM.
         hidden_size: units of the LSTM in each direction.
         num_layers: layers of the LSTM.
+        sequence_size: frames per training window.
+        learning_rate: at its highest, of the layers behind the readout.
+        weight_decay: of these layers.
+        dropout_rate: between the layer norm and the LSTM.
+        device: where to predict and train; None for the CPU, where layers this small are fastest.
+        motion_size: how many of the numbers, the last ones, describe motion.
         seed: of the initial weights, the order of windows and dropout. Same seed, data and machine: same model.
     """
 
-    PROJECTION_SIZE = 128  # between the scores and the LSTM
-    DROPOUT = 0.2
+    # The network starts as the readout alone, and learns what context in time corrects.
+    CORRECTION = 0.1  # of the last layer's usual initial weights
     SCORE_SCALE = 5.0  # scores lie within about [-0.4, 1]; the first layer's initial weights want numbers around 1
 
     def __init__(
         self,
         input_size: int,
         output_size: int,
-        sequence_size: int = 16,
+        fc_size: int = 128,
         hidden_size: int = 32,
         num_layers: int = 1,
+        sequence_size: int = 16,
+        learning_rate: float = LEARNING_RATE,
+        weight_decay: float = WEIGHT_DECAY,
+        dropout_rate: float = 0.2,
+        device: str | None = None,
+        motion_size: int = 0,
         seed: int = 0,
     ) -> None:
+        sizes = {
+            "input_size": input_size,
+            "output_size": output_size,
+            "fc_size": fc_size,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "sequence_size": sequence_size,
+        }
         super().__init__(
-            input_size=input_size,
-            output_size=output_size,
-            sequence_size=sequence_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
+            **sizes,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            dropout_rate=dropout_rate,
+            motion_size=motion_size,
             seed=seed,
         )
-        for name, value in self.architecture.items():
-            if not isinstance(value, int) or (value < 1 and name != "seed"):
+        for name, value in sizes.items():
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
+        if not 0 <= motion_size < input_size:
+            raise ValueError(f"motion_size must be below input_size {input_size}, not {motion_size}")
         self.input_size, self.output_size, self.sequence_size, self.seed = input_size, output_size, sequence_size, seed
+        self.motion_size, self.learning_rate, self.weight_decay = motion_size, learning_rate, weight_decay
         # Made without values: the constructors of torch.nn would draw them from the process's random state.
-        self.input_layer = nn.Linear(output_size, self.PROJECTION_SIZE, device="meta")
-        self.layer_norm = nn.LayerNorm(self.PROJECTION_SIZE, device="meta")
-        self.dropout = SeededDropout(self.DROPOUT)
-        self.lstm = nn.LSTM(
-            self.PROJECTION_SIZE, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta"
-        )
+        self.input_layer = nn.Linear(output_size, fc_size, device="meta")
+        self.layer_norm = nn.LayerNorm(fc_size, device="meta")
+        self.dropout = SeededDropout(dropout_rate)
+        self.lstm = nn.LSTM(fc_size, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta")
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
+        self.slope = nn.Parameter(torch.empty(output_size, device="meta"))
+        self.offset = nn.Parameter(torch.empty(output_size, device="meta"))
         self.to_empty(device="cpu")
-        self.register_buffer("readout", torch.zeros(output_size, input_size))
-        self.register_buffer("event_durations", torch.zeros(output_size))  # frames, of each label's short events
+        feature_dim = input_size - motion_size
+        self.register_buffer("readout_features", torch.zeros(output_size, len(FEATURE_FILTERS), feature_dim))
+        self.register_buffer("readout_motion", torch.zeros(output_size, len(MOTION_FILTERS), motion_size))
+        self.register_buffer("readout_mean", torch.zeros(output_size, input_size))
+        self.register_buffer("readout_bias", torch.zeros(output_size))
+        self.register_buffer("view_shares", torch.zeros(output_size, len(VIEWS)))
         self.register_buffer("label_has_example", torch.zeros(output_size, dtype=torch.bool))
+        self.decisions = Decisions(output_size)
+        self.memory = Memory()
         self._initialise(hidden_size)
+        self.to(device or "cpu")
         self.eval()
 
     def _initialise(self, hidden_size: int) -> None:
@@ -242,6 +280,8 @@ class MultiLabelLSTM(BaseNN):
         generator = torch.Generator().manual_seed(self.seed)
         nn.init.ones_(self.layer_norm.weight)
         nn.init.zeros_(self.layer_norm.bias)
+        nn.init.ones_(self.slope)
+        nn.init.zeros_(self.offset)
         for layer, fan_in in (
             (self.input_layer, self.output_size),
             (self.lstm, hidden_size),
@@ -249,11 +289,27 @@ class MultiLabelLSTM(BaseNN):
         ):
             for parameter in layer.parameters():
                 nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        for parameter in self.output_layer.parameters():
+            parameter.data.mul_(self.CORRECTION)
 
-    def forward(self, scores: Tensor) -> Tensor:
-        """Logits [batch, num_frames, num_labels] of the readout's scores [batch, num_frames, num_labels]."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [batch, num_frames, output_size] of features [batch, num_frames, input_size]."""
+        by_video = [scores(video, self._readout) for video in x.detach().cpu().numpy()]
+        return self.read(torch.from_numpy(np.stack(by_video)).to(x.device))
+
+    def read(self, scores: Tensor) -> Tensor:
+        """Logits of the readout's scores, both [batch, num_frames, output_size]: the layers that learn by gradient."""
         projected = self.dropout(self.layer_norm(torch.relu(self.input_layer(self.SCORE_SCALE * scores))))
-        return self.output_layer(self.lstm(projected)[0])
+        return self.slope * scores + self.offset + self.output_layer(self.lstm(projected)[0])
+
+    @property
+    def _readout(self) -> Weights:
+        return Weights(self.readout_features, self.readout_motion, self.readout_mean, self.readout_bias)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """[output_size]: from which probability on a label is on, for the best F1 on held-out videos."""
+        return self.decisions.thresholds.numpy().copy()
 
     def preprocess_sequence(self, sequence: ArrayLike, labels: ArrayLike | None = None, overlap: int = 2) -> Windows:
         """Cut a sequence into windows of `sequence_size` frames for training; the last one is padded.
@@ -276,15 +332,15 @@ class MultiLabelLSTM(BaseNN):
 
     def partial_fit(
         self,
-        sequences: ArrayLike | Sequence[ArrayLike],
-        labels: ArrayLike | Sequence[ArrayLike],
-        weights: Sequence[float] | None = None,
+        sequences: Sequence | ListOf[Sequence],
+        labels: ArrayLike | ListOf[ArrayLike],
+        weights: ListOf[float] | None = None,
+        masks: ListOf[np.ndarray | None] | None = None,
         epochs: int = 1000,
         f1_threshold: float = 0.95,
         accuracy_threshold: float = 1.0,
         time_budget: float | None = None,
         progress: Progress | None = None,
-        masks: Sequence[np.ndarray | None] | None = None,
     ) -> dict[str, Any]:
         """Train on everything given, starting from the present weights.
 
@@ -292,45 +348,51 @@ class MultiLabelLSTM(BaseNN):
         in this call isn't predicted until it has one again.
 
         Args:
-            sequences: one video's features [num_frames, input_size], or a list of them.
+            sequences: one video's features [num_frames, input_size], or a list of them; only slices of them are read.
             labels: {0, 1} of the same form, [num_frames, num_labels].
             weights: one positive number a sequence (two annotators of one task: 0.5 each); 1 where None.
+            masks: [num_frames] bool a sequence, False for frames that count for nothing; None where all count.
             epochs: at most this many passes over the data.
             f1_threshold, accuracy_threshold: training is brought to its end, its learning rate to 0, once the
                 macro-F1 or the accuracy on the training data reaches it.
             time_budget: seconds after which training stops; the learning rate falls so that it is 0 by then. The
                 readout, the shorter part, is always fitted.
             progress: called after each epoch with its number (from 1) and the metrics so far.
-            masks: for each sequence, [num_frames] bool, which frames count; None, for one or for all: every frame.
 
         Returns:
-            loss, f1 (macro), accuracy (over frames and labels), epochs, duration (seconds), num_sequences,
-            num_frames and stopped ("f1_threshold", "accuracy_threshold", "epochs", "converged" or
-            "time_budget"). Loss, f1 and accuracy are those of the last epoch, on scores of readouts that had not
-            seen the video: close to what to expect of a new one.
+            loss, f1_score (macro), precision, recall (macro too), accuracy (over frames and labels), epoch (how many
+            there were), duration (seconds), num_sequences, num_frames, stopped ("f1_threshold", "accuracy_threshold",
+            "epochs", "converged" or "time_budget") and learnt (as of `describe`, by column). Loss and scores are those
+            of the last epoch, on scores of readouts that had not seen the video: close to what to expect of a new one.
 
         Raises:
             ValueError: shapes that don't fit, features that aren't finite, labels other than 0 and 1, weights
-            below 0.
+            below 0, no frame that counts.
         """
         started = time.monotonic()
-        videos, targets, weights = self._checked_examples(sequences, labels, weights)
-        if masks is not None:
-            videos = [rows if mask is None else rows[mask] for rows, mask in zip(videos, masks, strict=True)]
-            targets = [rows if mask is None else rows[mask] for rows, mask in zip(targets, masks, strict=True)]
+        videos, targets, weights, masks = self._checked_examples(sequences, labels, weights, masks)
         threads = torch.get_num_threads()
         # Matrices this small are multiplied faster by one thread, and always in the same order.
         torch.set_num_threads(1)
         warm = bool(self.label_has_example.any())
-        self.train()
-        self.dropout.generator.manual_seed(self.seed)
         try:
-            readout = fit_readout(videos, targets, weights)
-            self.readout.copy_(readout.weight)
-            self.event_durations.copy_(torch.from_numpy(event_durations(targets)))
-            self.label_has_example = torch.from_numpy(np.concatenate(targets).any(axis=0))
-            cut = [self.preprocess_sequence(*pair) for pair in zip(readout.held_out_scores, targets, strict=True)]
-            frame_weights = [windows.mask * np.float32(weight) for windows, weight in zip(cut, weights, strict=True)]
+            fit = fit_readout(videos, targets, weights, masks, self.motion_size)
+            self._take(fit)
+            counted = [target[mask] for target, mask in zip(targets, masks, strict=True)]
+            self.label_has_example = torch.from_numpy(np.concatenate(counted).any(axis=0))
+            cut = [self.preprocess_sequence(*pair) for pair in zip(fit.held_out_scores, targets, strict=True)]
+            mask_windows = [
+                self.preprocess_sequence(mask[:, None].astype(np.float32)).sequence[..., 0] for mask in masks
+            ]
+            frame_weights = [
+                windows * np.float32(weight) for windows, weight in zip(mask_windows, weights, strict=True)
+            ]
+            if not warm:
+                slope, offset = calibrate(fit.held_out_scores, targets, masks)
+                self.slope.data = torch.from_numpy(slope)
+                self.offset.data = torch.from_numpy(offset)
+            self.train()
+            self.dropout.generator.manual_seed(self.seed)
             metrics = train_on_scores(
                 self,
                 torch.from_numpy(np.concatenate([windows.sequence for windows in cut])),
@@ -345,25 +407,62 @@ class MultiLabelLSTM(BaseNN):
                 progress=progress,
                 seed=self.seed,
             )
+            self.eval()
+            held_out = [self._probabilities(values) for values in fit.held_out_scores]
+            self.decisions.take(decide(held_out, targets, masks))
+            self.memory.take(videos, targets, weights, masks)
         finally:
             self.eval()
             torch.set_num_threads(threads)
         return metrics | {
             "duration": time.monotonic() - started,
             "num_sequences": len(videos),
-            "num_frames": sum(map(len, videos)),
+            "num_frames": int(sum(mask.sum() for mask in masks)),
+            "learnt": self.describe(),
         }
 
-    @torch.inference_mode()
-    def predict(self, sequence: ArrayLike) -> np.ndarray:
+    def _take(self, fit: Fit) -> None:
+        self.readout_features.copy_(fit.weights.features)
+        self.readout_motion.copy_(fit.weights.motion)
+        self.readout_mean.copy_(fit.weights.mean)
+        self.readout_bias.copy_(fit.weights.bias)
+        self.view_shares.zero_()
+        self.view_shares[:, [VIEWS.index(view) for view in fit.views]] = fit.shares
+
+    def describe(self) -> dict[str, dict[str, float]]:
+        """What was found out about each label: label (its column where no label map was set) ->
+
+        centring, how much of a video's own mean is subtracted, in [0, 1]; appearance, change and motion, what its
+        readout rests on, adding up to 1; threshold, the probability from which on it is on; smoothing, the frames of
+        the median filter: what is shorter than half of it is no event, and a gap of this length none.
+        """
+        names = {column: label for label, column in self._label_map.items()}
+        parts = np.array([[view.appearance, view.change, view.motion] for view in VIEWS])
+        parts = parts / parts.sum(axis=1, keepdims=True)
+        centring = np.array([view.centring if view.appearance or view.motion else 0.0 for view in VIEWS])
+        described = {}
+        for column, shares in enumerate(self.view_shares.numpy()):
+            appearance, change, motion = (float(value) for value in shares @ parts)
+            described[names.get(column, str(column))] = {
+                "centring": float(shares @ centring),
+                "appearance": appearance,
+                "change": change,
+                "motion": motion,
+                "threshold": float(self.decisions.thresholds[column]),
+                "smoothing": int(self.decisions.windows[column]),
+            }
+        return described
+
+    def predict(self, sequence: Sequence, recall: bool = True) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
 
-        The LSTM runs over the whole sequence, so there are no windows whose borders could show. What flickers for
-        less than a quarter of a label's short events is smoothed away. A label without an example in the last
-        training has probability 0. Safe to call from several threads.
+        The LSTM runs over the whole sequence, so there are no windows whose borders could show. What flickers is
+        smoothed away. A label without an example in the last training has probability 0. Safe to call from several
+        threads.
 
         Args:
-            sequence: [num_frames, input_size], of any length.
+            sequence: [num_frames, input_size], of any length; read in blocks.
+            recall: on a video of the last training, agree with what was drawn; False: predict it like a new one.
 
         Returns:
             [num_frames, num_labels] float32.
@@ -371,42 +470,65 @@ class MultiLabelLSTM(BaseNN):
         Raises:
             ValueError: another shape, or features that aren't finite.
         """
-        video = self._checked_features(sequence)
-        if len(video) == 0:
+        self._check_features(sequence)
+        if sequence.shape[0] == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
-        logits = self((torch.from_numpy(normalised(video)) @ self.readout.T).unsqueeze(0))[0]
-        probs = (torch.sigmoid(logits) * self.label_has_example).numpy()
-        return smooth(probs, self.event_durations.numpy())
+        probs = smooth(self._probabilities(scores(sequence, self._readout)), self.decisions.windows.numpy())
+        return self.memory.recall(sequence, probs) if recall else probs
 
-    def _checked_features(self, sequence: ArrayLike) -> np.ndarray:
-        video = np.asarray(sequence, dtype=np.float32)
-        if video.ndim != 2 or video.shape[1] != self.input_size:
-            raise ValueError(f"features must have shape [num_frames, {self.input_size}], not {list(video.shape)}")
-        if not np.isfinite(video).all():
+    def predict_labels(self, sequence: Sequence, recall: bool = True) -> np.ndarray:
+        """The labels of every frame, [num_frames, num_labels] bool: `predict` at this model's own thresholds."""
+        return self.predict(sequence, recall) >= self.thresholds
+
+    def expected_f1(self, probs: np.ndarray) -> float:
+        """The macro-F1 to expect of a prediction, in [0, 1]: see `Decisions.expected_f1`."""
+        return self.decisions.expected_f1(probs)
+
+    @torch.inference_mode()
+    def _probabilities(self, readout_scores: np.ndarray) -> np.ndarray:
+        if not np.isfinite(readout_scores).all():
             raise ValueError("features contain NaN or infinity")
-        return video
+        device = self.output_layer.weight.device
+        logits = self.read(torch.from_numpy(readout_scores).to(device)[None])[0].cpu()
+        return (torch.sigmoid(logits) * self.label_has_example).numpy()
+
+    def _check_features(self, sequence: Sequence) -> None:
+        if len(sequence.shape) != 2 or sequence.shape[1] != self.input_size:
+            raise ValueError(f"features must have shape [num_frames, {self.input_size}], not {list(sequence.shape)}")
 
     def _checked_examples(
         self,
-        sequences: ArrayLike | Sequence[ArrayLike],
-        labels: ArrayLike | Sequence[ArrayLike],
-        weights: Sequence[float] | None,
-    ) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:
-        """The examples as lists of arrays, or ValueError."""
-        if isinstance(sequences, np.ndarray | Tensor) and sequences.ndim == 2:
+        sequences: Sequence | ListOf[Sequence],
+        labels: ArrayLike | ListOf[ArrayLike],
+        weights: ListOf[float] | None,
+        masks: ListOf[np.ndarray | None] | None,
+    ) -> tuple[list[Sequence], list[np.ndarray], list[float], list[np.ndarray]]:
+        """The examples as lists, or ValueError."""
+        if not isinstance(sequences, list | tuple):
             sequences, labels = [sequences], [labels]
-        videos = [self._checked_features(sequence) for sequence in sequences]
         targets = [np.asarray(target, dtype=np.float32) for target in labels]
-        weights = [1.0] * len(videos) if weights is None else [float(weight) for weight in weights]
-        if not videos or not len(videos) == len(targets) == len(weights):
-            raise ValueError(f"{len(videos)} sequences, {len(targets)} label arrays and {len(weights)} weights")
-        for video, target, weight in zip(videos, targets, weights, strict=True):
-            if len(video) == 0 or target.shape != (len(video), self.output_size):
+        weights = [1.0] * len(sequences) if weights is None else [float(weight) for weight in weights]
+        masks = [None] * len(sequences) if masks is None else list(masks)
+        if not sequences or not len(sequences) == len(targets) == len(weights) == len(masks):
+            raise ValueError(
+                f"{len(sequences)} sequences, {len(targets)} label arrays, {len(weights)} weights, {len(masks)} masks"
+            )
+        checked = []
+        for video, target, weight, mask in zip(sequences, targets, weights, masks, strict=True):
+            self._check_features(video)
+            num_frames = video.shape[0]
+            if num_frames == 0 or target.shape != (num_frames, self.output_size):
                 raise ValueError(
-                    f"labels {list(target.shape)} don't fit {len(video)} frames, {self.output_size} labels"
+                    f"labels {list(target.shape)} don't fit {num_frames} frames, {self.output_size} labels"
                 )
             if not np.isin(target, (0, 1)).all():
                 raise ValueError("labels must be 0 or 1")
             if not 0 < weight < float("inf"):
                 raise ValueError(f"the weight of a sequence must be a positive number, not {weight}")
-        return videos, targets, weights
+            mask = np.ones(num_frames, bool) if mask is None else np.asarray(mask, dtype=bool)
+            if mask.shape != (num_frames,):
+                raise ValueError(f"a mask of {list(mask.shape)} doesn't fit {num_frames} frames")
+            checked.append(mask)
+        if not any(mask.any() for mask in checked):
+            raise ValueError("no frame counts: each is masked")
+        return list(sequences), targets, weights, checked
