@@ -182,9 +182,13 @@ class Demo:
         with console.status("Sample videos are uploaded"):
             for video in missing:
                 api.upload(project, video)
-        model = api.model(api.connect(project, self.backend_url))
-        if model["state"] != "CO":
-            raise DemoError(f"Label Studio doesn't get on with the backend: {model['error_message']}")
+        model = api.connect(project, self.backend_url)
+        deadline = time.monotonic() + BACKEND_SECONDS
+        # A backend that has just started may still be loading its image network when Label Studio asks, and gets 3 s.
+        while (state := api.model(model))["state"] != "CO":
+            if time.monotonic() > deadline:
+                raise DemoError(f"Label Studio doesn't get on with the backend: {state['error_message']}")
+            time.sleep(POLL_SECONDS)
         return project
 
     def _wait_for_training(self, project: int) -> None:
