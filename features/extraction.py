@@ -27,7 +27,7 @@ MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch: bounds me
 QUEUED_BATCHES = 1  # waiting for each worker, so that none waits for the decoder
 MAX_BATCH_SPAN = 256  # frames; with a stride, a batch ends after as many decoded ones: bounds their grey pictures
 WORKERS_PER_DECODER_THREAD = 3  # about what encoding costs, measured in decoding
-FEATURE_DTYPE = np.float16  # of features as they are kept: half of the disk, at no loss of F1
+FEATURE_DTYPE = np.float16  # of features as they are kept: half of the disk, and more digits than bfloat16 computes
 
 # glibc's malloc.h; the threshold is the largest that it takes on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD = -1, -3, 1 << 25
