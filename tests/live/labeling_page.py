@@ -75,11 +75,12 @@ class LabelingPage:
         wait_until(lambda: len(self.result()) == before + 1, 20, "the region that was drawn")
 
     def clear(self) -> None:
-        """Delete every region, one after another."""
+        """Delete every region, one after another, and go back to the start."""
         while left := len(self.result()):
             self._browser.click(OUTLINER)
             self._browser.press(BACKSPACE)
             wait_until(lambda left=left: len(self.result()) < left, 20, "the region to be deleted")
+        self.show(0)  # a region that was chosen has scrolled the timeline to its start
 
     def show(self, share: float) -> None:
         """Go to a moment of the video, in [0, 1], by a click on the bar that shows all of it."""

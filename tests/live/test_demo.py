@@ -142,7 +142,7 @@ def test_the_demos_story(demo: RunningDemo, new_browser: Browser, screenshots: S
     wait_for_new_version(twice)
     annotations = api.tasks(project)["04.mp4"]["annotations"]
     assert len(annotations) == 1
-    assert agreement(annotations[0]["result"], truth) == 1.0
+    assert agreement(annotations[0]["result"], truth) > 0.95  # clearing it may leave the timeline scrolled by a frame
 
     # The demo submits the rest of its six, and leaves alone what was annotated by hand.
     printed = demo.submit()
