@@ -30,8 +30,8 @@ def main() -> None:
         WorkerProcess(app.extensions["jobs"], arguments.parent).run()
     else:
         # By path and module: the environment needn't be activated, nor the folder be the present one.
-        command = [sys.executable, "-m", "gunicorn", "--chdir", str(PROJECT_ROOT)]
-        command += ["--config", str(PROJECT_ROOT / "gunicorn.conf.py"), "--reload"]
+        os.chdir(PROJECT_ROOT)  # where gunicorn finds its configuration, and that the modules which it imports
+        command = [sys.executable, "-m", "gunicorn", "--reload"]
         os.environ |= {"HOST": arguments.host, "PORT": str(arguments.port)}
         os.execv(sys.executable, [*command, "_wsgi:app"])
 
