@@ -348,6 +348,8 @@ def test_a_renamed_video_hits_and_a_replaced_one_misses(cache, videos, tmp_path)
     video = Path(shutil.copy(videos[0], tmp_path / "a.mp4"))
     first = cache.get(encoder, video)
     renamed = video.rename(tmp_path / "b.mp4")
+    assert cache.peek(encoder, renamed) is None  # its content isn't known before somebody reads it
+    assert_same(cache.get(encoder, renamed), first)
     assert_same(cache.peek(encoder, renamed), first)
     assert encoder.num_encoded == 21
     shutil.copy(videos[1], renamed)
