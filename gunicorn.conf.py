@@ -32,8 +32,9 @@ worker_class = "gthread"
 threads = _settings.threads
 # A request may wait for features as long as Label Studio does; the threads' heartbeat is what this limit watches.
 timeout = 120
-# Requests that wait for features stop waiting at once (ml_backend/predictions.py); the others take less.
-graceful_timeout = 2
+# Requests that wait for features stop waiting at once (ml_backend/predictions.py); the others take less,
+# but for one that loads an encoder, which can't be interrupted.
+graceful_timeout = 4
 keepalive = 75  # longer than clients keep an idle connection, else one is closed while a request is on its way
 proc_name = "timeline-backend"
 errorlog = "-"
@@ -41,7 +42,7 @@ loglevel = _settings.log_level.lower()
 control_socket_disable = True  # it would write to the home folder
 
 # Longer than worker.py takes to end its worker.
-WORKER_STOP_SECONDS = 6.0
+WORKER_STOP_SECONDS = 4.5
 LOOK_SECONDS = 0.5
 # At Ctrl-C, requests that wait for features get this long to be answered.
 INTERRUPT_SECONDS = 0.5

@@ -16,8 +16,8 @@ from pathlib import Path
 COMMAND = [sys.executable, str(Path(__file__).with_name("_wsgi.py")), "--worker", "--parent", str(os.getpid())]
 # A worker that dies as soon as it runs must not use a core for starting.
 RESTART_SECONDS = 2.0
-# Longer than a worker gives its running jobs to end.
-STOP_SECONDS = 5.0
+# Longer than a worker gives its running jobs to end; within the five seconds in which everything ends.
+STOP_SECONDS = 3.5
 LOOK_SECONDS = 0.5
 
 logger = logging.getLogger("worker")
@@ -58,6 +58,7 @@ def end(process: subprocess.Popen) -> None:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
+        process.wait()
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ class RecordingModel(LabelStudioMLBase):
 
     fitted: list[tuple[str, list[tuple[int, int]]]]
     prepared: list[int]
+    begun: list[str]
     hold: threading.Event
     scratch: list[bool]
     unreachable = False
@@ -51,6 +52,7 @@ class RecordingModel(LabelStudioMLBase):
             raise InvalidAnnotation("A bad region.")
 
     def fit(self, event: str, data: dict[str, Any], tasks: Any = (), from_scratch: bool = False, **kwargs: Any) -> dict:
+        self.begun.append(event)
         self.hold.wait(10)
         self.fitted.append((event, [(task["id"], a["id"]) for task in tasks for a in task["annotations"]]))
         self.scratch.append(from_scratch)
@@ -71,7 +73,11 @@ def settings(settings: Settings, database_url: str) -> Settings:
 def model() -> type[RecordingModel]:
     hold = threading.Event()
     hold.set()
-    return type("RecordingModel", (RecordingModel,), {"fitted": [], "prepared": [], "scratch": [], "hold": hold})
+    return type(
+        "RecordingModel",
+        (RecordingModel,),
+        {"fitted": [], "prepared": [], "scratch": [], "begun": [], "hold": hold},
+    )
 
 
 @pytest.fixture
@@ -143,7 +149,7 @@ def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[Flask
     annotate(client, 1)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(work_off, jobs)
-        wait_until(lambda: jobs.store.jobs("started"), 10, "the training")
+        wait_until(lambda: model.begun, 10, "the training")
         second = annotate(client, 2).json["job"]
         assert client.post("/job_status", json={"job": second}).json["job_status"] == "queued"
         model.hold.set()

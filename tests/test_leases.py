@@ -45,7 +45,11 @@ class HeldModel(RecordingModel):
 def model() -> type[HeldModel]:
     hold = threading.Event()
     hold.set()
-    return type("HeldModel", (HeldModel,), {"fitted": [], "prepared": [], "scratch": [], "hold": hold, "gates": {}})
+    return type(
+        "HeldModel",
+        (HeldModel,),
+        {"fitted": [], "prepared": [], "scratch": [], "begun": [], "hold": hold, "gates": {}},
+    )
 
 
 def new_jobs(model: type[LabelStudioMLBase], settings: Settings, url: str) -> Any:
@@ -351,8 +355,9 @@ def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
     time.sleep(4)
     assert working.store.take_over_jobs([]) == []
-    (taken,) = working.store.take_over_jobs([working.leases.owner])  # as if it were dead
-    assert working.store.claim_job("another worker", job_id=taken.id).attempts == 1
+    # As if it were dead. While it renews its lease the row is locked, and left for the next look.
+    wait_until(lambda: working.store.take_over_jobs([working.leases.owner]), 10, "the job to be taken over")
+    assert working.store.claim_job("another worker", job_id=job.id).attempts == 1
     wait_until(lambda: not working.leases.running(), 10, "the job to stop")
     assert model.prepared == []
     assert working.status(job.id).lease_owner == "another worker"

@@ -88,16 +88,18 @@ def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_within_five_seconds_without_alarming_lines(tmp_path: Path, number: signal.Signals) -> None:
     """While a video is extracted and a request waits for it. Ctrl-C reaches every process of the terminal."""
-    backend = Backend(tmp_path, WORKERS="2").start()
+    backend = Backend(tmp_path).start()
     backend.wait_for_worker()
     write_video(backend.videos / "long.mp4", picture, 3000)
     simple = CONFIG.replace('model_trainable="true"', "").replace("Ball in frame", "soccer_ball")
+    backend.http.post("/setup", json={"project": "1", "schema": simple}).raise_for_status()  # loads the encoder
     tasks = ",".join(f'{{"id":{n},"data":{{"video":"{backend.videos}/long.mp4"}}}}' for n in (1, 2))
     body = tmp_path / "body.json"
     config = simple.replace('"', '\\"').replace("\n", " ")
     body.write_text(f'{{"tasks":[{tasks}],"project":"1","label_config":"{config}"}}')
     request = subprocess.Popen(["curl", "-s", "-d", f"@{body}", f"{backend.url}/predict"], stdout=subprocess.PIPE)
     wait_until(lambda: 'status="started"' in backend.http.get("/metrics").text, START_SECONDS, "the extraction")
+    wait_until(lambda: "Precision:" in backend.log.read_text(), START_SECONDS, "the encoder")
     backend.http.close()
     session = backend.process.pid
     started = time.monotonic()
@@ -111,7 +113,7 @@ def test_it_stops_within_five_seconds_without_alarming_lines(tmp_path: Path, num
     assert seconds < 5, log
     assert not ALARMING.search(log), log
     assert b"being extracted" in request.communicate(timeout=10)[0]
-    assert not subprocess.run(["pgrep", "--session", str(session)], capture_output=True).stdout
+    assert not subprocess.run(["pgrep", "-a", "--session", str(session)], capture_output=True).stdout
 
 
 def test_wsgi_py_runs_outside_an_activated_environment(tmp_path: Path) -> None:
