@@ -102,14 +102,14 @@ def _print_history(trainings: list[Training]) -> None:
     for training in trainings:
         metrics_by_control: dict[str, Any] = training.metrics or {"": {}}
         for name, metrics in metrics_by_control.items():
-            honest = metrics.get("honest") or {}
-            scores = [f"{honest[kind]['macro_f1']:.3f}" if honest else "" for kind in ("frames", "segments")]
+            prequential = metrics.get("prequential") or {}
+            scores = [f"{prequential[kind]['macro_f1']:.3f}" if prequential else "" for kind in ("frames", "segments")]
             table.add_row(
                 f"{name} v{metrics['version']}" if metrics.get("version") else name,
                 f"{training.started_at:%m-%d %H:%M}",
                 str(training.annotated_tasks),
                 "" if training.seconds is None else f"{training.seconds:.1f}",
-                str(honest.get("videos", "")),
+                str(prequential.get("videos", "")),
                 *scores,
                 ": ".join(filter(None, [training.status, training.error or metrics.get("reason")])),
             )

@@ -349,8 +349,8 @@ class TimelineLabelsModel(ControlModel):
 
     @property
     def version(self) -> str:
-        """`v7` for the classifier of the seventh training, `untrained` without one; in simple mode a hash of what it
-        depends on."""
+        """`v7 (5 videos)` for the seventh training's classifier, learnt from five videos; `untrained` without one; in
+        simple mode a hash of what it depends on."""
         if not self.parameters.model_trainable:
             state = [self.encoder.fingerprint, self.class_columns, self.parameters.model_dump()]
             return "simple-" + hashlib.sha256(json.dumps(state).encode()).hexdigest()[:8]
@@ -396,8 +396,8 @@ class TimelineLabelsModel(ControlModel):
 
         Returns:
             None in simple mode, else the candidate's metrics (`Trainer.candidate`) and published, with
-            version or reason; honest, the present classifier's score on the videos that it didn't know (None where it
-            knew all); tasks, the number of videos learnt from; unavailable, task id -> why its video was left out.
+            version or reason; prequential, the present classifier's score on the videos that it didn't know (None where
+            it knew all); tasks, the number of videos learnt from; unavailable, task id -> why its video was left out.
 
         Raises:
             InvalidAnnotation: there is no annotated video to train on.
@@ -412,7 +412,7 @@ class TimelineLabelsModel(ControlModel):
             return {"published": True, "tasks": 0}
         examples, unavailable = self._examples(tasks, progress)
         present = None if from_scratch else self._present_classifier()
-        honest = (
+        prequential = (
             self.trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
             if present
             else None
@@ -426,7 +426,7 @@ class TimelineLabelsModel(ControlModel):
                 progress(LOADING_SHARE + (1 - LOADING_SHARE) * share)
 
         candidate, metrics, reason = self.trainer.candidate(examples, present if comparable else None, trained)
-        metrics |= {"honest": honest, "unavailable": unavailable, "tasks": num_videos(examples)}
+        metrics |= {"prequential": prequential, "unavailable": unavailable, "tasks": num_videos(examples)}
         if reason:
             logger.warning("%s: the training isn't published: %s", self._path.name, reason)
             return metrics | {"published": False, "reason": reason}
@@ -552,7 +552,10 @@ class TimelineLabelsModel(ControlModel):
 
 
 def _version(classifier: MultiLabelLSTM | None) -> str:
-    return f"v{classifier.header['version']}" if classifier else "untrained"
+    if classifier is None:
+        return "untrained"
+    videos = len(classifier.header["tasks"])
+    return f"v{classifier.header['version']} ({videos} video{'s' * (videos != 1)})"
 
 
 def _damage(features: VideoFeatures) -> str:

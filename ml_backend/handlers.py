@@ -268,9 +268,9 @@ def _unavailable(result: dict[str, Any]) -> set[str]:
 def _prequential(result: dict[str, Any]) -> str:
     """The F1 that the model before had on the videos that were new to it, for the log."""
     scores = {
-        name: metrics["honest"]["frames"]["macro_f1"]
+        name: metrics["prequential"]["frames"]["macro_f1"]
         for name, metrics in result.items()
-        if isinstance(metrics, dict) and metrics.get("honest")
+        if isinstance(metrics, dict) and metrics.get("prequential")
     }
     return "".join(f", prequential F1 of {name} {score:.3f}" for name, score in scores.items())
 

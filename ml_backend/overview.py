@@ -80,8 +80,8 @@ def prequential_scores(training: Training) -> dict[str, float]:
     """Label -> frame F1 that the model before had on the videos that were new to it; empty where none was."""
     scores: dict[str, float] = {}
     for metrics in (training.metrics or {}).values():
-        honest = metrics.get("honest") if isinstance(metrics, dict) else None
-        for label, score in ((honest or {}).get("frames") or {}).get("per_label", {}).items():
+        prequential = metrics.get("prequential") if isinstance(metrics, dict) else None
+        for label, score in ((prequential or {}).get("frames") or {}).get("per_label", {}).items():
             scores[label] = score["f1"]
     return scores
 

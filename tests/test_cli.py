@@ -76,7 +76,7 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
 
     prediction = json.loads(run("predict", video, "--project", "1").stdout)
     assert np.abs(np.subtract(frames(prediction["result"]), (11, 40))).max() <= 2
-    assert prediction["model_version"].endswith("-v1")
+    assert prediction["model_version"].endswith("-v1 (3 videos)")
 
     # A path is a path, wherever it lies; a broken file doesn't stop the others.
     elsewhere = tmp_path / "elsewhere"
@@ -131,7 +131,7 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     assert "up to date" in run("status").stdout
     assert json.loads(run("train", "--project", "1", "--json").stdout)["tl"]["version"] == 2
     assert "v1 predicts now" in run("rollback", "--project", "1", "--yes").stdout
-    assert json.loads(run("predict", video, "--project", "1").stdout)["model_version"].endswith("-v1")
+    assert json.loads(run("predict", video, "--project", "1").stdout)["model_version"].endswith("-v1 (3 videos)")
     assert "no version before" in refused(InvalidRequest, "rollback", "--project", "1", "--yes")
     run("reset", "--project", "1", code=1, answer="n\n")
     run("predict", video, "--project", "1")

@@ -57,6 +57,9 @@ class DrawnModel(LabelStudioMLBase):
     def forget(self) -> None:
         self.forgotten.append(self.project_id)
 
+    def media(self, task: dict[str, Any]) -> dict[str, str]:
+        return {"tl": task["data"]["video"]}
+
     def tracks(self, task: dict[str, Any]) -> list[Track]:
         colours = {"Close": "#d9480f", "Wing extended": "#1971c2"}
         clock = Clock(25.0, np.arange(NUM_FRAMES), 25.0, NUM_FRAMES / 25)
@@ -108,11 +111,11 @@ class Server:
             drawn = annotation(number, region(21, 50, "Close"), region(80, 90, "Wing extended"))
             self.store.save_annotations(project, CONFIG, [(task, drawn)], "ANNOTATION_CREATED")
             f1 = {"Close": {"f1": min(0.9, 0.1 * number), "support": 30}, "Wing extended": {"f1": 0.5, "support": 11}}
-            honest = {"frames": {"per_label": f1}, "segments": {"per_label": f1}} if number > 1 else None
+            prequential = {"frames": {"per_label": f1}, "segments": {"per_label": f1}} if number > 1 else None
             segments = {"segments": {"per_label": {label: {"support": number} for label in f1}}}
             training = self.store.start_training(project, number, number)
             learnt = {"Close": {"context": 0.4, "threshold": 0.5}}
-            metrics = {"tl": {"honest": honest, "score": segments, "tasks": number, "learnt": learnt}}
+            metrics = {"tl": {"prequential": prequential, "score": segments, "tasks": number, "learnt": learnt}}
             self.store.end_training(training, TrainingStatus.PUBLISHED, 1.5, f"drawn-v{number}", metrics)
 
     def trainings(self) -> int:
@@ -338,12 +341,17 @@ def test_keyboard_only(server: Server, browser: Browser) -> None:
     wait_until(lambda: "How good is it?" in text(browser), SECONDS, "the project's page")
     focus_on(browser, "Train now …")
     press(browser, ENTER)
+    assert server.trainings() == 0  # it was only asked
     focus_on(browser, "Yes, train")
+    outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"  # where the focus is can be seen
     press(browser, ENTER)
     wait_until(lambda: "A training is queued." in text(browser), SECONDS, "the answer")
+    assert server.trainings() == 1
     focus_on(browser, "2")  # in the list of tasks
     press(browser, ENTER)
-    wait_until(lambda: "Task 2" in text(browser), SECONDS, "the task's page")
+    wait_until(lambda: browser.run("return document.title").startswith("Task 2,"), SECONDS, "the task's page")
+    assert browser.run("return location.pathname") == "/projects/1/tasks/2"
 
 
 def test_posts_from_elsewhere_are_refused(server: Server) -> None:

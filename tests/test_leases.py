@@ -21,7 +21,7 @@ from ml_backend.consumers import PLACES, WorkerProcess
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
 from ml_backend.settings import Settings
 from ml_backend.store.jobs import PRIORITY_AHEAD
-from ml_backend.tables import JobKind, JobStatus, QueueName, TrainingStatus
+from ml_backend.tables import LIVE, JobKind, JobStatus, QueueName, TrainingStatus
 from tests.http_server import Server
 from tests.servers import wait_until
 from tests.stub import StubBackend
@@ -39,6 +39,12 @@ class HeldModel(RecordingModel):
             if progress:
                 progress(0.5)
         super().prepare(task)
+
+    def fit(self, event: str, data: dict[str, Any], tasks: Any = (), progress: Any = None, **kwargs: Any) -> dict:
+        for task in tasks:
+            if task["id"] in self.gates and not self.is_prepared(task):
+                self.prepare(task, progress)
+        return super().fit(event, data, tasks, **kwargs)
 
 
 @pytest.fixture
@@ -131,8 +137,8 @@ def test_what_nobody_waits_for_never_takes_all_places(working: Jobs, app: Any, m
 
 def test_a_training_that_must_extract_leaves_the_place_to_others(working: Jobs, app: Any, model: Any) -> None:
     client = app.test_client()
-    annotate(client, 1, task=1)  # its features aren't there
     model.gates[1] = threading.Event()
+    annotate(client, 1, task=1)  # its features aren't there
     job = working.store.live_training("1")
     wait_until(lambda: working.store.job(job.id).queue == QueueName.EXTRACT, 10, "the training to move")
     model.prepared.append(2)
@@ -140,7 +146,12 @@ def test_a_training_that_must_extract_leaves_the_place_to_others(working: Jobs, 
     body["annotation"] = {"id": 9, "result": [], "updated_at": "2026-11-22T10:00:00Z"}
     other = client.post("/webhook", json=body).json["job"]
     wait_until(lambda: working.status(other).status == JobStatus.FINISHED, 10, "the other project's training")
+    assert working.status(job.id).status in LIVE  # the first one still extracts
+    model.gates[1].set()
     wait_until(lambda: working.status(job.id).status == JobStatus.FINISHED, 10, "the first training")
+    first, second = working.status(job.id), working.status(other)
+    assert (first.queue, second.queue) == (QueueName.EXTRACT, QueueName.TRAIN)
+    assert second.ended_at < first.ended_at
 
 
 # Messages

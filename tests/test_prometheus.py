@@ -32,8 +32,8 @@ def test_what_is_shown(settings: Settings) -> None:
     store, client = app.extensions["jobs"].store, app.test_client()
     store.update_project("7", "<View/>")
     training = store.start_training("7", 1, 1)
-    honest = {"frames": {"per_label": {"Ball": {"f1": 0.62, "support": 3}}}}
-    store.end_training(training, TrainingStatus.PUBLISHED, 1.0, "v1", {"tl": {"honest": honest}})
+    prequential = {"frames": {"per_label": {"Ball": {"f1": 0.62, "support": 3}}}}
+    store.end_training(training, TrainingStatus.PUBLISHED, 1.0, "v1", {"tl": {"prequential": prequential}})
     client.post("/predict", data="no JSON")
     app.extensions["jobs"].add_training("7")
     shown = samples(client.get("/metrics").text)

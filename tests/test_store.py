@@ -18,6 +18,7 @@ from alembic.runtime.migration import MigrationContext
 
 from errors import DatabaseUnavailable, InvalidRequest
 from ml_backend import database
+from ml_backend.overview import prequential_scores
 from ml_backend.store import Store
 from ml_backend.store.annotations import TASKS_PER_BATCH
 from ml_backend.tables import Base, Job, JobKind, JobStatus, QueueName, TrainingStatus
@@ -80,6 +81,7 @@ def test_a_database_of_the_first_release_keeps_its_data(tmp_path: Path) -> None:
     event, body = store.event("7")
     assert (event, body["annotation"]["id"], body["task"]["data"]) == ("ANNOTATION_CREATED", 13, {"video": "/b.mp4"})
     assert [t.status for t in store.trainings("7")] == [TrainingStatus.PUBLISHED, TrainingStatus.INTERRUPTED]
+    assert prequential_scores(store.trainings("7")[0]) == {"Ball": 0.5}
     assert store.increment_value("7", "trainings") == 6
     assert [note.text for note in store.notes("7")] == ["a note"]
     # What ran waits again, once; what ended is still known.

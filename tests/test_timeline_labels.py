@@ -218,7 +218,7 @@ def test_it_learns_a_video_and_forgets_nothing_of_its_state(
     # The published call: an event and its data.
     result = model.fit("ANNOTATION_CREATED", {"task": red_blue, "annotation": RED_BLUE})
     assert result["tl"]["published"]
-    assert result["tl"]["honest"] is None
+    assert result["tl"]["prequential"] is None
     expected = np.zeros((100, 2))
     expected[20:40, 0] = expected[60:80, 1] = 1
     assert np.abs(predicted(make_model(config()), red_blue) - expected).sum() <= 8
@@ -235,12 +235,12 @@ def test_a_new_video_is_predicted_before_it_is_learnt(
     model.fit("ANNOTATION_CREATED", {}, tasks=[first])
     easy = task(settings, 2, [GREY] * 30 + [BLUE] * 30 + [GREY] * 30)
     mirror = annotated(easy, annotation(2, region(31, 60, "Blue")))
-    honest = model.fit("ANNOTATION_CREATED", {}, tasks=[first, mirror])["tl"]["honest"]
-    assert honest["videos"] == 1
-    assert honest["frames"]["per_label"]["Blue"]["support"] == 30
-    assert 0 <= honest["segments"]["macro_f1"] <= 1
+    prequential = model.fit("ANNOTATION_CREATED", {}, tasks=[first, mirror])["tl"]["prequential"]
+    assert prequential["videos"] == 1
+    assert prequential["frames"]["per_label"]["Blue"]["support"] == 30
+    assert 0 <= prequential["segments"]["macro_f1"] <= 1
     # Nothing is new the third time.
-    assert model.fit("ANNOTATION_UPDATED", {}, tasks=[first, mirror])["tl"]["honest"] is None
+    assert model.fit("ANNOTATION_UPDATED", {}, tasks=[first, mirror])["tl"]["prequential"] is None
 
 
 def test_a_deleted_annotation_has_no_influence(settings: Settings, make_model: Any, red_blue: dict[str, Any]) -> None:
@@ -402,7 +402,7 @@ def test_going_back_is_one_update_and_keeps_every_file(
         make_model(config(labels=("Red", "Green"))).roll_back(1)
     # The next training's version follows the largest, also after going back.
     model.roll_back(1)
-    assert lesson("Blue").model_version.endswith("-v3")
+    assert "-v3 (" in lesson("Blue").model_version
 
 
 def test_a_prediction_carries_the_version_that_made_it(
@@ -432,7 +432,7 @@ def test_a_file_that_is_removed_is_a_reset(lesson: Any, red_blue: dict[str, Any]
     assert not model.needs_training()
     with pytest.raises(NotReady):
         model.predict([red_blue])
-    assert lesson("Red").model_version.endswith("-v2")
+    assert "-v2 (" in lesson("Red").model_version
 
 
 def test_a_file_of_a_release_without_versions_is_trained_again(
@@ -449,7 +449,7 @@ def test_a_file_of_a_release_without_versions_is_trained_again(
     assert model.needs_training()
     with pytest.raises(NotReady, match="isn't trained yet"):
         model.predict([red_blue])
-    assert lesson("Red").model_version.endswith("-v2")
+    assert "-v2 (" in lesson("Red").model_version
     assert not old.exists()
 
 

@@ -49,7 +49,7 @@ def learning_curve(trainings: Sequence[Training], control: str, colours: dict[st
     events = dict.fromkeys(colours, 0)
     for training in trainings:
         metrics = (training.metrics or {}).get(control) or {}
-        for label, score in _per_label(metrics, "honest", "frames").items():
+        for label, score in _per_label(metrics, "prequential", "frames").items():
             if label in tests and (score["support"] or score["f1"] < 1):
                 tests[label].append((training.annotated_tasks, score["f1"]))
         for label, score in _per_label(metrics, "score", "segments").items():

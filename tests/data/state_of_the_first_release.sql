@@ -80,7 +80,7 @@ CREATE TABLE trainings (
 	error TEXT, 
 	PRIMARY KEY (id)
 );
-INSERT INTO "trainings" VALUES(1,'7',1,'2026-11-24 18:48:07.980629',1.5,1,'published','enc-v1','{"tl": {"tasks": 1}}',NULL);
+INSERT INTO "trainings" VALUES(1,'7',1,'2026-11-24 18:48:07.980629',1.5,1,'published','enc-v1','{"tl": {"tasks": 1, "honest": {"frames": {"per_label": {"Ball": {"f1": 0.5, "support": 9}}}}}}',NULL);
 INSERT INTO "trainings" VALUES(2,'7',2,'2026-11-24 18:48:08.009076',NULL,1,'running',NULL,NULL,NULL);
 CREATE TABLE workers (
 	id VARCHAR NOT NULL, 
