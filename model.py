@@ -47,7 +47,7 @@ class YOLO(LabelStudioMLBase):
 
     @property
     def model_version(self) -> str:
-        """The encoder's name and each control model's version, such as `yolov8n-cls-v7`."""
+        """The encoder's name and each control model's version, such as `yolov8n-cls-v7 (5 videos)`."""
         return self._joined([model.version for model in self.control_models])
 
     def _joined(self, versions: list[str]) -> str:
@@ -101,6 +101,10 @@ class YOLO(LabelStudioMLBase):
     def tracks(self, task: dict[str, Any]) -> list[Track]:
         """What each control tag says of a prepared task."""
         return [control_model.track(task) for control_model in self.control_models]
+
+    def media(self, task: dict[str, Any]) -> dict[str, str]:
+        """Each control tag's name, and its video in the task."""
+        return {control_model.from_name: control_model.media(task) for control_model in self.control_models}
 
     def check_annotation(self, annotation: dict[str, Any]) -> None:
         """Raises InvalidAnnotation where an annotation's regions don't fit the labeling config."""

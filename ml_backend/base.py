@@ -164,6 +164,10 @@ class LabelStudioMLBase:
         """
         return []
 
+    def media(self, task: dict[str, Any]) -> dict[str, str]:
+        """Each track's name and the address of its media in the task, for the dashboard: found without predicting."""
+        return {}
+
     def check_annotation(self, annotation: dict[str, Any]) -> None:
         """Raises InvalidAnnotation where an annotation can't be learnt from, before it is stored."""
 

@@ -218,7 +218,7 @@ class Dashboard:
         task = self._known_task(project_id, task_id)
         if model is None:
             raise NotFound(error or "")
-        media = next((track.media for track in model.tracks(task) if track.name == name), None)
+        media = model.media(task).get(name)
         if media is None or not model.has_local_path(media, task_id):
             raise NotFound("The video isn't here: read it first.")
         path = Path(model.get_local_path(media, task_id=task_id))

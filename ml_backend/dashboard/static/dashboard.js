@@ -8,24 +8,22 @@ const THUMBNAILS = 12;
 
 let etag = null;
 let timer = null;
+let running = false;  // whether a job's bar moves
 
 async function poll() {
   clearTimeout(timer);
   if (document.hidden) return;  // visibilitychange asks again
-  let delay = POLL_IDLE;
   try {
     const headers = etag ? { "If-None-Match": etag } : {};
     const response = await fetch(document.body.dataset.state, { headers, cache: "no-store" });
     if (response.status === 200) {
       etag = response.headers.get("ETag");
       const state = await response.json();
+      running = state.queue.started > 0;
       show(state);
-      if (state.queue.started || state.queue.queued) delay = POLL_BUSY;
-    } else if (response.status === 304) {
-      delay = document.querySelector("[data-job]") ? POLL_BUSY : POLL_IDLE;
     }
   } catch { /* the server restarts: asked again */ }
-  timer = setTimeout(poll, delay);
+  timer = setTimeout(poll, running ? POLL_BUSY : POLL_IDLE);
 }
 
 function show(state) {
