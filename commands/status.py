@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,10 @@ def status(
     if not watch:
         console.print(_render(overview.state(store, project)))
         return
-    with Live(_render(overview.state(store, project)), console=console, auto_refresh=False) as live:
+    with (
+        suppress(KeyboardInterrupt),
+        Live(_render(overview.state(store, project)), console=console, auto_refresh=False) as live,
+    ):
         while True:
             time.sleep(WATCH_SECONDS)
             live.update(_render(overview.state(store, project)), refresh=True)
