@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 # Loading features is this share of a training's progress bar; the epochs are the rest.
 LOADING_SHARE = 0.3
 DEFAULT_THRESHOLD = 0.5  # of MODEL_SCORE_THRESHOLD
+# A request waits so long for the encoder, so that a config that can't work is refused at once; Label Studio waits a
+# second for a webhook's answer. Else the next one says so.
+LOADING_PATIENCE = 0.5  # seconds
 DEFAULT_COLOUR = "#36b37e"  # of a label without the attribute background
 
 
@@ -60,8 +64,7 @@ class TimelineLabelsModel(ControlModel):
         self.encoder = self.find_encoder()
         self.view = View.WHOLE if self.parameters.model_trainable else View.CROP
         self.cache = FeatureCache(settings.cache_dir, int(settings.cache_size_limit))
-        if not self.parameters.model_trainable:
-            self.class_columns = self._class_columns()
+        self._check_classes(LOADING_PATIENCE)
 
     def _leave_out_reviewed_label(self) -> None:
         reviewed = self.parameters.model_reviewed_label
@@ -79,6 +82,7 @@ class TimelineLabelsModel(ControlModel):
 
         Raises:
             EncoderError: it can't be had.
+            NotReady: it is being fetched.
         """
         settings = self.backend.settings
         return get_encoder(
@@ -87,6 +91,7 @@ class TimelineLabelsModel(ControlModel):
             precision=settings.precision,
             allow_custom=settings.allow_custom_model_path,
             fallback=settings.model_fallback,
+            wait=not self.backend.in_request,
         )
 
     @classmethod
@@ -237,9 +242,12 @@ class TimelineLabelsModel(ControlModel):
         return self._ready_classifier().predict(FeatureSequence(*self._video_features(video_path, frame_rate)))
 
     def check_ready(self) -> None:
-        """Raises NotReady where there is no classifier for the present config and encoder."""
+        """Raises NotReady where there is no classifier for the present config and encoder, or simple mode's encoder is
+        being loaded."""
         if self.parameters.model_trainable:
             self._ready_classifier()
+        elif not self._check_classes():
+            raise NotReady(f"The encoder {self.encoder.name} is being loaded: ask again later.")
 
     def _ready_classifier(self) -> MultiLabelLSTM:
         classifier = self._classifier()
@@ -252,8 +260,24 @@ class TimelineLabelsModel(ControlModel):
             raise NotReady(f'The labeling config or the encoder changed: "{self.from_name}" is being trained again.')
         return classifier
 
-    def _class_columns(self) -> dict[str, list[int]]:
-        """Label -> columns of the encoder's class probabilities."""
+    def _check_classes(self, patience: float = 0.0) -> bool:
+        """Checks simple mode's labels against the encoder's classes. False where a request would have to wait longer
+        than `patience` seconds for the encoder, which is loaded in the background then.
+
+        Raises:
+            InvalidConfig: no label is a class.
+            EncoderError: the encoder can't be loaded.
+        """
+        if self.parameters.model_trainable:
+            return True
+        if self.backend.in_request and not self.encoder.is_loaded(patience):
+            return False
+        _ = self.class_columns
+        return True
+
+    @cached_property
+    def class_columns(self) -> dict[str, list[int]]:
+        """Label -> columns of the encoder's class probabilities, in simple mode. Errors as of `_check_classes`."""
         names = self.encoder.class_names
         if not names:
             raise InvalidConfig(
@@ -350,9 +374,11 @@ class TimelineLabelsModel(ControlModel):
     @property
     def version(self) -> str:
         """`v7 (5 videos)` for the seventh training's classifier, learnt from five videos; `untrained` without one; in
-        simple mode a hash of what it depends on."""
+        simple mode a hash of what it depends on. Errors as of `_check_classes`."""
         if not self.parameters.model_trainable:
-            state = [self.encoder.fingerprint, self.class_columns, self.parameters.model_dump()]
+            self._check_classes()
+            labels = {label: tag.attr.get("predicted_values") for label, tag in self.control.labels_attrs.items()}
+            state = [self.encoder.fingerprint, labels, self.parameters.model_dump()]
             return "simple-" + hashlib.sha256(json.dumps(state).encode()).hexdigest()[:8]
         try:
             return _version(self._classifier())

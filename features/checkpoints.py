@@ -6,6 +6,7 @@ user's home.
 
 import hashlib
 import logging
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from errors import EncoderError
+from errors import EncoderError, NotReady
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,15 @@ DOWNLOAD_HOST = "https://github.com"
 TIMM_PREFIX, TIMM_SUFFIX = "timm/", ".safetensors"
 PROBE_TIMEOUT = 4.0  # seconds; without internet, Ultralytics itself would try for minutes while a request waits
 DOWNLOAD_RETRY_AFTER = 600.0  # seconds during which a failed download isn't tried again
+BACKGROUND_PATIENCE = 0.5  # seconds; Label Studio waits a second for a webhook's answer
 HASH_CHUNK = 1 << 20  # bytes; keeps the memory of hashing a video small
 
 _download_lock = threading.Lock()
 _import_lock = threading.Lock()
 _failed_downloads: dict[Path, float] = {}  # file -> time.monotonic() of the failure
+_background_lock = threading.Lock()
+_background: dict[Path, threading.Thread] = {}  # file -> who fetches it
+_background_failures: dict[Path, tuple[float, str]] = {}  # file -> time.monotonic() of the latest failure, why
 
 
 def checkpoint_path(name: str, model_root: Path) -> Path:
@@ -119,6 +124,43 @@ def download(path: Path, host: str, fetch: Callable[[], Any]) -> None:
             _failed_downloads[path] = time.monotonic()
             logger.debug("Downloading %s failed: %s", path.name, error)
             raise EncoderError(f"{path.name} could not be downloaded. {advice}") from error
+
+
+def fetch_in_background(path: Path, fetch: Callable[[Path], None], patience: float = BACKGROUND_PATIENCE) -> None:
+    """As `fetch`, for those who must not wait: it goes on in a thread. What failed is tried again now and then, and
+    counts as failed meanwhile.
+
+    Args:
+        path: the file.
+        fetch: fetches it.
+        patience: seconds to wait all the same, where nothing is known yet.
+
+    Raises:
+        NotReady: the file is being fetched.
+        EncoderError: of `fetch`, when it was last tried.
+    """
+
+    def run() -> None:
+        try:
+            fetch(path)
+        except Exception as error:
+            _background_failures[path] = (time.monotonic(), str(error))
+
+    if path.is_file():
+        return
+    with _background_lock:
+        failed_at, failure = _background_failures.get(path, (-math.inf, None))
+        thread = _background.get(path)
+        if (thread is None or not thread.is_alive()) and time.monotonic() - failed_at >= DOWNLOAD_RETRY_AFTER:
+            thread = _background[path] = threading.Thread(target=run, name=f"fetch {path.name}", daemon=True)
+            thread.start()
+    if failure is None:
+        thread.join(patience)
+        if thread.is_alive():
+            raise NotReady(f"The encoder {path.stem} is being fetched: ask again later.")
+        _, failure = _background_failures.get(path, (None, None))
+    if failure is not None:
+        raise EncoderError(failure)
 
 
 def _probe(url: str) -> None:

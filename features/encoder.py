@@ -11,7 +11,8 @@ layer reads. Where the default checkpoint can't be fetched, a bundled EfficientN
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +21,16 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from errors import EncoderError
+from errors import EncoderError, NotReady
 from features.checkpoints import (
+    BACKGROUND_PATIENCE,
     DEFAULT_MODEL,
     TIMM_PREFIX,
     TIMM_SUFFIX,
     bundled_path,
     checkpoint_path,
     fetch_asset,
+    fetch_in_background,
     file_hash,
     timm_path,
 )
@@ -74,6 +77,7 @@ class Encoder:
         self._is_timm = path.suffix == TIMM_SUFFIX
         self._weights_hash = file_hash(path)
         self._load_lock = threading.Lock()
+        self._loader = threading.Thread(target=self._try_to_load, name=f"load {self.name}", daemon=True)
 
     @property
     def fingerprint(self) -> str:
@@ -86,6 +90,19 @@ class Encoder:
         weights = self._weights_hash + (self.name if self._is_timm else "")
         parts = (weights, str(PREPROCESSING_VERSION), self._asked_precision)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+    def is_loaded(self, within: float = 0.0) -> bool:
+        """Whether the model is loaded, or can't be; begins that in the background where it isn't, and waits `within`
+        seconds for it."""
+        with _lock:
+            if self._loader.ident is None:
+                self._loader.start()
+        self._loader.join(within)
+        return not self._loader.is_alive()
+
+    def _try_to_load(self) -> None:
+        with suppress(EncoderError):  # whoever needs the model meets it again
+            _ = self._model
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -160,6 +177,7 @@ def get_encoder(
     precision: str = "auto",
     allow_custom: bool = True,
     fallback: bool = True,
+    wait: bool = True,
 ) -> Encoder:
     """The encoder that a labeling config asks for; the same object as long as the file stays the same.
 
@@ -170,9 +188,12 @@ def get_encoder(
         precision: "auto", "fp32", "bf16" or "fp16".
         allow_custom: whether `model_path` may be given at all.
         fallback: whether the bundled encoder takes the place of a default model that can't be fetched.
+        wait: whether a file is fetched before this returns. Where not, that goes on in the background, and the bundled
+            encoder takes the place of the default model meanwhile.
 
     Raises:
         EncoderError: not allowed, not found or not to be fetched, and what to do about it.
+        NotReady: the file is being fetched in the background.
     """
     if model_path is not None and not allow_custom:
         raise EncoderError(
@@ -183,13 +204,14 @@ def get_encoder(
     is_fallback = False
     if model_path is not None and model_path.startswith(TIMM_PREFIX):
         path = timm_path(model_path, Path(model_root))
-        fetch_timm_weights(path)
+        _fetch(path, fetch_timm_weights, wait)
     else:
         path = checkpoint_path(DEFAULT_MODEL if model_path is None else model_path, Path(model_root))
+        replaceable = fallback and path.name == DEFAULT_MODEL
         try:
-            fetch_asset(path)
-        except EncoderError:
-            if not fallback or path.name != DEFAULT_MODEL:
+            _fetch(path, fetch_asset, wait, patience=0.0 if replaceable else BACKGROUND_PATIENCE)
+        except (EncoderError, NotReady):
+            if not replaceable:
                 raise
             path, is_fallback = bundled_path(), True
     status = path.stat()
@@ -200,6 +222,13 @@ def get_encoder(
             encoder = Encoder(path, device, resolved, is_fallback, precision)
             _encoders[path, precision] = (version, encoder)
         return encoder
+
+
+def _fetch(path: Path, fetch: Callable[[Path], None], wait: bool, patience: float = BACKGROUND_PATIENCE) -> None:
+    if wait:
+        fetch(path)
+    else:
+        fetch_in_background(path, fetch, patience)
 
 
 def _resolve_precision(precision: str, device: torch.device) -> str:

@@ -11,7 +11,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, has_request_context, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, InvalidRequest
@@ -69,7 +69,7 @@ def init_app(
     """
     settings = settings or get_settings()
     store = Store(settings.database)
-    registry = ModelRegistry(model_class, Services(settings, store))
+    registry = ModelRegistry(model_class, Services(settings, store, has_request_context))
     jobs = Jobs(store, registry, queues or open_queues(store))
     app = Flask(__name__)
     app.json = StrictJSONProvider(app)

@@ -61,10 +61,12 @@ class Services:
     Attributes:
         settings: the environment.
         store: the state; without one a model's values live in memory.
+        in_request: whether the caller's thread answers a request now.
     """
 
     settings: Settings
     store: Store | None = None
+    in_request: Callable[[], bool] = lambda: False
 
 
 class LabelStudioMLBase:
@@ -110,6 +112,12 @@ class LabelStudioMLBase:
     def store(self) -> Store | None:
         """The backend's state; None where the model is used without a backend."""
         return self.services.store if self.services else None
+
+    @property
+    def in_request(self) -> bool:
+        """Whether somebody waits for an answer of this thread: what takes long, such as loading a network, must be left
+        to other threads."""
+        return bool(self.services and self.services.in_request())
 
     # -- to implement
 

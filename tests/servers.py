@@ -97,6 +97,14 @@ class Backend:
     def wait_for_worker(self) -> None:
         wait_until(lambda: self.health()["worker_alive"], START_SECONDS, "the worker")
 
+    def wait_for_encoder(self, config: str, project: int = 1) -> None:
+        """Waits until web process and worker have loaded the encoder, which a config of simple mode needs."""
+        no_video = {"id": 0, "data": {}}
+        wait_until(lambda: "Precision:" in self.log.read_text(), START_SECONDS, "the worker's encoder")
+        wait_until(
+            lambda: self.predict(config, no_video, project=project).status_code == 404, START_SECONDS, "the encoder"
+        )
+
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
         """Ends the server with a signal to its first process, which ends the others; SIGKILL goes to all at once."""
         if self.process is None:

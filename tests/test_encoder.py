@@ -3,7 +3,6 @@
 import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
@@ -339,26 +338,6 @@ def test_a_file_in_model_root_is_no_fallback(models):
 
 
 # --- Downloads
-
-
-@pytest.fixture
-def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
-    """A server that accepts connections and never answers: its URL, and the connections so far."""
-    connections: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            while True:
-                try:
-                    connections.append(server.accept()[0])
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", connections
-        server.shutdown(socket.SHUT_RDWR)
-    for connection in connections:
-        connection.close()
 
 
 def test_a_download_that_hangs_fails_soon_and_is_not_tried_again(tmp_path, monkeypatch, silent_server):

@@ -92,7 +92,7 @@ def test_it_stops_within_five_seconds_without_alarming_lines(tmp_path: Path, num
     backend.wait_for_worker()
     write_video(backend.videos / "long.mp4", picture, 3000)
     simple = CONFIG.replace('model_trainable="true"', "").replace("Ball in frame", "soccer_ball")
-    backend.http.post("/setup", json={"project": "1", "schema": simple}).raise_for_status()  # loads the encoder
+    backend.wait_for_encoder(simple)
     tasks = ",".join(f'{{"id":{n},"data":{{"video":"{backend.videos}/long.mp4"}}}}' for n in (1, 2))
     body = tmp_path / "body.json"
     config = simple.replace('"', '\\"').replace("\n", " ")

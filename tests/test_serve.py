@@ -174,7 +174,7 @@ def test_bad_media_is_answered_and_survived(backend: Backend) -> None:
     (videos / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
     outside = videos.parent / "outside.mp4"
     outside.write_bytes(whole)
-    backend.setup(SIMPLE_CONFIG, project=5)
+    backend.wait_for_encoder(SIMPLE_CONFIG, project=5)
     errors = {}
     for value in [
         str(videos / "text.mp4"),

@@ -147,27 +147,6 @@ def test_corrected_annotation_replaces_what_it_was(label_studio: LabelStudio, ba
     assert agreement(predicted, SECOND) >= 0.8
 
 
-def test_late_prediction_is_delivered_once(
-    label_studio: LabelStudio, impatient_backend: Backend, tmp_path: Path
-) -> None:
-    project = label_studio.create_project("Deliver late", CONFIG)
-    first = label_studio.upload(project, draw(tmp_path, "annotated", FIRST))
-    # Uploaded before the backend is connected, so that its features aren't there yet; long, so that they take a while.
-    second = label_studio.upload(project, draw(tmp_path, "long", THIRD, num_frames=500))
-    model = label_studio.connect(project, impatient_backend.url)
-    untrained = model_version(label_studio, model)
-    label_studio.submit(first, regions(FIRST))
-    version = wait_for_new_version(label_studio, model, untrained)
-
-    label_studio.retrieve_predictions(project)
-    assert label_studio.predictions(second) == []
-    wait_until(lambda: label_studio.predictions(second), TRAINING_SECONDS, "the delivery")
-    label_studio.retrieve_predictions(project)
-    (delivered,) = label_studio.predictions(second)
-    assert delivered["model_version"] == version
-    assert agreement(delivered["result"], THIRD) >= 0.8
-
-
 def test_start_training_learns_all_annotations(label_studio: LabelStudio, backend: Backend, tmp_path: Path) -> None:
     """Annotations from before the backend was connected: no webhook told it of them."""
     only_ball: Truth = {"Ball": [(21, 60)]}
