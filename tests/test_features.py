@@ -377,6 +377,16 @@ def test_another_encoder_precision_or_stride_misses(cache, models, classifier, v
     assert cache.peek(classifier, videos[0]) is not None
 
 
+def test_a_machine_without_gpu_finds_what_one_with_a_gpu_extracted(cache, models, videos):
+    """What PRECISION=auto means there, and the device, are no part of what features are found by."""
+    path = models / "classifier.pt"
+    here = Encoder(path, torch.device("cpu"), "fp32", asked_precision="auto")
+    there = Encoder(path, torch.device("cuda"), "fp16", asked_precision="auto")
+    cache.get(here, videos[0])
+    assert cache.peek(there, videos[0]) is not None
+    assert cache.peek(Encoder(path, torch.device("cuda"), "fp16"), videos[0]) is None
+
+
 def test_two_views_are_extracted_in_one_decoding_and_cached_apart(cache, classifier, videos, monkeypatch, tmp_path):
     opened = []
     open_video = cache_module.open_video

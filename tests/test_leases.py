@@ -416,7 +416,7 @@ def test_a_killed_training_is_taken_over_and_restarts_are_no_failures(stub: Stub
     def running() -> bool:
         return any(t.status == TrainingStatus.RUNNING for t in store.trainings("1"))
 
-    for _ in range(2):  # it was given up after three
+    for _ in range(3):  # it was given up then
         wait_until(running, 60, f"the training, see {stub.log}")
         worker.send_signal(signal.SIGTERM)
         started = time.monotonic()
@@ -432,7 +432,7 @@ def test_a_killed_training_is_taken_over_and_restarts_are_no_failures(stub: Stub
     worker = stub.start_worker()
     wait_until(lambda: store.projects_behind() == [], 60, f"the training, see {stub.log}")
     statuses = [t.status for t in store.trainings("1")]
-    assert statuses == [TrainingStatus.INTERRUPTED] * 3 + [TrainingStatus.PUBLISHED]
+    assert statuses == [TrainingStatus.INTERRUPTED] * 4 + [TrainingStatus.PUBLISHED]
     log = stub.log.read_text()
     assert "(train:1) is taken over: its worker died" in log
     assert "(train:1) begins again: its worker died" in log

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -15,7 +16,9 @@ from flask import Flask
 
 from errors import MediaError
 from ml_backend import LabelStudioMLBase, init_app, predictions
+from ml_backend import app as app_module
 from ml_backend.settings import Settings
+from ml_backend.store import jobs as job_rows
 from tests.http_server import Server, as_json
 from tests.servers import wait_until
 from tests.test_jobs import close, work_off
@@ -179,3 +182,17 @@ def test_a_refusal_is_one_warning_with_its_reason(
     assert record.levelname == "WARNING"
     for part in ("Project 1", "none is running"):
         assert part in record.getMessage()
+
+
+def test_health_says_when_the_worker_is_dead(start: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
+    app = start()
+    client, store = app.test_client(), app.extensions["jobs"].store
+    assert client.get("/health").json["worker"] == "starting"
+    store.worker_alive("worker")
+    assert client.get("/health").json["worker"] == "alive"
+    soon = timedelta(seconds=0.1)
+    monkeypatch.setattr(app_module, "WORKER_START", soon)
+    monkeypatch.setattr(job_rows, "WORKER_SILENT", soon)
+    time.sleep(0.3)
+    health = client.get("/health").json
+    assert (health["worker"], health["worker_alive"]) == ("dead", False)
