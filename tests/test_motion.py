@@ -1,4 +1,4 @@
-"""The motion descriptor: signs, the camera's translation taken out, and the same numbers whatever the batches."""
+"""The motion descriptor: the camera's translation taken out, and the same numbers whatever the batches."""
 
 from __future__ import annotations
 
@@ -40,23 +40,20 @@ def scene(
     return cv2.resize(picture, SIZE[::-1], interpolation=cv2.INTER_AREA)
 
 
-def motion(draw: Callable[[int], np.ndarray], num_frames: int = 20, rate: float = 25) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of the picture and of its most moving cells, and shifts, each [num_frames, lags, 2]."""
+def motion(draw: Callable[[int], np.ndarray], num_frames: int = 20, rate: float = 25) -> np.ndarray:
+    """Differences of the picture and of its most moving cells, [num_frames, lags, 2]."""
     history = History()
     numbers = describe([history.add(index / rate, draw(index)) for index in range(num_frames)]).astype(float)
     assert numbers.shape == (num_frames, MOTION_SIZE)
-    numbers = numbers.reshape(num_frames, len(LAGS), NUMBERS_PER_LAG)
-    return numbers[..., :2], numbers[..., 2:]
+    return numbers.reshape(num_frames, len(LAGS), NUMBERS_PER_LAG)
 
 
 def test_nothing_moves(texture):
-    differences, shifts = motion(lambda index: scene(texture))
-    assert not differences.any()
-    assert not shifts.any()
+    assert not motion(lambda index: scene(texture)).any()
 
 
 def test_zeros_before_the_videos_start(texture):
-    differences, _ = motion(lambda index: scene(texture, thing=(20 + 3 * index, 30)))
+    differences = motion(lambda index: scene(texture, thing=(20 + 3 * index, 30)))
     for lag, frames in enumerate((1, 2, 4, 8, 16)):
         assert not differences[:frames, lag].any()
         assert differences[frames:, lag].all()
@@ -64,10 +61,7 @@ def test_zeros_before_the_videos_start(texture):
 
 @pytest.mark.parametrize("velocity", [(1.3, 0.0), (-2.5, 0.6), (0.0, -1.7)])
 def test_the_cameras_translation_is_found_and_taken_out(texture, velocity):
-    differences, shifts = motion(lambda index: scene(texture, (velocity[0] * index, velocity[1] * index)))
-    # What is seen moves against the camera; picture heights per second at 25 frames a second.
-    expected = -25 * np.array(velocity) / SIZE[0]
-    np.testing.assert_allclose(shifts[16:].mean(axis=0), np.tile(expected, (5, 1)), atol=0.1)
+    differences = motion(lambda index: scene(texture, (velocity[0] * index, velocity[1] * index)))
     uncompensated = [
         np.abs(scene(texture, (velocity[0] * 8, velocity[1] * 8)).astype(float) - scene(texture)).mean() / 255
     ]
@@ -78,9 +72,8 @@ def test_what_moves_before_a_camera_that_pans_stands_out(texture):
     def panned(index: int) -> np.ndarray:
         return scene(texture, (1.3 * index, 0), thing=(60 + 20 * np.sin(index), 32))
 
-    differences, shifts = motion(panned)
-    alone, _ = motion(lambda index: scene(texture, (1.3 * index, 0)))
-    np.testing.assert_allclose(np.median(shifts[12:, 1], axis=0), (-25 * 1.3 / SIZE[0], 0), atol=0.1)
+    differences = motion(panned)
+    alone = motion(lambda index: scene(texture, (1.3 * index, 0)))
     assert differences[12:, 1, 1].mean() > 8 * alone[12:, 1, 1].mean()
     assert differences[12:, 1, 1].mean() > 3 * differences[12:, 1, 0].mean()
 
@@ -88,39 +81,42 @@ def test_what_moves_before_a_camera_that_pans_stands_out(texture):
 @pytest.mark.parametrize("place", [(20, 20), (98, 10), (60, 40)])
 def test_a_thing_that_moves_says_about_the_same_wherever_it_is(texture, place):
     def moving(x: float, y: float) -> np.ndarray:
-        differences, shifts = motion(lambda index: scene(texture // 2, thing=(x, y + 4 * (index % 2))))
-        assert not shifts.any()
+        differences = motion(lambda index: scene(texture // 2, thing=(x, y + 4 * (index % 2))))
         return differences[1:, 0].mean(axis=0)
 
     np.testing.assert_allclose(moving(*place), moving(60, 20), rtol=0.5)
 
 
 def test_what_shakes_and_what_moves_on_differ_in_the_longer_lags(texture):
-    shaking, _ = motion(lambda index: scene(texture, thing=(50 + 3 * (index % 2), 32)))
-    moving, _ = motion(lambda index: scene(texture, thing=(30 + 3 * index, 32)))
+    shaking = motion(lambda index: scene(texture, thing=(50 + 3 * (index % 2), 32)))
+    moving = motion(lambda index: scene(texture, thing=(30 + 3 * index, 32)))
     np.testing.assert_allclose(shaking[16:, 0, 0], moving[16:, 0, 0], rtol=0.3)
     assert (moving[16:, 2, 0] > 2 * shaking[16:, 2, 0]).all()
 
 
 def test_light_that_changes_everywhere_is_no_movement(texture):
     dim = texture // 2 + 40
-    differences, _ = motion(lambda index: np.uint8(scene(dim) + 2 * index))
+    differences = motion(lambda index: np.uint8(scene(dim) + 2 * index))
     assert differences.max() < 0.003
 
 
 def test_a_cut_is_no_camera_movement(texture):
     other = 255 - texture[::-1, ::-1]
-    _, shifts = motion(lambda index: scene(texture if index < 15 else other))
-    assert np.abs(shifts[:15]).max() == 0
-    assert np.isfinite(shifts).all()
+    differences = motion(lambda index: scene(texture if index < 15 else other))
+    assert not differences[:15].any()
+    for lag, frames in enumerate((1, 2, 4, 8)):  # as different as the two pictures are, until both are the new one
+        difference = np.abs(
+            scene(other) - scene(texture).astype(float) - np.median(scene(other)) + np.median(scene(texture))
+        )
+        np.testing.assert_allclose(differences[15 : 15 + frames, lag, 0], difference.mean() / 255, rtol=0.25)
 
 
 def test_lags_are_times_not_frames(texture):
     def at(moment: float) -> np.ndarray:
         return scene(texture, thing=(20 + 30 * moment, 32))
 
-    slow, _ = motion(lambda index: at(index / 25), 26, rate=25)
-    fast, _ = motion(lambda index: at(index / 50), 51, rate=50)
+    slow = motion(lambda index: at(index / 25), 26, rate=25)
+    fast = motion(lambda index: at(index / 50), 51, rate=50)
     np.testing.assert_allclose(fast[::2], slow, atol=2e-3)
 
 
