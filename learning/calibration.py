@@ -1,6 +1,6 @@
-"""From a readout's scores to probabilities, by label.
+"""From a readout's scores to probabilities, by label, and how much of a network's correction to believe.
 
-Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+Source of the former: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
 """
 
 from collections.abc import Sequence as ListOf
@@ -11,6 +11,8 @@ STEPS = 25  # of Newton's method; it has converged long before
 LONGEST_STEP = 3.0  # keeps a label that is told apart without an error from running away
 PENALTY = 1e-2  # on the slope, in frames: likewise
 LEAST_SHARE = 1e-3  # of frames with a label
+GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
+CERTAIN = 1e-4  # nothing is more improbable
 
 
 def calibrate(
@@ -42,3 +44,43 @@ def _logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         curvature = (inputs * (probs * (1 - probs))[:, None]).T @ inputs + PENALTY * np.eye(2)
         weights -= np.clip(np.linalg.solve(curvature, gradient), -LONGEST_STEP, LONGEST_STEP)
     return weights
+
+
+def best_gate(
+    plain: ListOf[np.ndarray], corrected: ListOf[np.ndarray], labels: ListOf[np.ndarray], masks: ListOf[np.ndarray]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """How much of a correction of log-odds helps each label, by the log loss of held-out probabilities.
+
+    Args:
+        plain: probabilities before the correction, [num_frames, num_labels] of each video.
+        corrected: after it, by a network that hasn't seen the video.
+        labels: {0, 1}, of the same shapes.
+        masks: [num_frames] bool of each, the frames that count.
+
+    Returns:
+        gate, [num_labels] float32 in [0, 1], the least where several are equal; the gated probabilities of each video.
+    """
+    gated = [[_between(before, after, gate) for before, after in zip(plain, corrected, strict=True)] for gate in GATES]
+    truth = np.concatenate([target[mask] for target, mask in zip(labels, masks, strict=True)])
+    losses = [
+        _log_loss(np.concatenate([probs[mask] for probs, mask in zip(videos, masks, strict=True)]), truth)
+        for videos in gated
+    ]
+    best = np.argmin(losses, axis=0)
+    chosen = [
+        np.stack([gated[number][video][:, label] for label, number in enumerate(best)], axis=1)
+        for video in range(len(plain))
+    ]
+    return np.float32(GATES)[best], chosen
+
+
+def _between(before: np.ndarray, after: np.ndarray, gate: float) -> np.ndarray:
+    """Probabilities whose log-odds lie so far between two; 0 stays 0."""
+    low, high = (np.log(p / (1 - p)) for p in (np.clip(probs, CERTAIN, 1 - CERTAIN) for probs in (before, after)))
+    return ((before > 0) / (1 + np.exp(-low - gate * (high - low)))).astype(np.float32)
+
+
+def _log_loss(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """[num_labels]: the mean over frames."""
+    probs = np.clip(probs, CERTAIN, 1 - CERTAIN)
+    return -np.where(truth > 0, np.log(probs), np.log(1 - probs)).mean(axis=0)

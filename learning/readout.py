@@ -22,7 +22,7 @@ from torch import Tensor
 
 from learning.temporal import FEATURE_FILTERS, MOTION_FILTERS, Sequence, blocks, rows_of
 
-MAX_ROWS = 1800  # frames that readouts are fitted to: neighbours say the same, and the cost grows with the cube
+MAX_ROWS = 1500  # frames that readouts are fitted to: neighbours say the same, and the cost grows with the cube
 MAX_FOLDS = 10  # beyond it a readout of nine tenths of the videos is as good as one of all but one
 PARTS_OF_ONE_VIDEO = 4  # a single video is cut into so many folds
 # Scores on the only video with a label are seen ones, and so too high by about this factor.
@@ -64,8 +64,6 @@ VIEWS = (
     View(appearance=1, change=0.7, centring=1),
     View(appearance=1, change=0.7, centring=0),
     View(change=1, motion=1),
-    View(appearance=1, change=0.7, motion=0.7, centring=1),
-    View(appearance=1, change=0.7, motion=0.7, centring=0),
 )
 
 
@@ -91,12 +89,14 @@ class Fit(NamedTuple):
     Attributes:
         weights: of the readout of all videos.
         held_out_scores: one [num_frames, num_labels] per video, as readouts without that video give them.
+        numbers: of the videos; the same video (annotated twice) has one number.
         shares: [num_labels, number of views], of each view in a label's mixture.
         views: these views.
     """
 
     weights: Weights
     held_out_scores: list[np.ndarray]
+    numbers: list[int]
     shares: Tensor
     views: list[View]
 
@@ -157,7 +157,7 @@ def fit_readout(
         held_out = [
             np.concatenate([by_part[part][edges[part] : edges[part + 1]] for part in range(len(without))])
         ] * len(videos)
-    return Fit(everything, held_out, shares, views)
+    return Fit(everything, held_out, data.numbers, shares, views)
 
 
 def content_key(video: Sequence) -> int:
@@ -196,10 +196,11 @@ class _Data:
             np.concatenate([target[index] for target, index in zip(labels, frames, strict=True)]).astype(np.float32)
         )
         self.weight = torch.from_numpy(np.repeat(np.float32(weights), sizes) / np.float32(np.mean(weights)))
-        numbers: dict[int, int] = {}
-        folds = [numbers.setdefault(content_key(video), len(numbers)) % MAX_FOLDS for video in videos]
+        known: dict[int, int] = {}
+        self.numbers = [known.setdefault(content_key(video), len(known)) for video in videos]
+        folds = [number % MAX_FOLDS for number in self.numbers]
         self.fold_of_video: list[int | None] = list(folds)
-        self.num_folds = min(len(numbers), MAX_FOLDS)
+        self.num_folds = min(len(known), MAX_FOLDS)
         fold_of_row = np.repeat(folds, sizes)
         if self.num_folds == 1:
             length = videos[0].shape[0]

@@ -19,7 +19,7 @@ WEIGHT_DECAY = 1e-5
 WARM_UP = 0.1  # share of the training in which the learning rate rises
 BATCH_SIZE = 32  # windows
 # Batches until a new network has converged: more only teach it a few videos by heart.
-MIN_STEPS, STEPS_PER_WINDOW, MAX_STEPS = 100, 1.3, 400
+MIN_STEPS, STEPS_PER_WINDOW, MAX_STEPS = 100, 1.3, 120
 HURRY = 0.5  # share of the time from which on the clock steers the learning rate: before, equal data give equal models
 COOL_DOWN_STEPS = 50  # after a threshold is met: stopped at a high learning rate, a network predicts badly
 POSITIVE_WEIGHT_POWER = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from learning.calibration import best_gate
 from learning.decisions import Decisions, decide, promised_f1
 from learning.memory import Memory
 from learning.readout import content_key, fit_readout, scores
@@ -222,3 +223,14 @@ def test_the_score_falls_with_the_share_of_promises_kept() -> None:
         scores.append(decisions.expected_f1(labels[0] * 0.9 + 0.05))
     assert scores[0] > 0.85
     assert scores[1] < 0.3
+
+
+def test_a_correction_counts_as_far_as_it_helps_on_held_out_videos() -> None:
+    labels = [np.repeat([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]], 50, axis=0).astype(np.float32)] * 2
+    masks = [np.arange(100) < 90] * 2
+    plain = [np.float32(0.3 + 0.4 * one) * [1, 1, 0] for one in labels]  # the third label has no example
+    corrected = [np.stack([0.1 + 0.8 * one[:, 0], 0.9 - 0.8 * one[:, 1], 0 * one[:, 2]], axis=1) for one in labels]
+    gate, probs = best_gate(plain, corrected, labels, masks)
+    np.testing.assert_array_equal(gate, [1, 0, 0])
+    for one in probs:
+        np.testing.assert_allclose(one[[0, -1]], [[0.1, 0.3, 0], [0.9, 0.7, 0]], atol=1e-5)

@@ -5,6 +5,7 @@ caller adds), written beside its destination and renamed, so that a reader sees 
 never half of one.
 """
 
+import copy
 import json
 import os
 import tempfile
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from errors import BackendError
 from features.cache import cached_feature_extraction, cached_yolo_predict
-from learning.calibration import calibrate
+from learning.calibration import best_gate, calibrate
 from learning.decisions import Decisions, decide
 from learning.memory import Memory
 from learning.readout import VIEWS, Fit, Weights, fit_readout, scores
@@ -190,7 +191,9 @@ class MultiLabelLSTM(BaseNN):
     linear -> ReLU -> layer norm -> dropout -> bidirectional LSTM -> linear. The first linear layer has two
     factors: a readout of every label from the features and what they do in time, fitted in closed form
     (`learning/readout.py`), and a layer on its scores that is trained with the rest. The LSTM learns from held-out
-    scores, so that it knows how far they can be trusted on a video that nobody has annotated.
+    scores, so that it knows how far they can be trusted on a video that nobody has annotated. What it says is a
+    correction of a logistic regression on the readout, and as much of it counts, by label, as helps on videos that it
+    wasn't trained on: from few annotations often nothing.
 
     What a project needs is found out from held-out videos: which parts of the features count and how much of a video's
     own mean (the readout), from which probability on a label is on and how long its events last
@@ -259,9 +262,10 @@ class MultiLabelLSTM(BaseNN):
         self.dropout = SeededDropout(dropout_rate)
         self.lstm = nn.LSTM(fc_size, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta")
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
-        self.slope = nn.Parameter(torch.empty(output_size, device="meta"))
-        self.offset = nn.Parameter(torch.empty(output_size, device="meta"))
         self.to_empty(device="cpu")
+        self.register_buffer("slope", torch.ones(output_size))
+        self.register_buffer("offset", torch.zeros(output_size))
+        self.register_buffer("gate", torch.ones(output_size))
         feature_dim = input_size - motion_size
         self.register_buffer("readout_features", torch.zeros(output_size, len(FEATURE_FILTERS), feature_dim))
         self.register_buffer("readout_motion", torch.zeros(output_size, len(MOTION_FILTERS), motion_size))
@@ -280,8 +284,6 @@ class MultiLabelLSTM(BaseNN):
         generator = torch.Generator().manual_seed(self.seed)
         nn.init.ones_(self.layer_norm.weight)
         nn.init.zeros_(self.layer_norm.bias)
-        nn.init.ones_(self.slope)
-        nn.init.zeros_(self.offset)
         for layer, fan_in in (
             (self.input_layer, self.output_size),
             (self.lstm, hidden_size),
@@ -300,7 +302,8 @@ class MultiLabelLSTM(BaseNN):
     def read(self, scores: Tensor) -> Tensor:
         """Logits of the readout's scores, both [batch, num_frames, output_size]: the layers that learn by gradient."""
         projected = self.dropout(self.layer_norm(torch.relu(self.input_layer(self.SCORE_SCALE * scores))))
-        return self.slope * scores + self.offset + self.output_layer(self.lstm(projected)[0])
+        correction = self.output_layer(self.lstm(projected)[0])
+        return self.slope * scores + self.offset + self.gate * correction
 
     @property
     def _readout(self) -> Weights:
@@ -380,35 +383,35 @@ class MultiLabelLSTM(BaseNN):
             self._take(fit)
             counted = [target[mask] for target, mask in zip(targets, masks, strict=True)]
             self.label_has_example = torch.from_numpy(np.concatenate(counted).any(axis=0))
-            cut = [self.preprocess_sequence(*pair) for pair in zip(fit.held_out_scores, targets, strict=True)]
-            mask_windows = [
-                self.preprocess_sequence(mask[:, None].astype(np.float32)).sequence[..., 0] for mask in masks
-            ]
-            frame_weights = [
-                windows * np.float32(weight) for windows, weight in zip(mask_windows, weights, strict=True)
-            ]
-            if not warm:
-                slope, offset = calibrate(fit.held_out_scores, targets, masks)
-                self.slope.data = torch.from_numpy(slope)
-                self.offset.data = torch.from_numpy(offset)
-            self.train()
-            self.dropout.generator.manual_seed(self.seed)
-            metrics = train_on_scores(
-                self,
-                torch.from_numpy(np.concatenate([windows.sequence for windows in cut])),
-                torch.from_numpy(np.concatenate([windows.labels for windows in cut])),
-                torch.from_numpy(np.concatenate(frame_weights)),
-                num_videos=max(1, round(sum(weights))),
-                warm=warm,
-                epochs=epochs,
-                f1_threshold=f1_threshold,
-                accuracy_threshold=accuracy_threshold,
-                deadline=Deadline(started, time_budget),
-                progress=progress,
-                seed=self.seed,
-            )
-            self.eval()
+            slope, offset = calibrate(fit.held_out_scores, targets, masks)
+            self.slope, self.offset = torch.from_numpy(slope), torch.from_numpy(offset)
+            self.gate.fill_(1)
+            before = copy.deepcopy(self)
+            cut = [self._cut(*one) for one in zip(fit.held_out_scores, targets, masks, weights, strict=True)]
+            deadline = Deadline(started, time_budget)
+            options = {
+                "warm": warm,
+                "epochs": epochs,
+                "f1_threshold": f1_threshold,
+                "accuracy_threshold": accuracy_threshold,
+                "deadline": deadline,
+                "seed": self.seed,
+            }
+            metrics = self._train_on(cut, weights, progress=progress, **options)
             held_out = [self._probabilities(values) for values in fit.held_out_scores]
+            if max(fit.numbers) > 0 and deadline.share_passed() < 1:
+                # Each half of the videos, corrected by a network that was trained on the other half.
+                for half in range(2):
+                    own = [index for index, number in enumerate(fit.numbers) if number % 2 == half]
+                    other = [index for index, number in enumerate(fit.numbers) if number % 2 != half]
+                    network = copy.deepcopy(before)
+                    network._train_on([cut[i] for i in other], [weights[i] for i in other], progress=None, **options)
+                    for index in own:
+                        held_out[index] = network._probabilities(fit.held_out_scores[index])
+                self.gate.fill_(0)
+                plain = [self._probabilities(values) for values in fit.held_out_scores]
+                gate, held_out = best_gate(plain, held_out, targets, masks)
+                self.gate.copy_(torch.from_numpy(gate))
             self.decisions.take(decide(held_out, targets, masks))
             self.memory.take(videos, targets, weights, masks)
         finally:
@@ -420,6 +423,25 @@ class MultiLabelLSTM(BaseNN):
             "num_frames": int(sum(mask.sum() for mask in masks)),
             "learnt": self.describe(),
         }
+
+    def _cut(self, scores: np.ndarray, labels: np.ndarray, mask: np.ndarray, weight: float) -> list[Tensor]:
+        """One video's windows of scores and labels [num_windows, sequence_size, num_labels], and the weights of their
+        frames [num_windows, sequence_size]."""
+        windows = self.preprocess_sequence(scores, labels)
+        counts = self.preprocess_sequence(mask[:, None].astype(np.float32)).sequence[..., 0]
+        return list(map(torch.from_numpy, (windows.sequence, windows.labels, counts * np.float32(weight))))
+
+    def _train_on(self, cut: list[list[Tensor]], weights: list[float], **options: Any) -> dict[str, Any]:
+        """Train the layers behind the readout on these videos' windows; the metrics of `train_on_scores`."""
+        self.train()
+        self.dropout.generator.manual_seed(self.seed)
+        scores, labels, frame_weights = map(torch.cat, zip(*cut, strict=True))
+        try:
+            return train_on_scores(
+                self, scores, labels, frame_weights, num_videos=max(1, round(sum(weights))), **options
+            )
+        finally:
+            self.eval()
 
     def _take(self, fit: Fit) -> None:
         self.readout_features.copy_(fit.weights.features)
