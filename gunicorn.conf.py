@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 # Where all processes count for /metrics. Before prometheus_client is imported, which looks for it then; empty at each
 # start, and the same folder after a reload.
@@ -80,13 +79,15 @@ def on_reload(server) -> None:
 
 def post_worker_init(worker) -> None:
     worker.wsgi.extensions["predictions"].is_stopping = lambda: not worker.alive
+    # gunicorn's handler shuts the thread pool down, and hangs where it interrupts the pool's own submit.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, lambda *_: _interrupt(worker))
 
 
-def worker_int(worker) -> None:
-    # Ctrl-C: gunicorn would wait for requests as long as they last, and its first process would kill it meanwhile.
-    time.sleep(INTERRUPT_SECONDS)
-    worker.log.info("Worker exiting (pid: %s)", worker.pid)
-    worker_exit(None, worker)
+def _interrupt(worker) -> None:
+    worker.alive = False
+    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_SECONDS)
 
 
 def worker_exit(server, worker) -> None:

@@ -75,6 +75,8 @@ def test_one_line_per_fact_at_start(backend: Backend) -> None:
 
 def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
     backend.wait_for_worker()
+    # A worker that is being started is a copy of worker.py for a moment.
+    wait_until(lambda: len(pids(backend, r"worker\.py")) == 1, 30, "worker.py alone")
     (keeper,) = pids(backend, r"worker\.py")
     os.kill(keeper, signal.SIGKILL)
     wait_until(lambda: pids(backend, r"worker\.py") - {keeper}, 30, "another worker.py")
