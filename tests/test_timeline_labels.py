@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import timm
 import torch
+from safetensors.torch import save_file
 
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, MediaError, NotReady
 from features import cache as cache_module
 from features.checkpoints import import_ultralytics
+from learning.metrics import frame_metrics
 from ml_backend.base import Services
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
@@ -591,6 +594,24 @@ def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settin
     on = np.flatnonzero(predicted(model, video, frames=75)[:, 0]) + 1
     assert abs(on[0] - 26) <= 1
     assert abs(on[-1] - 50) <= 1
+
+
+# -- encoders beyond YOLO
+
+
+def test_a_timm_model_of_own_weights_learns_and_predicts(settings: Settings, make_model: Any) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", pretrained=False)
+    settings.model_root.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), settings.model_root / "resnet10t.c3_in1k.safetensors")
+    model = make_model(config('model_trainable="true" model_path="timm/resnet10t.c3_in1k"'))
+    video = task(settings, 1, [GREY] * 20 + [RED] * 20 + [GREY] * 20 + [BLUE] * 20 + [GREY] * 20)
+    other = task(settings, 2, [RED] * 30 + [GREY] * 40 + [BLUE] * 30)
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(video, RED_BLUE)])
+    assert model.model_version.startswith("resnet10t.c3_in1k-v1")
+    truth = np.zeros((100, 2))
+    truth[:30, 0] = truth[70:, 1] = 1
+    assert frame_metrics(truth > 0, predicted(model, other) > 0, ["Red", "Blue"])["macro_f1"] > 0.8
 
 
 # -- partly annotated videos
