@@ -68,7 +68,7 @@ class Run:
 
     def check(self) -> None:
         """Raises JobStopped where the job must not go on."""
-        reason = self._leases.stop_reason(self.job.id)
+        reason = self._leases.stop_reason(self)
         if reason is not None:
             raise JobStopped(reason)
 
@@ -96,7 +96,7 @@ class Run:
                 return write()
             except DatabaseUnavailable as error:
                 logger.warning("Job %s (%s) waits to be written: %s", self.job.id, self.job.key, error)
-            reason = self._leases.stop_reason(self.job.id)
+            reason = self._leases.stop_reason(self)
             if reason in (Stop.SHUTDOWN, Stop.LOST):
                 raise JobStopped(reason)
             time.sleep(WRITE_RETRY_SECONDS)
@@ -113,23 +113,27 @@ class Leases:
         self.store = store
         self.owner = f"{_machine()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
-        self._stops: dict[str, Stop | None] = {}  # of the jobs that run here
+        self._stops: dict[Run, Stop | None] = {}  # of what runs here
         self._stopping = threading.Event()
         self._renewer: threading.Thread | None = None
 
     @contextmanager
     def run(self, job: Job) -> Iterator[Run]:
         """Keeps the lease of a job that `owner` has claimed."""
+        run = Run(job, self)
         with self._lock:
-            self._stops[job.id] = None
+            for other in self._stops:
+                if other.job.id == job.id:  # it was lost, taken over, and came back to this process
+                    self._stops[other] = Stop.LOST
+            self._stops[run] = None
             if self._renewer is None:
                 self._renewer = threading.Thread(target=self._renew, name="leases", daemon=True)
                 self._renewer.start()
         try:
-            yield Run(job, self)
+            yield run
         finally:
             with self._lock:
-                del self._stops[job.id]
+                del self._stops[run]
 
     def _renew(self) -> None:
         while True:
@@ -145,15 +149,17 @@ class Leases:
                 logger.warning("The leases of %d jobs can't be renewed now: %s", len(running), error)
                 continue
             with self._lock:
-                for job_id in running:
-                    if job_id in self._stops and job_id not in held:
-                        self._stops[job_id] = Stop.LOST
-                    elif job_id in self._stops and held[job_id]:
-                        self._stops[job_id] = Stop.CANCELLED
+                for run in running:
+                    if self._stops.get(run, Stop.LOST) is Stop.LOST:
+                        continue
+                    if run.job.id not in held:
+                        self._stops[run] = Stop.LOST
+                    elif held[run.job.id]:
+                        self._stops[run] = Stop.CANCELLED
 
-    def stop_reason(self, job_id: str) -> Stop | None:
+    def stop_reason(self, run: Run) -> Stop | None:
         """Why a job must not go on, or None."""
-        return Stop.SHUTDOWN if self._stopping.is_set() else self._stops.get(job_id)
+        return Stop.SHUTDOWN if self._stopping.is_set() else self._stops.get(run)
 
     def running(self) -> int:
         """The number of jobs that run here."""

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from errors import MediaError, NotReady
 from ml_backend import LabelStudioMLBase, database, init_app
 from ml_backend.consumers import PLACES, WorkerProcess
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
+from ml_backend.leases import JobStopped, Stop
 from ml_backend.settings import Settings
 from ml_backend.store.jobs import PRIORITY_AHEAD
-from ml_backend.tables import LIVE, JobKind, JobStatus, QueueName, TrainingStatus
+from ml_backend.tables import LIVE, Job, JobKind, JobStatus, QueueName, TrainingStatus
 from tests.http_server import Server
 from tests.servers import wait_until
 from tests.stub import StubBackend
@@ -366,12 +368,23 @@ def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
     time.sleep(4)
     assert working.store.take_over_jobs([]) == []
-    # As if it were dead. While it renews its lease the row is locked, and left for the next look.
-    wait_until(lambda: working.store.take_over_jobs([working.leases.owner]), 10, "the job to be taken over")
-    assert working.store.claim_job("another worker", job_id=job.id).attempts == 1
+    with working.store._transaction() as session:  # as if it had run out, and another worker had taken the job over
+        session.execute(sa.update(Job).values(lease_owner="another worker"))
     wait_until(lambda: not working.leases.running(), 10, "the job to stop")
     assert model.prepared == []
     assert working.status(job.id).lease_owner == "another worker"
+
+
+def test_a_job_that_comes_back_to_the_process_that_lost_it_runs_once(jobs: Jobs, model: Any) -> None:
+    jobs.store.update_project("1", CONFIG)
+    jobs.add_preparation("1", task(1), PRIORITY_WANTED)
+    job = jobs.store.claim_job(jobs.leases.owner, QueueName.EXTRACT)
+    with jobs.leases.run(job) as lost, jobs.leases.run(job) as again:
+        with pytest.raises(JobStopped) as stopped:
+            lost.check()
+        assert stopped.value.reason is Stop.LOST
+        again.check()
+    assert not jobs.leases.running()
 
 
 def test_an_end_that_cannot_be_written_is_written_later(
