@@ -22,6 +22,7 @@ import numpy as np
 
 from features.cache import FeatureCache
 from features.encoder import get_encoder
+from features.sequence import FeatureSequence
 from tests.servers import Backend, annotation, region
 from tests.videos import write_video
 from utils.converter import convert_probs_to_timelinelabels
@@ -84,7 +85,7 @@ def measure(folder: Path, requests: int) -> dict[str, dict[str, float]]:
             lambda: cache.get(encoder, video).features.sum(), requests
         )
         features = folder / "features.pickle"
-        joblib.dump(np.array(cache.get(encoder, video).features), features)
+        joblib.dump(np.asarray(FeatureSequence(cache.get(encoder, video))), features)
         (classifier,) = (folder / "models").glob("*.safetensors")
         durations["the plain way, without HTTP"] = milliseconds(
             lambda: plain_prediction(features, classifier), requests
