@@ -1,10 +1,12 @@
-"""What a request meets while the encoder is fetched or loaded: an answer within Label Studio's limits."""
+"""What takes long isn't done while somebody waits for an answer: fetching and loading an encoder, reading a video."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,14 @@ from flask import Flask
 from errors import EncoderError, NotReady
 from features import checkpoints
 from features.encoder import get_encoder
+from ml_backend import consumers, init_app
+from ml_backend.consumers import WorkerProcess
 from ml_backend.settings import Settings
 from model import YOLO
 from tests.servers import Backend, annotation, region, wait_until
-from tests.test_timeline_labels import config, save_classifier
+from tests.test_jobs import close, work_off
+from tests.test_timeline_labels import BLUE, GREY, RED, RED_BLUE, config, save_classifier
+from tests.videos import write_video
 
 # Label Studio's limit for /setup.
 SETUP_SECONDS = 3
@@ -91,3 +97,94 @@ def test_a_download_in_the_background_is_said_and_its_failure_kept(
     with pytest.raises(EncoderError, match="could not be downloaded"):  # while it is tried again
         ask()
     wait_until(lambda: len(connections) == 2, 10, "the next try")
+
+
+IN_OPEN = 0x20  # of inotify
+
+
+@pytest.fixture
+def opened(settings: Settings) -> Iterator[Callable[[], set[str]]]:
+    """The names of the videos that anybody has opened since the last question, in whatever language."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(descriptor, os.fsencode(settings.local_files_document_root), IN_OPEN) > 0
+
+    def names() -> set[str]:
+        found, events = set(), b""
+        try:
+            while part := os.read(descriptor, 1 << 16):
+                events += part
+        except BlockingIOError:
+            pass
+        while events:
+            length = int.from_bytes(events[12:16], "little")
+            found.add(os.fsdecode(events[16 : 16 + length].rstrip(b"\0")))
+            events = events[16 + length :]
+        return found
+
+    yield names
+    os.close(descriptor)
+
+
+def test_a_request_reads_no_video(settings: Settings, opened: Callable[[], set[str]]) -> None:
+    """Not even to hash it: a worker does. That a renamed one is known is found out by the worker, too."""
+    save_classifier(settings.model_root / "colours.pt", {0: "warm", 1: "cold"})
+    text = config('model_path="colours.pt"', ("warm", "cold"))
+    app = init_app(YOLO, settings=settings.model_copy(update={"predict_timeout": 0.2}))
+    client, jobs = app.test_client(), app.extensions["jobs"]
+    client.post("/setup", json={"project": "1", "schema": text})
+    wait_until(get_encoder("colours.pt", model_root=settings.model_root).is_loaded, 60, "the encoder")
+    path = write_video(settings.local_files_document_root / "first.mp4", [RED, BLUE] * 10, size=(64, 64))
+
+    def send(task_id: int) -> int:
+        """The status of a prediction; its task is new and annotated as well."""
+        task = {"id": task_id, "data": {"video": str(path)}}
+        project = {"id": 1, "label_config": text}
+        answer = client.post("/predict", json={"project": "1", "label_config": text, "tasks": [task]})
+        for event in ({"action": "TASKS_CREATED", "tasks": [task]}, {"action": "ANNOTATION_CREATED", "task": task}):
+            body = event | {"project": project, "annotation": annotation(task_id, region(1, 9, "warm"))}
+            assert client.post("/webhook", json=body).status_code in (200, 201)
+        return answer.status_code
+
+    opened()
+    assert send(1) == 503
+    assert opened() == set()
+    work_off(jobs)
+    assert opened() == {"first.mp4"}
+    assert send(1) == 200
+    path = path.rename(path.with_name("second.mp4"))
+    assert send(2) == 503
+    assert opened() == set()
+    work_off(jobs)
+    assert send(2) == 200
+    close(jobs)
+
+
+def test_a_model_file_that_is_replaced_under_the_running_server_is_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker looks for it."""
+    monkeypatch.setattr(consumers, "LOOK_SECONDS", 0.0)
+    app = init_app(YOLO, settings=settings)
+    client, jobs = app.test_client(), app.extensions["jobs"]
+    worker = WorkerProcess(jobs)
+    colours = [GREY] * 20 + [RED] * 20 + [GREY] * 20 + [BLUE] * 20
+    video = write_video(settings.local_files_document_root / "1.mp4", colours, size=(64, 64))
+    task = {"id": 1, "data": {"video": str(video)}}
+    project = {"id": 1, "label_config": config()}
+    body = {"action": "ANNOTATION_CREATED", "project": project, "task": task, "annotation": RED_BLUE}
+    assert client.post("/webhook", json=body).status_code == 201
+
+    def predicted_by() -> str:
+        worker.watch()
+        work_off(jobs)
+        answer = client.post("/predict", json={"project": "1", "label_config": config(), "tasks": [task]})
+        assert answer.status_code == 200, answer.text
+        return answer.json["results"][0]["model_version"]
+
+    assert predicted_by() == "efficientnet-lite0-v1 (1 video)"
+    for version, names in ((2, {0: "a", 1: "b"}), (3, {0: "a", 1: "b", 2: "c"})):
+        save_classifier(settings.model_root / "yolov8n-cls.pt", names)
+        for _ in range(2):  # once for each change
+            assert predicted_by() == f"yolov8n-cls-v{version} (1 video)"
+    close(jobs)
