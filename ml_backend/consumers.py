@@ -135,7 +135,7 @@ class WorkerProcess:
             time.sleep(0.05)
         try:
             for job in self._store.release_jobs(self._jobs.leases.owner):
-                logger.info("Job %s (%s) is put back: the worker stops", job.id, job.key)
+                logger.info("Job %s (%s) is put back: the worker stops", job.id, job.subject)
             self._store.worker_gone(self._jobs.leases.owner)
         except BackendError as error:
             logger.warning("%s", error)  # the leases run out
@@ -163,7 +163,7 @@ class WorkerProcess:
         """Takes over dead workers' jobs, queues a training where a model is behind its data or a video may be reached
         again, and wakes workers for what waits."""
         for job in self._store.take_over_jobs(self._jobs.leases.dead_owners()):
-            logger.warning("Job %s (%s) is taken over: its worker died", job.id, job.key)
+            logger.warning("Job %s (%s) is taken over: its worker died", job.id, job.subject)
         for project_id in dict.fromkeys([*self._store.projects_behind(), *self._store.projects_to_retry()]):
             if self._store.live_training(project_id) is None:
                 self._jobs.add_training(project_id)

@@ -223,10 +223,10 @@ class Jobs:
                     return True
                 self._do(run)
         except JobStopped as stop:
-            logger.info("Job %s (%s) stops: %s", job.id, job.key, stop)
+            logger.info("Job %s (%s) stops: %s", job.id, job.subject, stop)
         except Exception:
             # Its lease runs out, and it is done again.
-            logger.exception("Job %s (%s) couldn't be ended", job.id, job.key)
+            logger.exception("Job %s (%s) couldn't be ended", job.id, job.subject)
         finally:
             self._done(job, queue)
         return True
@@ -268,7 +268,7 @@ class Jobs:
             self._fail(run, error)
             return error
         if job.attempts:
-            logger.warning("Job %s (%s) begins again: its worker died (%d)", job.id, job.key, job.attempts)
+            logger.warning("Job %s (%s) begins again: its worker died (%d)", job.id, job.subject, job.attempts)
         try:
             result = self._handlers.do(run)
         except JobStopped as stop:
@@ -290,16 +290,16 @@ class Jobs:
     def _retry(self, run: Run, error: Exception) -> None:
         delay = retry_delay(run.job.retries)
         log = logger.warning if isinstance(error, BackendError) else logger.exception
-        log("Job %s (%s): %s It is tried again in %d s.", run.job.id, run.job.key, error, delay.total_seconds())
+        log("Job %s (%s): %s It is tried again in %d s.", run.job.id, run.job.subject, error, delay.total_seconds())
         run.persist(lambda: self.store.retry_job(run.job.id, self.leases.owner, delay, str(error)))
 
     def _fail(self, run: Run, error: Exception) -> None:
         job = run.job
         if isinstance(error, BackendError):
-            logger.warning("Job %s (%s): %s", job.id, job.key, error)
+            logger.warning("Job %s (%s): %s", job.id, job.subject, error)
             values = {"result": {"status": error.status}, "error": str(error)}
         else:
-            logger.exception("Job %s (%s) failed", job.id, job.key)
+            logger.exception("Job %s (%s) failed", job.id, job.subject)
             values = {"error": f"{type(error).__name__}: {error}. See the worker's log, job {job.id}."}
         run.persist(lambda: self._end(run, JobStatus.FAILED, **values))
 

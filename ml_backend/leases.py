@@ -95,7 +95,7 @@ class Run:
             try:
                 return write()
             except DatabaseUnavailable as error:
-                logger.warning("Job %s (%s) waits to be written: %s", self.job.id, self.job.key, error)
+                logger.warning("Job %s (%s) waits to be written: %s", self.job.id, self.job.subject, error)
             reason = self._leases.stop_reason(self)
             if reason in (Stop.SHUTDOWN, Stop.LOST):
                 raise JobStopped(reason)

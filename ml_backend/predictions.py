@@ -64,7 +64,9 @@ class Predictions:
             self._check_ready(model, body.project)
             return self._answer_tasks(body, model)
         except BackendError as error:
-            logger.warning("Project %s: a prediction is refused: %s", body.project, error)
+            # The first task's error, where it is a task's.
+            first = f", task {body.tasks[0].id}" if body.tasks else ""
+            logger.warning("Project %s%s: a prediction is refused: %s", body.project, first, error)
             raise
 
     def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:

@@ -212,6 +212,12 @@ class Job(Base):
         sa.Index("ix_jobs_ended_at", "ended_at"),
     )
 
+    @property
+    def subject(self) -> str:
+        """What it does to what, for the log."""
+        task_id = self.arguments.get("task", {}).get("id")
+        return f"{self.kind}, project {self.project_id}" + (f", task {task_id}" if task_id is not None else "")
+
 
 class Worker(Base):
     """A worker process and when it was last heard of, for `/health`."""

@@ -447,8 +447,8 @@ def test_a_killed_training_is_taken_over_and_restarts_are_no_failures(stub: Stub
     statuses = [t.status for t in store.trainings("1")]
     assert statuses == [TrainingStatus.INTERRUPTED] * 4 + [TrainingStatus.PUBLISHED]
     log = stub.log.read_text()
-    assert "(train:1) is taken over: its worker died" in log
-    assert "(train:1) begins again: its worker died" in log
+    assert "(train, project 1) is taken over: its worker died" in log
+    assert "(train, project 1) begins again: its worker died" in log
     # Its successor needn't wait for the lease to run out. A training counts a moment before its job has ended.
     wait_until(lambda: store.jobs(JobStatus.FINISHED), 10, "the job's end")
     (job,) = store.jobs(JobStatus.FINISHED)
