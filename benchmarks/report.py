@@ -1,13 +1,13 @@
 """Tables and a plot of the few-shot benchmark's rows (one for each scenario, seed, learner and step)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.projects import FOOTAGE
-from benchmarks.videos.scenarios import SCENARIOS
+from benchmarks.videos.scenarios import SCENARIOS, Group
 
 Row = dict[str, Any]
 MEAN = "**mean**"
@@ -26,20 +26,18 @@ def report(rows: list[Row]) -> str:
         lines += curves(group, "segment_f1", "Segment F1 (IoU 0.5) on never-seen videos")
         lines += annotated(group)
         lines += reliability_table(group)
-    drawn = [row for row in rows if row["scenario"] != FOOTAGE]
+    drawn = [row for row in rows if row["scenario"] != FOOTAGE and SCENARIOS[row["scenario"]].group != Group.SIMPLER]
     if drawn:
-        lines += ["## All drawn scenarios", "", *margins(drawn)]
+        lines += ["## All scenarios of the tuning and kept aside", "", *margins(drawn)]
     return "\n".join(lines)
 
 
 def groups(rows: list[Row]) -> dict[str, list[Row]]:
     """The rows by what their scenarios are for."""
-    of_row: dict[str, Callable[[Row], bool]] = {
-        "Scenarios of the tuning": lambda row: row["scenario"] != FOOTAGE and not SCENARIOS[row["scenario"]].held_out,
-        "Scenarios kept aside": lambda row: row["scenario"] != FOOTAGE and SCENARIOS[row["scenario"]].held_out,
-        "Real footage": lambda row: row["scenario"] == FOOTAGE,
-    }
-    found = {title: [row for row in rows if fits(row)] for title, fits in of_row.items()}
+    found: dict[str, list[Row]] = {title: [] for title in (*(group.value for group in Group), "Real footage")}
+    for row in rows:
+        title = "Real footage" if row["scenario"] == FOOTAGE else SCENARIOS[row["scenario"]].group.value
+        found[title].append(row)
     return {title: group for title, group in found.items() if group}
 
 

@@ -1,7 +1,7 @@
 """Things that enter and leave, come and go, and effects that change the picture, over footage of all kinds.
 
 A labeling task has two common labels, a brief one of 5-10 frames, a rare one that only some videos have (or, in
-"edges", three common ones), and distractors: things that resemble a label's and are none.
+"edges" and "porch", common ones alone), and distractors: things that resemble a label's and are none.
 """
 
 from collections.abc import Callable
@@ -97,6 +97,10 @@ EDGES = Task(
     },
     (Event("peek", things.pot), Event("peek", things.crate), Event("peek", things.disc), Event("cross", things.leaf)),
     size=(480, 270),
+)
+PORCH = Task(
+    {"Cat": Event("peek", things.cat), "Barrow": Event("cross", things.barrel)},
+    (Event("peek", things.crate), Event("cross", things.leaf)),
 )
 
 

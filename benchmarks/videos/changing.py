@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.videos import things
 from benchmarks.videos.drawing import lit, marked, stamp, wander
-from benchmarks.videos.footage import NUM_FRAMES, Size, footage
+from benchmarks.videos.footage import NUM_FRAMES, Size, footage, still
 
 SIZE: Size = (320, 240)
 NEAREST, FURTHEST = np.log(170), np.log(36)  # logarithms of the thing's width in pixels
@@ -31,6 +31,19 @@ def approach(rng: np.random.Generator, project: np.random.Generator) -> tuple[np
         if number in passing:
             stamp(frame, *passing[number])
         stamp(frame, look, centres[number], sizes[number], tilt[number])
+    lit(frames, rng)
+    return frames, marked(parts, ("approaches", "retreats"))
+
+
+def docking(rng: np.random.Generator, project: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """As approach, with one thing in all videos of a project, before a picture that stands still, and nothing else."""
+    frames = np.repeat(still(rng, SIZE)[None], NUM_FRAMES, axis=0)
+    share, parts = _knots(rng, ("approaches", "retreats"), (22, 48), {"stops": (0.6, 14, 32)})
+    sizes = np.exp(FURTHEST + share * (NEAREST - FURTHEST))
+    centres = wander(rng, np.array([110, 90]), np.array([210, 150]), pace=1.0)
+    look = NEAR_LOOKS[project.integers(len(NEAR_LOOKS))](project)
+    for number, frame in enumerate(frames):
+        stamp(frame, look, centres[number], sizes[number])
     lit(frames, rng)
     return frames, marked(parts, ("approaches", "retreats"))
 
