@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -29,8 +30,9 @@ logger = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 FIRST_VERSION = "0001"  # of the schema that had no version yet
-# SQLite lets one connection write at a time; a writer waits this long for its turn before it fails.
-SQLITE_BUSY_SECONDS = 20
+# SQLite lets one connection write at a time, and another program may hold PostgreSQL's tables; who waits for a lock
+# fails after so long.
+LOCK_SECONDS = 20
 # Any number that no other program on the same PostgreSQL database locks with.
 ADVISORY_LOCK = 0x71AE11AE
 POSTGRES = "postgresql"
@@ -52,7 +54,7 @@ def parse_url(database_url: str) -> sa.URL:
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
+    deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")  # readers and the writer don't wait for each other
@@ -63,6 +65,11 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
                 raise
             time.sleep(0.05)
     connection.execute("PRAGMA synchronous=FULL")  # what was answered 201 survives a power cut
+
+
+def _configure_postgres(connection: psycopg.Connection, _record: Any) -> None:
+    connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    connection.commit()
 
 
 class Database:
@@ -79,10 +86,9 @@ class Database:
     def __init__(self, database_url: str) -> None:
         url = parse_url(database_url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        options = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}} if self.is_sqlite else {"pool_pre_ping": True}
+        options = {"connect_args": {"timeout": LOCK_SECONDS}} if self.is_sqlite else {"pool_pre_ping": True}
         self.engine = sa.create_engine(url, json_serializer=strict_json.dumps, **options)
-        if self.is_sqlite:
-            sa.event.listen(self.engine, "connect", _configure_sqlite)
+        sa.event.listen(self.engine, "connect", _configure_sqlite if self.is_sqlite else _configure_postgres)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         with _explained():
             self._migrate()
@@ -131,6 +137,7 @@ class Database:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # a migration may take long
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
             yield connection
             connection.commit()

@@ -390,7 +390,7 @@ def test_a_job_that_comes_back_to_the_process_that_lost_it_runs_once(jobs: Jobs,
 def test_an_end_that_cannot_be_written_is_written_later(
     settings: Settings, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "SQLITE_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.2)
     jobs = new_jobs(model, settings, f"sqlite:///{tmp_path / 'state.db'}").extensions["jobs"]
     jobs.store.update_project("1", CONFIG)
     job = jobs.add_preparation("1", task(1), PRIORITY_WANTED)

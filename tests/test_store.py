@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from benchmarks.locked_database import locked
 from errors import DatabaseUnavailable, InvalidRequest
 from ml_backend import database
 from ml_backend.overview import prequential_scores
@@ -280,15 +281,15 @@ def test_publish_and_roll_back(store: Store) -> None:
 # Trouble
 
 
-def test_a_locked_database_is_said_and_nothing_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "SQLITE_BUSY_SECONDS", 0.2)
-    store = Store(f"sqlite:///{tmp_path / 'state.db'}")
-    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(DatabaseUnavailable, match="locked"):
-        save(store, annotation(1))
-    assert store.live_workers() == []  # reading goes on
-    other.execute("ROLLBACK")
+def test_a_locked_database_is_said_and_nothing_is_acknowledged(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.2)
+    store = Store(database_url)
+    with locked(database_url):
+        with pytest.raises(DatabaseUnavailable, match="lock"):
+            save(store, annotation(1))
+        assert store.live_workers() == []  # reading goes on
     assert save(store, annotation(1))
     store.close()
 

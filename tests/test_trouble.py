@@ -3,7 +3,6 @@ said, nothing acknowledged is lost, and work goes on by itself afterwards."""
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.locked_database import outlast
 from benchmarks.stub_backend import FROM_NAME
 from ml_backend.store import jobs as job_rows
 from ml_backend.tables import TrainingStatus
@@ -119,22 +119,6 @@ def test_a_read_only_models_folder_is_said_and_training_goes_on_when_it_is_writa
         subprocess.run(["umount", "--lazy", str(models)], check=True)
 
 
-def test_a_database_locked_longer_than_a_lease(tmp_path: Path, start: Callable[[str], StubBackend]) -> None:
-    backend = start(f"sqlite:///{tmp_path / 'state.db'}")
-    assert backend.annotate(1).status_code == 201
-    wait_until(lambda: learnt(backend) == {1}, 60, f"a training, see {backend.log}")
-    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None, timeout=30)
-    assert backend.annotate(2).status_code == 201  # its training may run while the database is locked
-    other.execute("BEGIN EXCLUSIVE")
-    locked = time.monotonic()
-    answer = backend.annotate(3)
-    assert answer.status_code == 503
-    assert "locked" in answer.json()["error"]
-    assert backend.http.get("/health").is_success
-    time.sleep(max(0.0, locked + job_rows.LEASE.total_seconds() + 5 - time.monotonic()))
-    other.execute("ROLLBACK")
-    wait_until(lambda: learnt(backend) == {1, 2}, 60, f"what was acknowledged, see {backend.log}")
-    assert backend.annotate(3).status_code == 201
-    wait_until(lambda: learnt(backend) == {1, 2, 3}, 60, f"the next training, see {backend.log}")
-    statuses = {training.status for training in backend.store.trainings("1")}
-    assert TrainingStatus.RUNNING not in statuses
+def test_a_database_locked_longer_than_a_lease(tmp_path: Path) -> None:
+    """A short version of benchmarks/locked_database.py."""
+    outlast(f"sqlite:///{tmp_path / 'state.db'}", tmp_path / "stub", job_rows.LEASE.total_seconds() + 5)
