@@ -70,6 +70,10 @@ class NotReady(BackendError):
     retry_after = 30
 
 
+class Loading(NotReady):
+    """What predicts is being loaded: it is ready in a moment, without anybody's doing."""
+
+
 class UnknownJob(BackendError):
     """No job of that id is known."""
 

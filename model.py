@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from control_models.base import ControlModel, ControlPrediction
 from control_models.timeline_labels import TimelineLabelsModel
-from errors import EncoderError, InvalidConfig, NotReady
+from errors import EncoderError, InvalidConfig, Loading, NotReady
 from exchange.timeline import Track
 from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.counters import COUNTERS
@@ -120,14 +120,17 @@ class YOLO(LabelStudioMLBase):
         return " ".join(model.find_encoder().fingerprint for model in self.control_models)
 
     def check_ready(self) -> None:
-        """Raises NotReady where no control model can predict yet."""
-        not_ready: NotReady | None = None
+        """Raises NotReady where no control model can predict yet, Loading where one is being loaded."""
+        errors: list[NotReady] = []
         for control_model in self.control_models:
             try:
-                return control_model.check_ready()
+                control_model.check_ready()
+            except Loading:
+                raise
             except NotReady as error:
-                not_ready = error
-        raise not_ready
+                errors.append(error)
+        if len(errors) == len(self.control_models):
+            raise errors[-1]
 
     def forget(self) -> None:
         """Removes the project's classifiers."""

@@ -131,7 +131,7 @@ class ControlModel(ABC):
 
     @abstractmethod
     def check_ready(self) -> None:
-        """Raises NotReady where no task can be predicted yet."""
+        """Raises NotReady where no task can be predicted yet; Loading where it can in a moment."""
 
     @abstractmethod
     def forget(self) -> None:

@@ -18,7 +18,7 @@ from control_models.base import ControlModel, ControlPrediction, Region
 from control_models.parameters import TimelineLabelsParameters, is_skipped
 from control_models.published import PublishedClassifiers
 from control_models.trainer import Example, Trainer, num_videos
-from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, MediaError, NotReady
+from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, Loading, MediaError, NotReady
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
@@ -242,12 +242,12 @@ class TimelineLabelsModel(ControlModel):
         return self._ready_classifier().predict(FeatureSequence(*self._video_features(video_path, frame_rate)))
 
     def check_ready(self) -> None:
-        """Raises NotReady where there is no classifier for the present config and encoder, or simple mode's encoder is
-        being loaded."""
+        """Raises NotReady where there is no classifier for the present config and encoder, Loading where simple mode's
+        encoder is being loaded."""
         if self.parameters.model_trainable:
             self._ready_classifier()
         elif not self._check_classes():
-            raise NotReady(f"The encoder {self.encoder.name} is being loaded: ask again later.")
+            raise Loading(f"The encoder {self.encoder.name} is being loaded.")
 
     def _ready_classifier(self) -> MultiLabelLSTM:
         classifier = self._classifier()

@@ -189,7 +189,8 @@ class LabelStudioMLBase:
         return ""
 
     def check_ready(self) -> None:
-        """Raises NotReady where no task of the project can be predicted yet."""
+        """Raises NotReady where no task of the project can be predicted yet; Loading where it can in a moment: then
+        `/predict` waits, or has the predictions delivered."""
 
     def roll_back(self, version: int) -> str:
         """Makes the model of an earlier training the present one again; returns the model version.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady
+from errors import BackendError, DatabaseUnavailable, InvalidRequest, Loading, NotReady
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.handlers import predict_task
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
@@ -70,9 +70,12 @@ class Predictions:
             raise
 
     def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:
-        """Raises NotReady where the project isn't trained; says how far its training is."""
+        """Raises NotReady where the project isn't trained; says how far its training is. What is being loaded is waited
+        for with the tasks."""
         try:
             model.check_ready()
+        except Loading:
+            pass
         except NotReady as error:
             reason = self._jobs.training_state(project_id) if project_id else None
             raise NotReady(reason or str(error)) from error
@@ -89,7 +92,12 @@ class Predictions:
         patience = self._settings.predict_timeout
         deadline = time.monotonic() + (min(SINGLE_TASK_SECONDS, patience) if single else patience)
         context = (body.params or {}).get("context")
+        later = _later(model)
         answers: list[dict[str, Any] | BackendError | None] = [None] * len(body.tasks)
+        loading = self._wait_until_loaded(model, deadline)
+        if loading is not None:
+            self._deliver(body, list(range(len(answers))), model)
+            raise Loading(f"{loading} {later}")
 
         def predict(index: int) -> None:
             try:
@@ -116,7 +124,6 @@ class Predictions:
             else:
                 unprepared.append(index)
         late += unprepared[MAX_WAITED_FOR:]
-        later = _later(model)
         outcomes = self._prepare(body, unprepared[:MAX_WAITED_FOR], deadline)
         for index in unprepared[:MAX_WAITED_FOR]:
             outcome = outcomes.get(index)
@@ -163,16 +170,41 @@ class Predictions:
                 jobs[index] = self._jobs.add_preparation(body.project, task, PRIORITY_WANTED)
             except BackendError as error:
                 outcomes[index] = error
-        if jobs and self._waiting.acquire(blocking=False):
-            try:
-                for job in jobs.values():
-                    while self._jobs.status(job.id).status in LIVE and time.monotonic() < deadline:
-                        if self.is_stopping():
-                            break
-                        time.sleep(POLL_SECONDS)
-            finally:
-                self._waiting.release()
+        pending = list(jobs.values())
+
+        def ended() -> bool:
+            while pending and self._jobs.status(pending[-1].id).status not in LIVE:
+                pending.pop()
+            return not pending
+
+        self._wait(ended, deadline)
         return outcomes | {index: self._jobs.status(job.id) for index, job in jobs.items()}
+
+    def _wait_until_loaded(self, model: LabelStudioMLBase, deadline: float) -> Loading | None:
+        """Waits while what predicts is being loaded. Returns why nothing can be predicted all the same."""
+        loading: Loading | None = None
+
+        def loaded() -> bool:
+            nonlocal loading
+            loading = None
+            try:
+                model.check_ready()
+            except Loading as error:
+                loading = error
+            return loading is None
+
+        self._wait(loaded, deadline)
+        return loading
+
+    def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
+        """Waits until a condition holds or it is late, or not at all where too many requests wait already."""
+        if condition() or not self._waiting.acquire(blocking=False):
+            return
+        try:
+            while not condition() and time.monotonic() < deadline and not self.is_stopping():
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._waiting.release()
 
     def _deliver(self, body: PredictRequest, indices: list[int], model: LabelStudioMLBase) -> None:
         """Has the worker store predictions in Label Studio when they are ready."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from werkzeug.test import TestResponse
 
 from errors import EncoderError, NotReady
 from features import checkpoints
@@ -19,6 +22,7 @@ from ml_backend import consumers, init_app
 from ml_backend.consumers import WorkerProcess
 from ml_backend.settings import Settings
 from model import YOLO
+from tests.http_server import Server, as_json
 from tests.servers import Backend, annotation, region, wait_until
 from tests.test_jobs import close, work_off
 from tests.test_timeline_labels import BLUE, GREY, RED, RED_BLUE, config, save_classifier
@@ -51,28 +55,66 @@ def test_requests_right_after_a_start_wait_for_no_download(
         backend.stop()
 
 
-def test_simple_mode_while_its_encoder_is_loaded(make_app: Callable[..., Flask], settings: Settings) -> None:
-    save_classifier(settings.model_root / "colours.pt", {0: "warm", 1: "cold"})
-    client = make_app(YOLO).test_client()
-    good, bad = config('model_path="colours.pt"', ("warm", "cold")), config('model_path="colours.pt"', ("Ball", "Box"))
-    video = {"id": 1, "data": {"video": str(settings.local_files_document_root / "none.mp4")}}
-    versions = set()
-    encoder = get_encoder("colours.pt", model_root=settings.model_root)
-    with encoder._load_lock:  # as a thread holds it that loads the encoder
-        for project, text in (("1", good), ("2", bad)):
-            answer = client.post("/setup", json={"project": project, "schema": text})
-            assert answer.status_code == 200
-            versions.add(answer.json["model_version"])
-        answer = client.post("/predict", json={"project": "1", "label_config": good, "tasks": [video]})
+def test_simple_mode_while_its_encoder_is_loaded(settings: Settings, server: Server) -> None:
+    """What can be said at once is; a prediction is waited for, and delivered where that takes too long."""
+    stored: list[int] = []
+
+    def predictions(handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "POST":
+            stored.append(json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))["task"])
+        return as_json([])(handler)
+
+    server.answers["/api/predictions/"] = predictions
+    app = init_app(YOLO, settings=settings.model_copy(update={"predict_timeout": 1.0}))
+    client, jobs = app.test_client(), app.extensions["jobs"]
+    tasks = []
+    for number in (1, 2):
+        video = write_video(settings.local_files_document_root / f"{number}.mp4", [RED] * (9 + number), size=(64, 64))
+        tasks.append({"id": number, "data": {"video": str(video)}})
+
+    def setup(project: str, text: str) -> TestResponse:
+        connection = {"hostname": server.url, "access_token": "legacy"}
+        return client.post("/setup", json={"project": project, "schema": text} | connection)
+
+    def predict(text: str) -> TestResponse:
+        return client.post("/predict", json={"project": "1", "label_config": text, "tasks": tasks})
+
+    encoders, texts = [], []
+    for name in ("colours", "others"):
+        save_classifier(settings.model_root / f"{name}.pt", {0: "warm", 1: "cold", 2: name})
+        encoders.append(get_encoder(f"{name}.pt", model_root=settings.model_root))
+        texts.append(config(f'model_path="{name}.pt"', ("warm", "cold")))
+    bad = config('model_path="colours.pt"', ("Ball", "Box"))
+    with encoders[0]._load_lock:  # as a thread holds it that loads the encoder
+        versions = [setup(project, text).json["model_version"] for project, text in (("1", texts[0]), ("2", bad))]
+        answer = predict(texts[0])
         assert answer.status_code == 503
-        assert "colours is being loaded" in answer.json["error"]
+        assert "colours is being loaded. The prediction is delivered when it is ready." in answer.json["error"]
         assert int(answer.headers["Retry-After"]) > 0
-    wait_until(encoder.is_loaded, 60, "the encoder")
-    assert client.post("/setup", json={"project": "1", "schema": good}).json["model_version"] in versions
-    answer = client.post("/setup", json={"project": "2", "schema": bad})
+    wait_until(encoders[0].is_loaded, 60, "the encoder")
+    assert setup("1", texts[0]).json["model_version"] == versions[0]
+    answer = setup("2", bad)
     assert answer.status_code == 400
     assert "warm, cold" in answer.json["error"]
-    assert client.post("/predict", json={"project": "1", "label_config": good, "tasks": [video]}).status_code == 404
+    work_off(jobs)
+    assert sorted(stored) == [1, 2]
+    answer = predict(texts[0])
+    assert all("result" in item for item in answer.json["results"])
+    close(jobs)
+
+    # In time: nothing is delivered.
+    app = init_app(YOLO, settings=settings)
+    client, jobs = app.test_client(), app.extensions["jobs"]
+    with ThreadPoolExecutor() as pool:
+        with encoders[1]._load_lock:
+            waiting = pool.submit(predict, texts[1])
+            time.sleep(2)
+            assert not waiting.done()
+        wait_until(lambda: jobs.store.jobs("queued"), 60, "the preparations")
+        work_off(jobs)
+        assert all("result" in item for item in waiting.result().json["results"])
+    assert len(stored) == 2
+    close(jobs)
 
 
 def test_a_download_in_the_background_is_said_and_its_failure_kept(
