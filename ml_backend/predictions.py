@@ -78,6 +78,10 @@ class Predictions:
             pass
         except NotReady as error:
             reason = self._jobs.training_state(project_id) if project_id else None
+            if reason is None and model.needs_training():
+                reason = (
+                    "The annotations that are stored haven't been trained on: a worker begins that within a minute."
+                )
             raise NotReady(reason or str(error)) from error
 
     def _keep_config(self, body: PredictRequest) -> None:

@@ -1,4 +1,4 @@
-"""Make Ultralytics checkpoints for tests: random weights that tell pictures apart, and Ultralytics' own numbers."""
+"""Make checkpoints for tests, of random weights that tell pictures apart; and Ultralytics' own numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,3 +90,18 @@ def ultralytics_embedding(checkpoint: Path, video: Path) -> np.ndarray:
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine similarity of the rows of two arrays: [num_rows]."""
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def write_timm_weights(model_root: Path, name: str) -> None:
+    """Writes seeded random weights of a model of timm into a MODEL_ROOT."""
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False)
+    with torch.no_grad():
+        for weights in model.parameters():  # new networks of tokens see almost nothing
+            if weights.ndim > 1:
+                weights.copy_(torch.randn_like(weights) * (2 / weights[0].numel()) ** 0.5)
+    model_root.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), model_root / f"{name}.safetensors")

@@ -27,7 +27,13 @@ from errors import EncoderError
 from features import checkpoints, timm_models
 from features import encoder as encoder_module
 from features.encoder import Encoder, get_encoder
-from tests.checkpoints import cosine, ultralytics_classification, ultralytics_embedding, write_checkpoint
+from tests.checkpoints import (
+    cosine,
+    ultralytics_classification,
+    ultralytics_embedding,
+    write_checkpoint,
+    write_timm_weights,
+)
 from tests.videos import write_video
 from video.preprocessing import View, resize_and_crop, resize_whole, whole_size
 from video.reader import Frame, decode
@@ -388,13 +394,7 @@ def timm_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MODEL_ROOT with a convolutional network and one of tokens, of seeded random weights."""
     root = tmp_path_factory.mktemp("timm")
     for name in (CNN, VIT):
-        torch.manual_seed(0)
-        model = timm.create_model(name, pretrained=False)
-        with torch.no_grad():
-            for weights in model.parameters():  # new networks of tokens see almost nothing
-                if weights.ndim > 1:
-                    weights.copy_(torch.randn_like(weights) * (2 / weights[0].numel()) ** 0.5)
-        save_file(model.state_dict(), root / f"{name}.safetensors")
+        write_timm_weights(root, name)
     return root
 
 

@@ -255,6 +255,16 @@ def test_a_corrected_key_is_used_at_once_after_a_restart(
     close(restarted)
 
 
+def test_stored_annotations_that_no_job_is_about_are_not_asked_for(app: Any, model: Any, jobs: Jobs) -> None:
+    """As after an update from a release whose classifiers can't be read, until a worker looks."""
+    client = app.test_client()
+    model.check_ready = lambda self: (_ for _ in ()).throw(NotReady("annotate a video and submit it"))
+    body = {"tasks": [task(1)], "project": "1", "label_config": CONFIG}
+    assert client.post("/predict", json=body).json["error"] == "annotate a video and submit it"
+    model.needs_training = lambda self: True
+    assert "a worker begins that within a minute" in client.post("/predict", json=body).json["error"]
+
+
 def test_a_video_that_was_left_out_is_tried_again(jobs: Jobs, app: Any, model: Any) -> None:
     """One of two videos can't be reached: it is left out, tried again later, and learnt from when it is there."""
     missing = {"2"}

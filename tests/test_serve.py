@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from learning.metrics import frame_metrics
+from tests.checkpoints import write_timm_weights
 from tests.servers import Backend, annotation, region, wait_until
 from tests.videos import write_video
 from utils.converter import convert_timelinelabels_to_probs
@@ -93,6 +94,30 @@ def test_annotate_train_predict_restart_reset(backend: Backend) -> None:
     classifier.unlink()
     assert backend.predict(CONFIG, task).status_code == 503
     assert backend.setup(CONFIG).json()["model_version"] == untrained
+
+
+def test_a_partly_annotated_video_and_an_encoder_of_timms(backend: Backend) -> None:
+    """The second half was not reviewed: the ball that it shows too is no counterexample."""
+    write_timm_weights(backend.folder / "models", "resnet10t.c3_in1k")
+    config = CONFIG.replace(
+        'model_trainable="true"',
+        'model_trainable="true" model_path="timm/resnet10t.c3_in1k" model_reviewed_label="Reviewed"',
+    ).replace("</TimelineLabels>", '<Label value="Reviewed"/></TimelineLabels>')
+    regions = [region(51, 100, "Ball in frame"), region(1, 100, "Reviewed")]
+    video = write_video(backend.videos / "reviewed.mp4", picture, 250)
+    task = {"id": 1, "data": {"video": str(video)}}
+    backend.setup(config, project=4)
+    job = backend.annotate(config, task, annotation(1, *regions), project=4).json()["job"]
+    result = backend.wait_for_job(job)
+    assert result["job_status"] == "finished", result
+    assert result["result"]["tl"]["score"]["frames"]["per_label"]["Ball in frame"]["support"] == 50
+    answer = backend.predict(config, task, project=4).json()["results"][0]
+    assert answer["model_version"].startswith("resnet10t.c3_in1k-v1")
+    assert {label for r in answer["result"] for label in r["value"]["timelinelabels"]} == {"Ball in frame"}
+    found, _ = convert_timelinelabels_to_probs(answer["result"], {"Ball in frame": 0}, 250)
+    truth = np.zeros((250, 1), bool)
+    truth[50:150] = True
+    assert frame_metrics(truth, found, ["Ball in frame"])["macro_f1"] > 0.9
 
 
 def test_a_killed_worker_loses_no_training(backend: Backend) -> None:

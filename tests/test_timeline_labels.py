@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-import timm
 import torch
-from safetensors.torch import save_file
 
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, MediaError, NotReady
@@ -24,6 +22,7 @@ from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from model import YOLO
+from tests.checkpoints import write_timm_weights
 from tests.http_server import Server, whole_file
 from tests.servers import annotation, region
 from tests.videos import write_video
@@ -600,10 +599,7 @@ def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settin
 
 
 def test_a_timm_model_of_own_weights_learns_and_predicts(settings: Settings, make_model: Any) -> None:
-    torch.manual_seed(0)
-    network = timm.create_model("resnet10t", pretrained=False)
-    settings.model_root.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), settings.model_root / "resnet10t.c3_in1k.safetensors")
+    write_timm_weights(settings.model_root, "resnet10t.c3_in1k")
     model = make_model(config('model_trainable="true" model_path="timm/resnet10t.c3_in1k"'))
     video = task(settings, 1, [GREY] * 20 + [RED] * 20 + [GREY] * 20 + [BLUE] * 20 + [GREY] * 20)
     other = task(settings, 2, [RED] * 30 + [GREY] * 40 + [BLUE] * 30)
