@@ -21,11 +21,11 @@ WORKDIR /app
 COPY . .
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 \
     MODEL_ROOT=/models CACHE_DIR=/cache DATA_DIR=/data
-# yolov8n-cls, where there is a network; without one the bundled network stands in, and it is tried again later.
+# yolov8n-cls, where there is a network; without one the bundled network stands in, and it is tried again later. Of a failure
+# the last line is the reason.
 RUN mkdir /models /cache /data \
-    && (MODEL_FALLBACK=false python -c 'from pathlib import Path; from features.encoder import get_encoder; \
-        get_encoder(None, model_root=Path("/models"), precision="fp32", fallback=False)' \
-        || echo "yolov8n-cls.pt could not be fetched; the reason is above.") \
+    && python -c 'from pathlib import Path; from features.encoder import get_encoder; \
+        get_encoder(None, model_root=Path("/models"), precision="fp32", fallback=False)' 2>&1 | tail --lines=1 \
     && chown --recursive backend /models /cache /data
 USER backend
 VOLUME /models /cache /data

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,16 @@ def test_the_compose_file_is_accepted_with_every_profile() -> None:
         )
         assert ended.returncode == 0, ended.stderr
         assert {"label-studio", "backend"} <= set(ended.stdout.split())
+
+
+def test_the_image_is_given_all_that_its_programs_import(tmp_path: Path) -> None:
+    image = tmp_path / "app"
+    image.mkdir()
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        for path in ROOT.glob(line[1:]) if line.startswith("!") else ():
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, image / path.name)
+    folders = {name: str(tmp_path / name) for name in ("DATA_DIR", "CACHE_DIR", "MODEL_ROOT")}
+    environment = clean_environment(**folders, HTTPS_PROXY=NO_INTERNET)
+    for program in (["-m", "gunicorn", "--check-config", "_wsgi:app"], ["cli.py", "--help"], ["-c", "import worker"]):
+        ended = subprocess.run([sys.executable, *program], cwd=image, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
