@@ -16,6 +16,7 @@ from video.reader import decode
 
 TIME_BASE = Fraction(1, 90_000)  # fine enough for every frame rate
 MIN_WIDTH = 480  # narrower pictures are placed in the middle, so that labels can be read
+MARGIN = 3  # above the rows and below them
 BACKGROUND, LINE, TEXT, PLAYHEAD = (24, 26, 30), (54, 58, 66), (232, 234, 238), (255, 255, 255)
 QUALITY = {"crf": "20", "preset": "veryfast"}
 
@@ -75,7 +76,7 @@ class _Strip:
         self._font = ImageFont.load_default(self._row * 0.75)
         self._name_width = int(max(self._font.getlength(label) for _, label, _ in self._rows)) + self._row
         self._bars_width = self._width - self._name_width - self._row // 2
-        self.size = (self._width, _even(height + self._row * (len(self._rows) + 1)))
+        self.size = (self._width, _even(self._top(len(self._rows) + 1) + MARGIN))
         self._base = self._draw_base()
 
     def draw(self, picture: np.ndarray, time: float) -> Image.Image:
@@ -113,7 +114,7 @@ class _Strip:
         return image
 
     def _top(self, row: int) -> int:
-        return self._picture[1] + 3 + row * self._row
+        return self._picture[1] + MARGIN + row * self._row
 
 
 def _even(number: int) -> int:

@@ -1,4 +1,8 @@
-"""Plots as SVG text, for pages without scripts: curves with their uncertainty, and timelines."""
+"""Plots as SVG text, for pages without scripts: curves with their uncertainty, and timelines.
+
+A label's colour stands in the attribute `color`; the page's style sheet fills and strokes with it, mixed with the
+page's text colour, so that blue can be seen on a dark page and yellow on a light one.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +69,12 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, diagonal: boo
         if one.low is not None and len(one.x) > 1:
             band = [place(*point) for point in zip(one.x, one.high, strict=True)]
             band += [place(*point) for point in zip(reversed(one.x), reversed(one.low), strict=True)]
-            parts.append(f'<polygon points="{" ".join(band)}" fill="{colour}" opacity="0.15"/>')
+            parts.append(f'<polygon points="{" ".join(band)}" color="{colour}" opacity="0.15"/>')
         points = [place(*point) for point in zip(one.x, one.y, strict=True)]
-        parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{" ".join(points)}" color="{colour}" stroke-width="2"/>')
         for point in points:
             x, y = point.split(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>')
+            parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" color="{colour}"/>')
     parts.append("</svg>")
     return Markup("".join(parts))
 
@@ -92,7 +96,7 @@ def bar_chart(title: str, x: Sequence[int], counts: Sequence[int], colour: str) 
         left, height = LEFT + index * width, count / top * (base - TOP)
         parts.append(
             f'<rect x="{left + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" height="{height:.1f}" '
-            f'fill="{escape(colour)}"/>'
+            f'color="{escape(colour)}"/>'
         )
         if value % 5 == 0:
             parts.append(f'<text x="{left + width / 2:.1f}" y="{base + 16}" text-anchor="middle">{value}</text>')
@@ -104,7 +108,7 @@ def spans(marks: Sequence[tuple[int, int]], colour: str) -> Markup:
     """A row of a timeline: intervals (start, end) in frames, from 0, the end excluded; its SVG is as wide as the frames
     are many."""
     rects = (f'<rect x="{start}" width="{end - start}" y="0" height="1"/>' for start, end in marks)
-    return Markup(f'<g fill="{escape(colour)}">{"".join(rects)}</g>')
+    return Markup(f'<g color="{escape(colour)}">{"".join(rects)}</g>')
 
 
 def probability_curve(values: np.ndarray, colour: str) -> Markup:
@@ -116,4 +120,4 @@ def probability_curve(values: np.ndarray, colour: str) -> Markup:
         kept = sorted({start + int(pick(values[start:end])) for start, end in bins for pick in (np.argmin, np.argmax)})
         frames = np.array(kept)
     points = " ".join(f"{frame + 0.5:g},{1 - values[frame]:.3f}" for frame in frames)
-    return Markup(f'<polygon fill="{escape(colour)}" opacity="0.35" points="0,1 {points} {len(values)},1"/>')
+    return Markup(f'<polygon color="{escape(colour)}" opacity="0.35" points="0,1 {points} {len(values)},1"/>')

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from learning.evaluation import Case, Evaluation, score_cases
 from learning.events import segments
@@ -18,6 +17,7 @@ from learning.metrics import reliability_curve
 from report.charts import Series, bar_chart, line_chart, probability_curve, spans
 
 FILE_NAME = "index.html"
+TABLES = {"frames": "By frame", "segments": "By segment (intersection of at least half of the union)"}
 # The bar at each end of a boundary plot holds all larger errors.
 MAX_SHOWN_ERROR = 15
 
@@ -59,7 +59,7 @@ def _control(evaluation: Evaluation) -> dict[str, Any]:
                     for label, row in score[kind]["per_label"].items()
                 ],
             }
-            for kind, title in (("frames", "By frame"), ("segments", "By segment (overlap of at least half)"))
+            for kind, title in TABLES.items()
         ],
         "agreement": evaluation.agreement(),
         "reliability": _reliability(evaluation),
@@ -69,7 +69,7 @@ def _control(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _reliability(evaluation: Evaluation) -> dict[str, Any]:
-    series, errors = [], {}
+    series, errors = [], []
     for column, label in enumerate(evaluation.labels):
         truth = np.concatenate([case.truth[:, column] for case in evaluation.cases])
         probabilities = np.concatenate([case.probabilities[:, column] for case in evaluation.cases])
@@ -77,21 +77,23 @@ def _reliability(evaluation: Evaluation) -> dict[str, Any]:
         filled = curve.count > 0
         points = (curve.mean_probability[filled].tolist(), curve.observed_frequency[filled].tolist())
         series.append(Series(label, evaluation.colours[label], *points))
-        errors[label] = curve.expected_calibration_error
+        errors.append((label, evaluation.colours[label], curve.expected_calibration_error))
     title = "Observed frequency of a label over its predicted probability"
     return {"chart": line_chart(title, series, "predicted probability", diagonal=True), "errors": errors}
 
 
 def _boundaries(evaluation: Evaluation, label: str) -> dict[str, Any]:
-    errors = evaluation.boundary_errors(label)
     bins = list(range(-MAX_SHOWN_ERROR, MAX_SHOWN_ERROR + 1))
-    charts: dict[str, Markup] = {}
-    for kind, found in errors.items():
-        counts = Counter(int(np.clip(error, -MAX_SHOWN_ERROR, MAX_SHOWN_ERROR)) for error in found)
+    kinds = []
+    for kind, errors in evaluation.boundary_errors(label).items():
+        if not errors:
+            kinds.append({"name": kind, "count": 0})
+            continue
+        counts = Counter(int(np.clip(error, -MAX_SHOWN_ERROR, MAX_SHOWN_ERROR)) for error in errors)
         title = f"{label}: {kind} errors in frames, early to the left, late to the right"
-        charts[kind] = bar_chart(title, bins, [counts[one] for one in bins], evaluation.colours[label])
-    medians = {kind: float(np.median(np.abs(found))) if found else None for kind, found in errors.items()}
-    return {"label": label, "charts": charts, "medians": medians, "count": len(errors["onset"])}
+        chart = bar_chart(title, bins, [counts[one] for one in bins], evaluation.colours[label])
+        kinds.append({"name": kind, "count": len(errors), "median": float(np.median(np.abs(errors))), "chart": chart})
+    return {"label": label, "kinds": kinds}
 
 
 def _ethogram(evaluation: Evaluation, case: Case) -> dict[str, Any]:

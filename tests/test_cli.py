@@ -101,6 +101,7 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     red = (strip[..., 0] > 180) & (strip[..., 1] < 80) & (strip[..., 2] < 80)
     assert red.any(axis=0).mean() > 0.3  # 30 of 65 frames
     assert not ((pictures[5][64:, :60, 0] > 180) & (pictures[5][64:, :60, 1] < 80)).any()  # its name isn't lit yet
+    assert pictures[5][-2:, :60].max() < 90  # the time stands above the picture's edge
 
     exported = tmp_path / "events.csv"
     run("export", "--project", "1", "--what", "both", "--output", str(exported))
@@ -128,14 +129,17 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
 
     shown = json.loads(run("status", "--json").stdout)
     assert shown["projects"][0]["annotated_tasks"] == 3
+    assert shown["projects"][0]["model_version"] == prediction["model_version"]
     assert "up to date" in run("status").stdout
     assert json.loads(run("train", "--project", "1", "--json").stdout)["tl"]["version"] == 2
     assert "v1 predicts now" in run("rollback", "--project", "1", "--yes").stdout
+    assert json.loads(run("status", "--json").stdout)["projects"][0]["model_version"] == "v1 (rolled back)"
     assert json.loads(run("predict", video, "--project", "1").stdout)["model_version"].endswith("-v1 (3 videos)")
     assert "no version before" in refused(InvalidRequest, "rollback", "--project", "1", "--yes")
     run("reset", "--project", "1", code=1, answer="n\n")
     run("predict", video, "--project", "1")
     run("reset", "--project", "1", "--yes")
+    assert json.loads(run("status", "--json").stdout)["projects"][0]["model_version"] is None
     refused(NotReady, "predict", video, "--project", "1")
 
 

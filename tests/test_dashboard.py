@@ -419,8 +419,10 @@ def test_names_are_shown_as_text(server: Server) -> None:
 
 @needs_browser
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core isn't installed: npm install axe-core (.ci/run does)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/queue", "/projects/1", "/projects/1/tasks/1"])
-def test_accessibility(server: Server, browser: Browser, path: str) -> None:
+def test_accessibility(server: Server, browser: Browser, path: str, scheme: str) -> None:
+    browser.prefer(scheme)
     server.annotate(10)
     server.job(JobKind.PREPARE, "a", task={"id": 1, "data": {}})
     browser.open(server.url + path)
@@ -436,3 +438,36 @@ def test_accessibility(server: Server, browser: Browser, path: str) -> None:
         if one["impact"] in ("serious", "critical")
     ]
     assert serious == []
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_labels_of_any_colour_can_be_seen(server: Server, browser: Browser, scheme: str) -> None:
+    """Their curves against the page: with half of the contrast of 3 that WCAG asks of graphics, since an annotator
+    is to know the colours again."""
+    browser.prefer(scheme)
+    server.annotate(3)
+    for first, second in (("blue", "yellow"), ("black", "white")):
+        server.store.update_project("1", CONFIG.replace("#d9480f", first).replace("#1971c2", second))
+        browser.open(f"{server.url}/projects/1")
+        page, *lines = browser.run("""
+            // A canvas gives the bytes of any colour, however CSS writes it.
+            const bytes = colour => {
+                const canvas = document.createElement("canvas").getContext("2d");
+                canvas.fillStyle = colour;
+                canvas.fillRect(0, 0, 1, 1);
+                return [...canvas.getImageData(0, 0, 1, 1).data];
+            };
+            const lines = [...document.querySelectorAll(".chart polyline")].map(line => getComputedStyle(line).stroke);
+            return [getComputedStyle(document.body).backgroundColor, ...lines].map(bytes);
+        """)
+        assert len(lines) == 2
+        for line in lines:
+            dark, light = sorted((luminance(line), luminance(page)))
+            assert (light + 0.05) / (dark + 0.05) > 1.5, (first, second)
+
+
+def luminance(colour: list[int]) -> float:
+    """WCAG's relative luminance of [red, green, blue, alpha] in bytes."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (byte / 255 for byte in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -60,6 +60,11 @@ class Browser:
         """Give the window a size."""
         self._post(f"{self.session}/window/rect", {"width": width, "height": height})
 
+    def prefer(self, scheme: str) -> None:
+        """Show pages as where the operating system is set to `light` or `dark`."""
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self._post(f"{self.session}/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": media})
+
     def find(self, xpath: str) -> str:
         """The first element of that XPath, once it is displayed."""
         deadline = time.monotonic() + PATIENCE_SECONDS
