@@ -62,7 +62,7 @@ def _render(state: dict[str, Any]) -> Group:
 def _projects(projects: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE)
     for column in ("project", "model", "annotated videos", "F1 before learning", "state"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for one in projects:
         table.add_row(
             one["id"], one["model_version"] or "", str(one["annotated_tasks"]), _score(one["f1"]), one["state"]

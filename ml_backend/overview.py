@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ml_backend.store import Store
-from ml_backend.tables import LIVE, Job, JobStatus, Project, Training, TrainingStatus, now
+from ml_backend.tables import LIVE, Job, JobKind, JobStatus, Project, Training, TrainingStatus, now
 
 # Live jobs that are shown one by one; of more, their number.
 SHOWN_JOBS = 50
@@ -14,12 +14,13 @@ SHOWN_JOBS = 50
 MIN_SHARE_FOR_ESTIMATE = 0.02
 
 JOB_NAMES = {
-    "train": "training",
-    "reset": "training afresh",
-    "reconcile": "fetching annotations",
-    "prepare": "reading a video",
-    "prepare_many": "queueing videos",
-    "deliver": "delivering a prediction",
+    JobKind.TRAIN: "training",
+    JobKind.RESET: "training afresh",
+    JobKind.RECONCILE: "fetching annotations",
+    JobKind.PREPARE: "reading a video",
+    JobKind.PREPARE_MANY: "queueing videos",
+    JobKind.DELIVER: "delivering a prediction",
+    JobKind.DELIVER_MANY: "queueing deliveries",
 }
 
 
@@ -45,24 +46,34 @@ def state(store: Store, project_id: str | None = None) -> dict[str, Any]:
 def projects(store: Store) -> list[dict[str, Any]]:
     """Each project in a line: versions, annotated videos, scores, what it waits for."""
     annotated, behind = store.count_annotated_tasks(), set(store.projects_behind())
-    latest = store.latest_trainings()
+    latest, present = store.latest_trainings(), store.present_versions()
     entries = []
     for project in store.projects():
         trainings = latest.get(project.id, [])
-        published = [training for training in trainings if training.status == TrainingStatus.PUBLISHED]
         entries.append(
             {
                 "id": project.id,
-                "model_version": published[0].model_version if published else None,
+                "model_version": _present_model(present.get(project.id, {}), trainings),
                 "annotated_tasks": annotated.get(project.id, 0),
                 "f1": prequential_scores(trainings[0]) if trainings else {},
-                "state": _project_state(project, trainings, project.id in behind),
+                "state": _project_state(project, trainings, project.id in behind, project.id in present),
             }
         )
     return entries
 
 
-def _project_state(project: Project, trainings: list[Training], behind: bool) -> str:
+def _present_model(present: dict[str, int], trainings: list[Training]) -> str | None:
+    """The present version: as the latest published training named it; by number, where that isn't the present one."""
+    published = next((training for training in trainings if training.status == TrainingStatus.PUBLISHED), None)
+    if not present or published is None:
+        return None
+    made = {name: metrics.get("version") for name, metrics in (published.metrics or {}).items()}
+    if all(version in (None, present.get(name)) for name, version in made.items()):
+        return published.model_version
+    return "+".join(f"v{version}" for version in dict.fromkeys(present.values())) + " (rolled back)"
+
+
+def _project_state(project: Project, trainings: list[Training], behind: bool, has_model: bool) -> str:
     if not project.label_config:
         return "has no known labeling config"
     if trainings and trainings[0].status == TrainingStatus.RUNNING:
@@ -73,7 +84,7 @@ def _project_state(project: Project, trainings: list[Training], behind: bool) ->
         return f"is as before, since the last training failed: {trainings[0].error}"
     if not trainings:
         return "waits for the first annotation"
-    return "is up to date"
+    return "is up to date" if has_model else "waits for the next annotation"
 
 
 def prequential_scores(training: Training) -> dict[str, float]:
@@ -97,7 +108,7 @@ def job_entry(job: Job) -> dict[str, Any]:
     task = (job.arguments or {}).get("task") or {}
     return {
         "id": job.id,
-        "kind": JOB_NAMES.get(str(job.kind), str(job.kind)),
+        "kind": JOB_NAMES[job.kind],
         "project": job.project_id,
         "task": task.get("id"),
         "status": str(job.status),
@@ -124,7 +135,7 @@ def last_error(store: Store, project_id: str | None = None) -> dict[str, str] | 
     job = store.last_failed_job(project_id)
     if job is None:
         return None
-    what = f"{JOB_NAMES.get(str(job.kind), str(job.kind))}, project {job.project_id}"
+    what = f"{JOB_NAMES[job.kind]}, project {job.project_id}"
     return {"when": _iso(job.ended_at) or "", "what": what, "error": job.error or ""}
 
 

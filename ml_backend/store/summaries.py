@@ -16,6 +16,7 @@ from ml_backend.tables import (
     Job,
     JobStatus,
     Prediction,
+    PresentVersion,
     Task,
     Training,
     TrainingStatus,
@@ -133,6 +134,14 @@ class Summaries(Projects):
                 for training in session.scalars(sa.select(Training).where(part)):
                     found[training.project_id].append(training)
         return {key: sorted(trainings, key=lambda one: -one.id) for key, trainings in found.items()}
+
+    def present_versions(self) -> dict[str, dict[str, int]]:
+        """Project -> control tag -> the version that predicts."""
+        with self._reading() as session:
+            found: dict[str, dict[str, int]] = defaultdict(dict)
+            for row in session.scalars(sa.select(PresentVersion)):
+                found[row.project_id][row.from_name] = row.version
+        return dict(found)
 
     def next_jobs(self, project_id: str | None, limit: int) -> list[Job]:
         """The jobs that run, and those that wait in the order in which they are taken."""
