@@ -6,10 +6,11 @@ urgent job from the table. So a lost message delays a job by seconds, and one to
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
 import time
-import uuid
 from typing import Any
 
 from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, UnknownJob
@@ -97,7 +98,7 @@ class Jobs:
     def add_preparations(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
         """Queues the preparation of many tasks ahead of need. The worker makes a job of each: here it would take too
         long."""
-        return self._add(JobKind.PREPARE_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, uuid.uuid4().hex)
+        return self._add(JobKind.PREPARE_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, _digest(tasks))
 
     def add_delivery(self, project_id: str, task: dict[str, Any], priority: int = PRIORITY_WANTED) -> Job:
         """Queues a prediction that couldn't be given in time, to be stored in Label Studio when it is ready."""
@@ -106,7 +107,7 @@ class Jobs:
 
     def add_deliveries(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
         """As `add_delivery`, for many tasks: the worker makes a job of each."""
-        return self._add(JobKind.DELIVER_MANY, project_id, {"tasks": tasks}, PRIORITY_BATCH, uuid.uuid4().hex)
+        return self._add(JobKind.DELIVER_MANY, project_id, {"tasks": tasks}, PRIORITY_BATCH, _digest(tasks))
 
     def _add(
         self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
@@ -332,3 +333,8 @@ class Jobs:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+
+def _digest(tasks: list[dict[str, Any]]) -> str:
+    """The same for the same tasks: they are queued once, however often they are asked for."""
+    return hashlib.sha256(json.dumps(tasks, sort_keys=True).encode()).hexdigest()

@@ -138,8 +138,9 @@ class Predictions:
             elif outcome.status == JobStatus.FINISHED:
                 predict(index)
             elif outcome.status in LIVE:
-                late.append(index)
                 answers[index] = self._being_extracted(outcome, later)
+                if model.connection.api_key:
+                    late.append(index)
             else:
                 answers[index] = _failure(outcome)
         self._deliver(body, late, model)
