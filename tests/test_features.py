@@ -1,6 +1,7 @@
 """Extraction and its cache: the right frames in order, the same numbers every time, nothing stale or broken."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from features.cache import (
     extract,
 )
 from features.encoder import Encoder, get_encoder
+from features.motion import MOTION_SIZE
 from features.sequence import FeatureSequence
 from tests.checkpoints import write_checkpoint
 from tests.videos import write_video
@@ -737,3 +739,19 @@ def test_rows_of_labeling_frames_are_not_copied_as_a_whole(cache, tmp_path):
         tracemalloc.stop()
     assert total > 0
     assert peak < 0.1 * 4 * sequence.shape[0] * sequence.shape[1]
+
+
+def test_what_was_read_of_a_file_is_not_held(tmp_path):
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).random((20_000, 400), np.float32))
+    features = np.load(tmp_path / "features.npy", mmap_mode="r")
+    motion = np.zeros((20_000, MOTION_SIZE), np.float16)
+    sequence = FeatureSequence(VideoFeatures(np.arange(20_000) / 25, 800, 25, 0, False, "", features, motion))
+
+    def held() -> int:
+        """Resident kilobytes of the file's mapping."""
+        mapping = Path("/proc/self/smaps").read_text().split("/features.npy\n")[1]
+        return int(re.search(r"^Rss: +(\d+) kB", mapping, re.MULTILINE)[1])
+
+    total = sum(float(sequence[start : start + 256].sum()) for start in range(0, 20_000, 256))
+    assert total == pytest.approx(np.asarray(sequence).sum(), rel=1e-3)
+    assert held() < 1000  # of 31,250
