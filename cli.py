@@ -36,6 +36,9 @@ def main() -> None:
     except BackendError as error:
         errors.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
         sys.exit(ExitCode.NOT_READY if isinstance(error, NotReady) else ExitCode.FAILED)
+    except OSError as error:  # a full disk, a file without permission
+        errors.print(f"[red]Error:[/red] {error.filename or ''} {error.strerror}.", soft_wrap=True, highlight=False)
+        sys.exit(ExitCode.FAILED)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,23 @@ console = Console()
 errors = Console(stderr=True)
 
 ProjectOption = Annotated[str, typer.Option("--project", help="Label Studio's id of the project.")]
+
+
+def can_be_written(path: Path | None) -> Path | None:
+    """The file, checked before the work whose result it is to hold."""
+    if path is None:
+        return None
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder: name a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"There is no folder {path.absolute().parent}.")
+    return path
+
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", callback=can_be_written, help="A file; by default standard output."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -107,6 +124,19 @@ def print_json(value: Any) -> None:
     """Prints a value as JSON on standard output."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made when missing.
+
+    Raises:
+        InvalidRequest: it can't be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"The folder {path} can't be made: {error.strerror}.") from error
+    return path
 
 
 def end(done: int, failures: Sequence[object]) -> None:

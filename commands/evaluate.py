@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from commands.common import Backend, JsonOption, ProjectOption, console, print_json, progress
+from commands.common import Backend, JsonOption, ProjectOption, console, make_folder, print_json, progress
 from errors import InvalidRequest
 from ml_backend.tables import Training
 from report.page import write_report
@@ -38,6 +38,8 @@ def evaluate(
         raise typer.BadParameter("Give --leave-one-out or --hold-out, not both.")
     backend = Backend()
     model = backend.model(project)
+    if report:
+        make_folder(report)
     trainings = backend.store.trainings(project)
     answer: dict[str, Any] = {"trainings": [_training_entry(training) for training in trainings]}
     if not as_json:
@@ -73,7 +75,7 @@ def _folds(tasks: list[dict[str, Any]], hold_out: str | None) -> list[set[int]]:
     try:
         held_out = {int(number) for number in hold_out.split(",")}
     except ValueError as error:
-        raise typer.BadParameter(f"--hold-out takes ids of tasks, such as 3,7 ({error}).") from error
+        raise typer.BadParameter("--hold-out takes ids of tasks, such as 3,7.") from error
     missing = held_out - {task["id"] for task in tasks}
     if missing:
         raise InvalidRequest(f"No annotated task {', '.join(map(str, sorted(missing)))} is known here.")

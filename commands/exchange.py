@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.common import Backend, ProjectOption, end, errors, progress
+from commands.common import Backend, OutputOption, ProjectOption, end, errors, progress
 from errors import BackendError, InvalidRequest
 from exchange.formats import FORMATS
 from exchange.label_studio import tasks_with_annotations
@@ -33,7 +33,7 @@ def export(
         typer.Option("--format", help="; ".join(f"{name}: {one.description}" for name, one in FORMATS.items()) + "."),
     ] = ExportFormat.events,
     what: Annotated[What, typer.Option("--what", help="Whose timelines.")] = What.annotations,
-    output: Annotated[Path | None, typer.Option("--output", help="A file; by default standard output.")] = None,
+    output: OutputOption = None,
 ) -> None:
     """Export a project's annotated tasks: what was annotated, and what the present model predicts for them."""
     backend = Backend()
@@ -75,15 +75,18 @@ def import_(
         str,
         typer.Option("--media", help="What stands before each file's name in Label Studio's tasks."),
     ] = "/data/local-files/?d=",
-    output: Annotated[Path | None, typer.Option("--output", help="A file; by default standard output.")] = None,
+    output: OutputOption = None,
 ) -> None:
     """Turn events of another program into annotations: JSON for Label Studio's Import."""
     model = Backend().model(project)
     name = form.value if form else next((n for n in ImportFormat.__members__ if FORMATS[n].suffix == file.suffix), None)
     if name is None:
         raise typer.BadParameter(f"{file.suffix or file.name} says nothing of its format: give --format.")
-    with file.open(newline="") as opened:
-        observations = FORMATS[name].read(opened)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
+            observations = FORMATS[name].read(opened)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{file.name} isn't text in UTF-8, as tables of events and BORIS projects are.") from error
     control = model.control_models[0]
     unknown = {event.label for observation in observations for event in observation.events} - set(control.labels)
     if unknown:

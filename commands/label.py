@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.common import Backend, end, errors, local_task, progress
+from commands.common import Backend, can_be_written, end, errors, local_task, make_folder, progress
 from errors import BackendError, InvalidRequest
 from exchange.formats import FORMATS
 from exchange.timeline import Track
@@ -60,13 +60,14 @@ def label(
     """Label local videos; needs no Label Studio."""
     if (project is None) == (config is None):
         raise typer.BadParameter("Give either --project (a trained model) or --config (a labeling config).")
+    if form is LabelFormat.mp4:
+        output = make_folder(output or Path())
+    else:
+        can_be_written(output)
     backend = Backend(any_path=True)
-    model = backend.model(project) if project else backend.registry.get("", config.read_text())
+    model = backend.model(project) if project else backend.registry.get("", _labeling_config(config))
     model.check_ready()
     videos = _videos(files)
-    if form is LabelFormat.mp4:
-        output = output or Path()
-        output.mkdir(parents=True, exist_ok=True)
     done: list[tuple[dict[str, Any], list[Track]]] = []
     failures: list[str] = []
     for number, video in enumerate(videos, start=1):
@@ -81,6 +82,13 @@ def label(
     if form is not LabelFormat.mp4 and done:
         _write(form, done, model, output)
     end(len(done), failures)
+
+
+def _labeling_config(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{path} isn't a labeling config: not text in UTF-8.") from error
 
 
 def _videos(files: list[Path]) -> list[Path]:

@@ -177,5 +177,5 @@ def _task_ids(tasks: str) -> list[int]:
         return [int(number) for number in tasks.split(",")]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidRequest(
-            f"--tasks takes ids, such as 3,7,12, or a JSON file with a list of them: {error}."
+            f"--tasks takes ids, such as 3,7,12, or a JSON file with a list of them, not {tasks!r}."
         ) from error

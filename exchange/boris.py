@@ -120,12 +120,12 @@ def read(file: TextIO) -> list[Observation]:
     try:
         project = json.load(file)
         behaviors = {entry["code"]: entry["type"] for entry in project["behaviors_conf"].values()}
-        observations = project["observations"]
+        observations = project["observations"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidRequest(f"This isn't a BORIS project: {type(error).__name__} {error}.") from error
+        raise InvalidRequest('This isn\'t a BORIS project, JSON with "behaviors_conf" and "observations".') from error
     return [
         _read_observation(name, observation, behaviors)
-        for name, observation in observations.items()
+        for name, observation in observations
         if observation.get("type") == "MEDIA"
     ]
 

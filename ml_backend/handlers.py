@@ -96,6 +96,8 @@ class Handlers:
             prepared = all(model.is_prepared(task) for task in self._store.annotated_tasks(job.project_id))
         except MediaError:
             prepared = False  # trying to reach a video takes time, too
+        except Exception:
+            prepared = True  # the training meets it again, and its failure is recorded
         return QueueName.TRAIN if prepared else QueueName.EXTRACT
 
     def _train(self, run: Run) -> dict[str, Any]:

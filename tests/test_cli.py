@@ -209,6 +209,27 @@ def test_import_refuses_what_the_project_does_not_know(project: Settings, tmp_pa
     run("import", str(tmp_path / "events.txt"), "--project", "1", code=2)
 
 
+def test_a_file_that_cant_be_read_or_written_is_a_sentence_before_the_work(project: Settings, tmp_path: Path) -> None:
+    video = str(project.local_files_document_root / "1.mp4")
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"\x87\x00\xff")
+    assert "UTF-8" in refused(InvalidRequest, "import", str(binary), "--project", "1")
+    assert "UTF-8" in refused(InvalidRequest, "label", video, "--config", str(binary))
+    for output, reason in ((tmp_path, "is a folder"), (tmp_path / "missing" / "x", "There is no folder")):
+        for command in (("export", "--project", "1"), ("label", video, "--project", "1")):
+            assert reason in run(*command, "--output", str(output), code=2).stderr.replace("\n", " ")
+    for command in (("evaluate", "--report"), ("label", video, "--format", "mp4", "--output")):
+        folder = binary if command[0] == "label" else Path("/proc/report")
+        assert "can't be made" in refused(InvalidRequest, *command, str(folder), "--project", "1")
+
+
+def test_a_table_of_a_spreadsheet_may_begin_with_a_byte_order_mark(project: Settings, tmp_path: Path) -> None:
+    table = tmp_path / "events.csv"
+    table.write_text("label,start_seconds,stop_seconds,video\nRed,0.4,1.6,1.mp4\n", encoding="utf-8-sig")
+    (task,) = json.loads(run("import", str(table), "--project", "1").stdout)
+    assert frames(task["annotations"][0]["result"]) == (11, 40)
+
+
 def test_check_says_what_is_wrong_and_how_to_mend_it(project: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "set LABEL_STUDIO_URL" in run("check", code=1).stdout
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")

@@ -437,6 +437,23 @@ def test_a_file_that_is_removed_is_a_reset(lesson: Any, red_blue: dict[str, Any]
     assert "-v2 (" in lesson("Red").model_version
 
 
+def test_a_track_predicts_once(lesson: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its curve and its regions are of one prediction: the same version, and half of the time."""
+    model = lesson("Red", "Blue")
+    predict, calls = MultiLabelLSTM.predict, []
+
+    def predict_counted(network: MultiLabelLSTM, features: Any) -> np.ndarray:
+        calls.append(network)
+        return predict(network, features)
+
+    monkeypatch.setattr(MultiLabelLSTM, "predict", predict_counted)
+    (track,) = model.tracks(red_blue)
+    assert len(calls) == 1
+    assert track.prediction.observation.source == model.model_version
+    frames = [(event.label, event.start, event.stop) for event in track.prediction.observation.events]
+    assert len(frames) == len(model.predict([red_blue]).predictions[0]["result"])
+
+
 def test_a_file_of_a_release_without_versions_is_trained_again(
     lesson: Any, red_blue: dict[str, Any], make_model: Any, settings: Settings
 ) -> None:
