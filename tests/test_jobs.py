@@ -309,6 +309,24 @@ def test_a_failing_training_is_recorded_and_not_repeated(queued: tuple[FlaskClie
     assert work_off(jobs) == 0
 
 
+def test_a_training_whose_videos_can_not_be_looked_at_is_recorded(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    """Whatever the reason, such as a folder that may not be read."""
+    client, jobs = queued
+
+    def fail(self: Any, *_: Any, **__: Any) -> bool:
+        raise RuntimeError("unforeseen")
+
+    model.is_prepared = model.fit = fail
+    job = annotate(client, 1).json["job"]
+    work_off(jobs)
+    status = client.post("/job_status", json={"job": job}).json
+    assert status["job_status"] == "failed"
+    assert "unforeseen" in status["error"]
+    assert jobs.store.trainings("1")[-1].status == "failed"
+    recover(jobs)
+    assert work_off(jobs) == 0
+
+
 def test_a_training_that_could_not_reach_its_videos_is_tried_again(
     queued: tuple[FlaskClient, Jobs], model: Any
 ) -> None:
