@@ -182,16 +182,25 @@ class TimelineLabelsModel(ControlModel):
         return self._predict(video_path, self.labeling_frame_rate({})).regions
 
     def _predict(self, path: str | Path, frame_rate: float) -> ControlPrediction:
-        probs, version = self._probabilities(path, frame_rate)
+        return self._decide(*self._probabilities(path, frame_rate))
+
+    def _probabilities(self, path: str | Path, frame_rate: float) -> tuple[np.ndarray, MultiLabelLSTM | None]:
+        """Label probabilities [num_labeling_frames, num_labels], and what made them; in simple mode None."""
+        if not self.parameters.model_trainable:
+            return self.create_timelines_simple(path, frame_rate), None
+        classifier = self._ready_classifier()
+        return classifier.predict(FeatureSequence(*self._video_features(path, frame_rate))), classifier
+
+    def _decide(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> ControlPrediction:
+        """The prediction of what `_probabilities` gave."""
         threshold: float | dict[str, float] = self.parameters.model_score_threshold
-        if self.parameters.model_trainable:
-            classifier = self._ready_classifier()
+        if classifier is None:
+            score, version = promised_f1(probs, np.full(len(self.labels), threshold)), self.version
+        else:
             if self._threshold is None:
                 own = classifier.thresholds
                 threshold = {label: float(own[column]) for label, column in self.label_map.items()}
-            score = classifier.expected_f1(probs)
-        else:
-            score = promised_f1(probs, np.full(len(self.labels), threshold))
+            score, version = classifier.expected_f1(probs), _version(classifier)
         regions = convert_probs_to_timelinelabels(probs, self.label_map, self.from_name, threshold, self.to_name)
         return ControlPrediction(regions, score, version)
 
@@ -206,23 +215,17 @@ class TimelineLabelsModel(ControlModel):
         clock = Clock(labeling_rate, index, features.frame_rate, features.duration)
         media, colours = self.media(task), self._colours()
         try:
-            probs, version = self._probabilities(path, labeling_rate)
+            probs, classifier = self._probabilities(path, labeling_rate)
         except NotReady as error:
             return Track(self.from_name, media, clock, colours, None, str(error))
-        events = events_of_regions(self.predict(task).regions, clock.frame_rate)
-        observation = Observation(media, f"{self.encoder.name}-{version}", events, task.get("id"))
+        prediction = self._decide(probs, classifier)
+        events = events_of_regions(prediction.regions, clock.frame_rate)
+        observation = Observation(media, f"{self.encoder.name}-{prediction.version}", events, task.get("id"))
         return Track(self.from_name, media, clock, colours, Timeline(observation, clock, tuple(self.labels), probs))
 
     def _colours(self) -> dict[str, str]:
         attributes = {label: tag.attr for label, tag in self.control.labels_attrs.items()}
         return {label: attributes[label].get("background") or DEFAULT_COLOUR for label in self.labels}
-
-    def _probabilities(self, path: str | Path, frame_rate: float) -> tuple[np.ndarray, str]:
-        """Label probabilities [num_labeling_frames, num_labels], and the version of what made them."""
-        if not self.parameters.model_trainable:
-            return self.create_timelines_simple(path, frame_rate), self.version
-        classifier = self._ready_classifier()
-        return classifier.predict(FeatureSequence(*self._video_features(path, frame_rate))), _version(classifier)
 
     def create_timelines_simple(self, video_path: str | Path, frame_rate: float) -> np.ndarray:
         """Label probabilities [num_labeling_frames, num_labels] from the encoder's classes."""
