@@ -54,7 +54,8 @@ format: .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 …")'
 	@test "$(TORCH)" = "$(TORCH_INSTALLED)" || rm -rf .venv
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 uv==$(UV_VERSION) \
+		|| { echo "The installation failed; the reason is above. It needs a network, and some GB of disk." >&2; exit 1; }
 	@echo "Installing the backend into .venv …"
 	@sh install.sh $(BIN)/uv $(BIN)/python requirements-dev.txt $(TORCH) $(QUIET)
 	@echo $(TORCH) > $@

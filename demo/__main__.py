@@ -121,20 +121,22 @@ class Demo:
             console.print(f"  {self.label_studio_url}/projects/{project}/data?task={min(new)}")
 
     def _make_folder(self) -> None:
+        elsewhere = "Free some, or name a folder on another disk: make demo DEMO_DATA=/path"
         try:
             self._videos.mkdir(parents=True, exist_ok=True)
+            needed = NEEDED_BYTES if not self._annotations.exists() else NEEDED_BYTES // 10
+            free = shutil.disk_usage(self._folder).free
+            if free < needed:
+                raise DemoError(
+                    f"The demo needs {needed / 1e6:.0f} MB for its data, and the disk of {self._folder} has "
+                    f"{free / 1e6:.0f} MB left. {elsewhere}"
+                )
+            secret = self._folder / "token"
+            if not (secret.exists() and secret.read_text()):  # an empty one is what a full disk left
+                secret.touch(mode=0o600)
+                secret.write_text(secrets.token_hex(20))
         except OSError as error:
-            raise DemoError(f"The folder {self._folder} can't be made ({error.strerror}).") from error
-        free = shutil.disk_usage(self._folder).free
-        if free < NEEDED_BYTES:
-            raise DemoError(
-                f"The demo needs {NEEDED_BYTES / 1e6:.0f} MB for its data, and the disk of {self._folder} has "
-                f"{free / 1e6:.0f} MB left."
-            )
-        secret = self._folder / "token"
-        if not secret.exists():
-            secret.touch(mode=0o600)
-            secret.write_text(secrets.token_hex(20))
+            raise DemoError(f"The folder {self._folder} can't be made ({error.strerror}). {elsewhere}") from error
 
     def _token(self) -> str:
         return (self._folder / "token").read_text()
@@ -255,7 +257,9 @@ def _draw(videos: Path, annotations: Path) -> None:
         marked = football.write_video(number, path)
         if number < NUM_ANNOTATED:
             results[path.name] = football.result(marked)
-    annotations.write_text(json.dumps(results, indent=1))
+    part = annotations.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1))
+    part.replace(annotations)
 
 
 def _environment(**variables: str) -> dict[str, str]:
@@ -272,7 +276,8 @@ def _stop(*_: object) -> None:
 
 def main() -> int:
     """Runs a command; what keeps it from going on is a sentence, not a traceback."""
-    signal.signal(signal.SIGTERM, _stop)
+    for name in (signal.SIGTERM, signal.SIGINT):  # a script's background ignores SIGINT
+        signal.signal(name, _stop)
     folder = PROJECT_ROOT / os.environ.get("DEMO_DATA", "demo-data")
     demo = Demo(folder, int(os.environ.get("LABEL_STUDIO_PORT", "8080")), int(os.environ.get("PORT", "9090")))
     try:
@@ -283,9 +288,21 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Stopped.")
     except DemoError as error:
-        console.print(f"[red]The demo stops:[/red] {escape(str(error))}")
-        return 1
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or folder}: {error.strerror}. {_free(folder)}")
+    except httpx.HTTPError as error:
+        return _fail(f"{error}. {_free(folder)} The servers' logs are {folder}/*.log.")
     return 0
+
+
+def _fail(reason: str) -> int:
+    console.print(f"[red]The demo stops:[/red] {escape(reason)}")
+    return 1
+
+
+def _free(folder: Path) -> str:
+    return f"The disk of {folder} has {shutil.disk_usage(folder).free / 1e6:.0f} MB left."
 
 
 if __name__ == "__main__":

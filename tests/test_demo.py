@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -75,3 +78,27 @@ def test_submit_without_a_running_demo_is_a_sentence(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "Start it in another terminal: make demo" in ended.stdout
     assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own, which is full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can't be mounted here: this needs root")
+    with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_a_sentence(full_disk: Path) -> None:
+    for folder in (full_disk, full_disk / "new"):
+        ended = run_demo(folder)
+        assert ended.returncode == 1
+        assert "0 MB left" in ended.stdout or "No space left on device" in ended.stdout
+        assert "make demo DEMO_DATA=" in ended.stdout
+        assert "Traceback" not in ended.stderr
