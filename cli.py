@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends it without a word
+
 import logging
 import sys
 
@@ -30,6 +35,7 @@ app.command("import")(import_)
 
 def main() -> None:
     """Runs a command; an error that the user can mend is a sentence, not a traceback."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import cli
 from errors import BackendError, InvalidRequest, NotReady
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
-from tests.servers import annotation, region
+from tests.servers import ROOT, annotation, region
 from tests.videos import write_video
 
 CONFIG = (
@@ -199,6 +202,16 @@ def test_labels_of_the_networks_own_classes(project: Settings, tmp_path: Path) -
 )
 def test_help(command: str) -> None:
     assert "Usage" in run(*filter(None, [command]), "--help").stdout
+
+
+def test_ctrl_c_during_the_imports_says_nothing() -> None:
+    verbose = [sys.executable, "-v", "cli.py", "status", "--watch"]  # names every import
+    with subprocess.Popen(verbose, cwd=ROOT, stderr=subprocess.PIPE, text=True) as command:
+        assert any(line.startswith("import 'typer.") for line in command.stderr)
+        command.send_signal(signal.SIGINT)
+        said = command.stderr.read()
+    assert command.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" not in said
 
 
 def test_import_refuses_what_the_project_does_not_know(project: Settings, tmp_path: Path) -> None:
