@@ -165,3 +165,12 @@ def test_the_image_is_given_all_that_its_programs_import(tmp_path: Path) -> None
     for program in (["-m", "gunicorn", "--check-config", "_wsgi:app"], ["cli.py", "--help"], ["-c", "import worker"]):
         ended = subprocess.run([sys.executable, *program], cwd=image, env=environment, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
+
+
+def test_where_wheels_for_cpus_come_from_is_said_where_they_cant_be_had(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    install = ["sh", "install.sh", f"{sys.prefix}/bin/uv", tmp_path / "venv/bin/python", "requirements.txt", "cpu"]
+    environment = dict(os.environ) | {"TORCH_INDEX": "http://127.0.0.1:9/cpu"}
+    ended = subprocess.run(install, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "wheels for CPUs come from http://127.0.0.1:9/cpu; TORCH_INDEX names another place" in ended.stderr
