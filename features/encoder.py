@@ -41,7 +41,7 @@ from video.preprocessing import Transform, View, upright
 from video.reader import Frame
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PREPROCESSING_VERSION = 5  # part of the fingerprint: raise it whenever the same video would give other numbers
+PREPROCESSING_VERSION = 6  # part of the fingerprint: raise it whenever the same video would give other numbers
 
 _lock = threading.Lock()
 _encoders: dict[tuple[Path, str], tuple[tuple[int, int], "Encoder"]] = {}

@@ -42,10 +42,20 @@ def scene(
 
 def motion(draw: Callable[[int], np.ndarray], num_frames: int = 20, rate: float = 25) -> np.ndarray:
     """Differences of the picture and of its most moving cells, [num_frames, lags, 2]."""
+    return numbers(draw, num_frames, rate)[:, :-1].reshape(num_frames, len(LAGS), NUMBERS_PER_LAG)
+
+
+def growth(draw: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Of what moves, from the frame on that has an earlier one to compare with."""
+    return numbers(draw, 20, 25)[2:, -1]
+
+
+def numbers(draw: Callable[[int], np.ndarray], num_frames: int, rate: float) -> np.ndarray:
+    """[num_frames, MOTION_SIZE]."""
     history = History()
-    numbers = describe([history.add(index / rate, draw(index)) for index in range(num_frames)]).astype(float)
-    assert numbers.shape == (num_frames, MOTION_SIZE)
-    return numbers.reshape(num_frames, len(LAGS), NUMBERS_PER_LAG)
+    described = describe([history.add(index / rate, draw(index)) for index in range(num_frames)]).astype(float)
+    assert described.shape == (num_frames, MOTION_SIZE)
+    return described
 
 
 def test_nothing_moves(texture):
@@ -192,3 +202,26 @@ def test_the_small_picture_is_the_whole_one_upright(tmp_path):
         expected = np.zeros((64, 112))
         expected[:16, :28] = 1
         assert np.corrcoef(grey.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("rate", [0.02, -0.02])  # of the size, a frame
+@pytest.mark.parametrize("look", ["disc", "square"])
+def test_what_comes_nearer_grows_and_what_goes_away_shrinks(texture, rate, look):
+    def nearing(index: int) -> np.ndarray:
+        picture, size = scene(texture // 3), 10 * (1 + rate) ** (index - 10)
+        y, x = np.arange(SIZE[0])[:, None] - 30.0, np.arange(SIZE[1]) - (40.0 + index)
+        distance = np.hypot(x, y) if look == "disc" else np.maximum(abs(x), abs(y))
+        edge = np.clip(size - distance + 0.5, 0, 1)
+        return np.uint8(picture * (1 - edge) + 255 * edge)
+
+    found = growth(nearing)
+    np.testing.assert_allclose(found.mean(), 2 * rate, rtol=0.5)  # two frames are the lag's 0.08 s
+    assert (np.sign(found) == np.sign(rate)).mean() > 0.9
+
+
+def test_what_moves_on_does_not_grow(texture):
+    assert abs(growth(lambda index: scene(texture // 3, thing=(30 + index, 32))).mean()) < 0.01
+
+
+def test_what_stands_still_does_not_grow(texture):
+    assert not growth(lambda index: scene(texture)).any()
