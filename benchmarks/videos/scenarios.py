@@ -24,7 +24,7 @@ class Group(str, Enum):
 
     TUNING = "Scenarios of the tuning"
     KEPT_ASIDE = "Scenarios kept aside"  # nothing is tuned on them
-    SIMPLER = "Simpler relatives of hard scenarios"  # nor on these: they tell what makes the others hard
+    SIMPLER = "Simpler relatives of hard scenarios"  # they tell what makes the others hard
 
 
 @dataclass(frozen=True)
