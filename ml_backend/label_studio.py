@@ -30,9 +30,9 @@ HAS_ANNOTATIONS = {
 }
 
 TOKEN_ADVICE = (
-    "Set LABEL_STUDIO_API_KEY to a personal access token (Label Studio: Account & Settings, Personal Access Token) and "
-    "LABEL_STUDIO_URL to Label Studio's address. Legacy tokens, the kind that Label Studio passes on by itself, are "
-    "switched off by default."
+    "Set LABEL_STUDIO_API_KEY to a personal access token (Label Studio: Account & Settings, Personal Access Token), "
+    "copied from the dialog that makes it, and LABEL_STUDIO_URL to Label Studio's address. Legacy tokens, the kind "
+    "that Label Studio passes on by itself, are switched off by default."
 )
 NOT_THE_API = "the answer isn't one of Label Studio's API. Is LABEL_STUDIO_URL its address?"
 

@@ -39,7 +39,7 @@ def test_predict_and_check(label_studio: LabelStudio, backend: Backend, browser:
 
     flags = (str(project), "--ls-url", label_studio.url, "--tasks", str(second), "--ls-api-key")
     code, said = run("predict", *flags, "wrong")
-    assert (code, "refuses the key" in said) == (1, True), said
+    assert (code, "refuses the key" in said, "copied from the dialog" in said) == (1, True, True), said
     assert label_studio.predictions(second) == []
     code, said = run("predict", *flags, label_studio.personal_access_token)
     assert code == 0, said
