@@ -140,7 +140,7 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.workers) as pool:
         rows = [row for rows in pool.map(one_run, *zip(*jobs, strict=True)) for row in rows]
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "fewshot.json").write_text(json.dumps(rows, indent=1))
+    (arguments.output / "fewshot.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     text = report.report(rows)
     (arguments.output / "fewshot.md").write_text(text)
     report.plot(rows, arguments.output / "fewshot.png")
