@@ -89,7 +89,10 @@ def _media_finding(backend: Backend, project_id: str, task: dict[str, Any] | Non
     if task is None:
         return Finding(what, True, "the project has no tasks yet")
     try:
-        paths = {control.get_path(task).name for control in backend.model(project_id).control_models}
+        media = set()
+        for control in backend.model(project_id).control_models:
+            control.get_path(task)
+            media.add(control.media(task))
     except BackendError as error:
         return Finding(what, False, f"task {task['id']}: {error}")
-    return Finding(what, True, f"task {task['id']}: {', '.join(sorted(paths))} can be read")
+    return Finding(what, True, f"task {task['id']}: {', '.join(sorted(media))} can be read")
