@@ -32,7 +32,7 @@ class Decisions(nn.Module):
     Attributes:
         thresholds: [num_labels].
         windows: [num_labels], frames of the median filter, odd; 1 leaves a label as it is.
-        kept_promise: share of the promised F1 that held-out predictions had.
+        kept_promise: share of the promised F1 that held-out predictions had, at most 1.
     """
 
     def __init__(self, num_labels: int) -> None:
@@ -55,7 +55,7 @@ class Decisions(nn.Module):
         Args:
             probs: [num_frames, num_labels].
         """
-        return min(1.0, float(self.kept_promise) * promised_f1(probs, self.thresholds.numpy()))
+        return float(self.kept_promise) * promised_f1(probs, self.thresholds.numpy())
 
 
 def promised_f1(probs: np.ndarray, thresholds: np.ndarray) -> float:
@@ -100,7 +100,7 @@ def decide(probs: ListOf[np.ndarray], labels: ListOf[np.ndarray], masks: ListOf[
             true.append(frame_metrics(target[mask] > 0, values[mask] >= thresholds, names)["macro_f1"])
             promised.append(promised_f1(values[mask], thresholds))
     usual = PRIOR_VIDEOS * np.mean(promised)
-    kept = (sum(true) + PRIOR_SHARE * usual) / max(sum(promised) + usual, 1e-9)
+    kept = min(1.0, (sum(true) + PRIOR_SHARE * usual) / max(sum(promised) + usual, 1e-9))
     return {
         "thresholds": torch.from_numpy(thresholds.astype(np.float32)),
         "windows": torch.from_numpy(windows),

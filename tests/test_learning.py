@@ -225,6 +225,14 @@ def test_the_score_falls_with_the_share_of_promises_kept() -> None:
     assert scores[1] < 0.3
 
 
+def test_the_score_is_never_above_what_the_probabilities_promise() -> None:
+    labels = [np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32) for _ in range(8)]
+    unsure = [one * 0.3 + 0.35 for one in labels]  # and right everywhere
+    decisions = Decisions(1)
+    decisions.take(decide(unsure, labels, [np.ones(100, bool)] * 8))
+    assert decisions.expected_f1(unsure[0]) == pytest.approx(promised_f1(unsure[0], decisions.thresholds.numpy()))
+
+
 def test_a_correction_counts_as_far_as_it_helps_on_held_out_videos() -> None:
     labels = [np.repeat([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]], 50, axis=0).astype(np.float32)] * 2
     masks = [np.arange(100) < 90] * 2

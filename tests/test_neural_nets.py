@@ -1,5 +1,7 @@
 """The trainable classifier: what it learns, what it refuses, and its files."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -34,6 +36,19 @@ def small_model(seed: int = 0, **changes: int) -> MultiLabelLSTM:
 
 def frame_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     return 2 * (truth * predicted).sum() / (truth.sum() + predicted.sum())
+
+
+def test_the_first_classifier_of_a_process_imports_nothing() -> None:
+    """It is made in a request; PyTorch imports its compiler's modules in surprising places, which takes seconds."""
+    program = """
+import sys
+from utils.neural_nets import MultiLabelLSTM
+before = set(sys.modules)
+MultiLabelLSTM(24, 2)
+print(len(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20
 
 
 def test_learns_several_videos_and_fills_in_one_never_seen() -> None:

@@ -262,7 +262,8 @@ class MultiLabelLSTM(BaseNN):
         self.dropout = SeededDropout(dropout_rate)
         self.lstm = nn.LSTM(fc_size, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta")
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
-        self.to_empty(device="cpu")
+        # Not `to_empty`, which imports much of PyTorch on first use: two seconds of a process's first request.
+        self._apply(lambda values: torch.empty(values.shape, dtype=values.dtype))
         self.register_buffer("slope", torch.ones(output_size))
         self.register_buffer("offset", torch.zeros(output_size))
         self.register_buffer("gate", torch.ones(output_size))
