@@ -198,7 +198,8 @@ def _difference(grey: np.ndarray, earlier: np.ndarray, shift: Sequence[float] = 
         earlier = cv2.getRectSubPix(earlier, (width, height), ((width - 1) / 2 - x, (height - 1) / 2 - y))
         x, y = (int(math.copysign(math.ceil(abs(pixels)), pixels)) for pixels in (x, y))
     cells = _cells(height, width, int(x), int(y))
-    sums = cells.rows @ cv2.absdiff(grey, earlier) @ cells.columns
+    difference = grey - earlier
+    sums = cells.rows @ np.abs(difference, out=difference) @ cells.columns
     return sums * cells.scale, float(sums.sum()) * cells.total_scale
 
 
@@ -237,7 +238,7 @@ def _shifts(pictures: Sequence[Picture], earlier: Sequence[Picture]) -> np.ndarr
     _make_spectra({id(picture): picture for picture in (*pictures, *earlier)}.values())
     cross = np.stack([picture.spectrum for picture in pictures])
     cross *= np.conj(np.stack([picture.spectrum for picture in earlier]))
-    cross /= np.abs(cross) + MIN_POWER
+    cross *= 1 / (np.abs(cross) + MIN_POWER)  # many times as fast as dividing complex numbers
     height, width = _small_shape(pictures[0])
     correlation = fft.irfft2(cross, s=(height, width))
     peaks = correlation.reshape(len(pictures), -1).argmax(axis=1)
