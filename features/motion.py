@@ -9,7 +9,7 @@ wherever it is. From ten videos, a readout of where in the grid it moves learnt 
 of each lag they cost 0.05 to 0.1 on the same.
 
 Differences have no direction. One more number has: how fast what moves grows in the picture, which tells coming nearer
-from going away and opening from closing, whatever it looks like.
+from going away, whatever it looks like; not before a background that moves itself.
 
     history = History()
     moments = [history.add(time, grey) for time, grey in pictures]
@@ -160,7 +160,8 @@ def _differences(pictures: Sequence[Picture], earlier: Sequence[Picture]) -> tup
 
 
 def _growth(picture: Picture, earlier: Picture) -> float:
-    """By how much what moves grows from the earlier picture to the later one, as a share of its size.
+    """By how much what moves grows from the earlier picture to the later one, as a share of its size; negative where it
+    shrinks.
 
     Least squares of the optical flow's equation (Lucas and Kanade, "An iterative image registration technique", 1981)
     for a movement that is a translation and a growth around any point. Pixels count by their squared difference: what

@@ -121,4 +121,5 @@ def test_a_read_only_models_folder_is_said_and_training_goes_on_when_it_is_writa
 
 def test_a_database_locked_longer_than_a_lease(tmp_path: Path) -> None:
     """A short version of benchmarks/locked_database.py."""
-    outlast(f"sqlite:///{tmp_path / 'state.db'}", tmp_path / "stub", job_rows.LEASE.total_seconds() + 5)
+    found = outlast(f"sqlite:///{tmp_path / 'state.db'}", tmp_path / "stub", job_rows.LEASE.total_seconds() + 5)
+    assert "database is locked" in found["error"]  # what was lost or is stuck has raised
