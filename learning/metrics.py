@@ -16,8 +16,6 @@ from numpy.typing import ArrayLike
 
 from learning.events import check_probabilities, segments
 
-# Large enough that a single odd frame doesn't decide, small enough that a brief event in doubt shows.
-
 
 def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
     """Compares labels frame by frame.

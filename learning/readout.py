@@ -14,6 +14,7 @@ generalization", 1992).
 
 import hashlib
 from collections.abc import Sequence as ListOf
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,16 @@ from learning.temporal import FEATURE_FILTERS, MOTION_FILTERS, Sequence, blocks,
 
 MAX_ROWS = 1500  # frames that readouts are fitted to: neighbours say the same, and the cost grows with the cube
 MAX_FOLDS = 10  # beyond it a readout of nine tenths of the videos is as good as one of all but one
-PARTS_OF_ONE_VIDEO = 4  # a single video is cut into so many folds
-# Scores on the only video with a label are seen ones, and so too high by about this factor.
+PARTS = 4  # of the only video that shows a label, each with as many of its frames
+# What a readout that has seen other parts of a video says of it is this many times what it says of another video.
 SEEN_SCORE_FACTOR = 0.4
 # A view's share is its correlation with the label on held-out videos to this power: between the best view alone
 # (infinite), which a handful of videos often get wrong, and the mean of all (0), which dilutes it.
 SHARPNESS = 8
+# A project's labels are often told by the same: so much of a correlation is the mean of all of them.
+KINSHIP = 0.3
+# How many times as much as any other view the first one counts beforehand: most labels are things, seen anywhere.
+FIRST_VIEW_PRIOR = 10.0
 KEY_FRAMES = 8  # that tell two videos apart
 LEAST_CORRELATION = 0.01
 LEAST_MOTION = 1e-3  # deviation of a motion number; smaller ones are noise
@@ -147,16 +152,13 @@ def fit_readout(
     fits = [_ViewFit(view, data) for view in views]
     shares = _shares(data, fits)
     everything, without = _mixture(data, fits, shares)
-    held_out = [
-        scores(video, everything if fold is None else without[fold])
-        for video, fold in zip(videos, data.fold_of_video, strict=True)
-    ]
-    if None in data.fold_of_video:  # one video: each part by a readout of the other parts
-        edges = data.part_edges
-        by_part = [scores(videos[0], one) for one in without]
-        held_out = [
-            np.concatenate([by_part[part][edges[part] : edges[part + 1]] for part in range(len(without))])
-        ] * len(videos)
+    held_out = [np.zeros(target.shape, np.float32) for target in labels]
+    for fold, one in zip(data.folds, without, strict=True):
+        for video, frames in fold.frames.items():
+            of_labels = fold.labels.numpy()
+            held_out[video][frames, of_labels] = scores(videos[video], one)[frames, of_labels]
+    for values in held_out:
+        values[:, data.shown_once] *= SEEN_SCORE_FACTOR
     return Fit(everything, held_out, data.numbers, shares, views)
 
 
@@ -166,6 +168,22 @@ def content_key(video: Sequence) -> int:
     step = max(1, num_frames // KEY_FRAMES)
     frames = [np.asarray(video[i : i + 1], np.float16).tobytes() for i in range(0, num_frames, step)]
     return int.from_bytes(hashlib.blake2b(b"".join(frames) + str(num_frames).encode(), digest_size=7).digest(), "big")
+
+
+class _Fold(NamedTuple):
+    """What is left out at once.
+
+    Attributes:
+        rows: of `_Data`.
+        frames: video -> its frames that are left out.
+        labels: [num_labels] bool, whose held-out scores it gives; of two folds with a frame the later one counts.
+        seen_elsewhere: [num_labels] bool, whether other frames show the label.
+    """
+
+    rows: Tensor
+    frames: dict[int, slice]
+    labels: Tensor
+    seen_elsewhere: Tensor
 
 
 class _Data:
@@ -196,23 +214,33 @@ class _Data:
             np.concatenate([target[index] for target, index in zip(labels, frames, strict=True)]).astype(np.float32)
         )
         self.weight = torch.from_numpy(np.repeat(np.float32(weights), sizes) / np.float32(np.mean(weights)))
+        self.feature_dim, self.motion_size = self.features.shape[2], motion_size
         known: dict[int, int] = {}
         self.numbers = [known.setdefault(content_key(video), len(known)) for video in videos]
-        folds = [number % MAX_FOLDS for number in self.numbers]
-        self.fold_of_video: list[int | None] = list(folds)
-        self.num_folds = min(len(known), MAX_FOLDS)
-        fold_of_row = np.repeat(folds, sizes)
-        if self.num_folds == 1:
-            length = videos[0].shape[0]
-            self.num_folds = min(PARTS_OF_ONE_VIDEO, length)
-            self.part_edges = [length * part // self.num_folds for part in range(self.num_folds + 1)]
-            fold_of_row = np.searchsorted(self.part_edges, np.concatenate(frames), side="right") - 1
-            self.fold_of_video = [None] * len(videos)
-        self.folds = [torch.from_numpy(np.flatnonzero(fold_of_row == fold)) for fold in range(self.num_folds)]
-        feature_dim = self.features.shape[2]
-        self.feature_dim, self.motion_size = feature_dim, motion_size
-        present = torch.stack([self.truth[rows].any(dim=0) for rows in self.folds])
-        self.seen_elsewhere = (present.sum(dim=0) - present.int()) > 0  # [num_folds, num_labels]
+        self.number_of_row, self.frame_of_row = np.repeat(self.numbers, sizes), np.concatenate(frames)
+        truth = self.truth.numpy() > 0
+        shown = np.stack([truth[self.number_of_row == number].any(axis=0) for number in range(len(known))])
+        self.shown_once = shown.sum(axis=0) == 1  # [num_labels]
+        self.folds: list[_Fold] = []
+        if len(known) > 1:
+            for fold in range(min(len(known), MAX_FOLDS)):
+                self._leave_out(list(range(fold, len(known), MAX_FOLDS)), np.ones(len(self.shown_once), bool))
+        # Without its only video, nothing is known of a label: parts of that video tell at least what it rests on.
+        for label in np.flatnonzero(self.shown_once):
+            number = int(shown[:, label].argmax())
+            positive = np.sort(self.frame_of_row[(self.number_of_row == number) & truth[:, label]])
+            cuts = [int(part[0]) for part in np.array_split(positive, PARTS)[1:] if len(part)]
+            for first, end in pairwise([0, *cuts, None]):
+                self._leave_out([number], np.arange(len(self.shown_once)) == label, first, end)
+
+    def _leave_out(self, numbers: list[int], labels: np.ndarray, first: int = 0, end: int | None = None) -> None:
+        """Adds a fold: these videos, of a single one perhaps a part."""
+        inside = (self.frame_of_row >= first) & (self.frame_of_row < (np.inf if end is None else end))
+        rows = torch.from_numpy(np.flatnonzero(np.isin(self.number_of_row, numbers) & inside))
+        if len(rows):
+            frames = {video: slice(first, end) for video, number in enumerate(self.numbers) if number in numbers}
+            seen_elsewhere = self.truth.sum(dim=0) > self.truth[rows].sum(dim=0)
+            self.folds.append(_Fold(rows, frames, torch.from_numpy(labels), seen_elsewhere))
 
 
 class _Part(NamedTuple):
@@ -258,10 +286,10 @@ class _ViewFit:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
         dual = inverse @ ((data.truth - self.mean) * root)
         self.held_out = data.truth.clone()  # [num_rows, num_labels]
-        without = torch.zeros(data.num_folds, *dual.shape)
-        for fold, rows in enumerate(data.folds):
+        without = torch.zeros(len(data.folds), *dual.shape)
+        for fold, (rows, _, labels, _) in enumerate(data.folds):
             own = torch.linalg.solve(inverse[rows][:, rows], dual[rows])  # what the others get wrong
-            self.held_out[rows] -= own / root[rows]
+            self.held_out[rows] = torch.where(labels, data.truth[rows] - own / root[rows], self.held_out[rows])
             without[fold] = dual - inverse[:, rows] @ own
         self.weights = self.rows.T @ dual  # [numbers of all parts, num_labels]
         self.weights_without = torch.einsum("nd,fnl->fdl", self.rows, without)
@@ -281,18 +309,22 @@ def _scaled(data: _Data, kind: str, number: int, weight: float, centring: float)
 
 
 def _shares(data: _Data, fits: list[_ViewFit]) -> Tensor:
-    """[num_labels, num_views]; each view's, where a label has no example elsewhere."""
+    """[num_labels, num_views]: the views' shares in each label's mixture."""
     known = _known(data)
     correlation = torch.stack([_correlation(fit.held_out, data.truth, known) for fit in fits], dim=1)
+    measured = data.truth.any(dim=0)
+    if measured.any():
+        correlation = (1 - KINSHIP) * correlation + KINSHIP * correlation[measured].mean(dim=0)
     sharpened = correlation.clamp(min=LEAST_CORRELATION) ** SHARPNESS
+    sharpened[:, 0] *= FIRST_VIEW_PRIOR
     return sharpened / sharpened.sum(dim=1, keepdim=True)
 
 
 def _known(data: _Data) -> Tensor:
     """[num_rows, num_labels] bool: whether the other folds have an example of the label."""
     known = torch.zeros(data.truth.shape, dtype=torch.bool)
-    for fold, rows in enumerate(data.folds):
-        known[rows] = data.seen_elsewhere[fold]
+    for fold in data.folds:
+        known[fold.rows] = torch.where(fold.labels, fold.seen_elsewhere, known[fold.rows])
     return known
 
 
@@ -323,20 +355,17 @@ def _mixture(data: _Data, fits: list[_ViewFit], shares: Tensor) -> tuple[Weights
     x_mean, y_mean = x.sum(dim=0) / count, y.sum(dim=0) / count
     centred = (x - x_mean) * known
     slope = (centred * y).sum(dim=0) / (centred**2).sum(dim=0).clamp(min=NOTHING)
-    # Where nothing was held out to measure it by: seen scores are right about the labels, and too sure.
+    # Where nothing was held out to measure it by, the mean of the views' scores, which are at the labels' scale.
     unmeasured = (slope <= 0) | ~known.any(dim=0)
-    slope = torch.where(unmeasured, SEEN_SCORE_FACTOR / gains.sum(dim=1), slope)
+    slope = torch.where(unmeasured, 1 / gains.sum(dim=1), slope)
     x_mean = torch.where(unmeasured, torch.zeros(()), x_mean)
     y_mean = torch.where(unmeasured, data.truth.mean(dim=0), y_mean)
     gains = gains * slope[:, None]
     bias = y_mean + slope * (offset - x_mean)
     everything = [fit.weights for fit in fits]
     without = [
-        [
-            torch.where(data.seen_elsewhere[fold], fit.weights_without[fold], SEEN_SCORE_FACTOR * fit.weights)
-            for fit in fits
-        ]
-        for fold in range(data.num_folds)
+        [torch.where(fold.seen_elsewhere, fit.weights_without[number], fit.weights) for fit in fits]
+        for number, fold in enumerate(data.folds)
     ]
     return (
         _collected(data, fits, everything, gains, bias),
