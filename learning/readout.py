@@ -157,8 +157,9 @@ def fit_readout(
         for video, frames in fold.frames.items():
             of_labels = fold.labels.numpy()
             held_out[video][frames, of_labels] = scores(videos[video], one)[frames, of_labels]
-    for values in held_out:
-        values[:, data.shown_once] *= SEEN_SCORE_FACTOR
+    if data.several_videos:  # of one alone, nothing says how high scores are in a video where a label is off
+        for values in held_out:
+            values[:, data.shown_once] *= SEEN_SCORE_FACTOR
     return Fit(everything, held_out, data.numbers, shares, views)
 
 
@@ -222,7 +223,8 @@ class _Data:
         shown = np.stack([truth[self.number_of_row == number].any(axis=0) for number in range(len(known))])
         self.shown_once = shown.sum(axis=0) == 1  # [num_labels]
         self.folds: list[_Fold] = []
-        if len(known) > 1:
+        self.several_videos = len(known) > 1
+        if self.several_videos:
             for fold in range(min(len(known), MAX_FOLDS)):
                 self._leave_out(list(range(fold, len(known), MAX_FOLDS)), np.ones(len(self.shown_once), bool))
         # Without its only video, nothing is known of a label: parts of that video tell at least what it rests on.
@@ -316,7 +318,9 @@ def _shares(data: _Data, fits: list[_ViewFit]) -> Tensor:
     if measured.any():
         correlation = (1 - KINSHIP) * correlation + KINSHIP * correlation[measured].mean(dim=0)
     sharpened = correlation.clamp(min=LEAST_CORRELATION) ** SHARPNESS
-    sharpened[:, 0] *= FIRST_VIEW_PRIOR
+    # A single video can't say how much of it the label usually fills, on which taking out all of its mean relies.
+    if data.several_videos:
+        sharpened[:, 0] *= FIRST_VIEW_PRIOR
     return sharpened / sharpened.sum(dim=1, keepdim=True)
 
 

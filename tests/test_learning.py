@@ -125,6 +125,34 @@ def test_held_out_scores_know_nothing_of_their_video() -> None:
     assert abs(np.corrcoef(truth, held_out)[0, 1]) < 0.25
 
 
+def scene_with_a_thing(seed: int, shown: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Scenes that differ; a thing, where it is shown, for a third of the video."""
+    random = np.random.default_rng(seed)
+    truth = np.zeros((90, 1), np.float32)
+    truth[30:60] = shown
+    thing = np.random.default_rng(99).normal(size=FEATURES)
+    features = 2 * random.normal(size=FEATURES) + truth * thing + 0.5 * random.normal(size=(90, FEATURES))
+    return features.astype(np.float32), truth
+
+
+def test_a_label_that_one_video_shows_is_held_out_by_parts_of_it() -> None:
+    examples = [scene_with_a_thing(seed, shown=seed == 1) for seed in range(3)]
+    fit = fit_readout(*map(list, zip(*examples, strict=True)), [1.0] * 3, [None] * 3, 0)
+    truth = examples[1][1][:, 0] > 0
+    held_out, seen = fit.held_out_scores[1][:, 0], scores(examples[1][0], fit.weights)[:, 0]
+    assert np.corrcoef(truth, held_out)[0, 1] > 0.7
+    # Scores of another video will be lower than those of one that was seen in part.
+    assert held_out[truth].mean() < 0.6 * seen[truth].mean()
+    assert fit.shares[0, 0] > 1 / len(fit.views)
+
+
+def test_a_label_that_one_video_shows_is_found_in_others() -> None:
+    model = fitted([scene_with_a_thing(seed, shown=seed == 1) for seed in range(3)])
+    features, truth = scene_with_a_thing(50, shown=True)
+    assert f1(truth, model.predict_labels(features)) > 0.8
+    assert model.predict_labels(scene_with_a_thing(51, shown=False)[0]).mean() < 0.1
+
+
 def test_frames_that_are_masked_count_for_nothing() -> None:
     examples = [swelling(seed) for seed in range(3)]
     mask = np.arange(300) < 200
