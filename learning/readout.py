@@ -31,10 +31,9 @@ SEEN_SCORE_FACTOR = 0.4
 # A view's share is its correlation with the label on held-out videos to this power: between the best view alone
 # (infinite), which a handful of videos often get wrong, and the mean of all (0), which dilutes it.
 SHARPNESS = 8
-# A project's labels are often told by the same: so much of a correlation is the mean of all of them.
-KINSHIP = 0.3
-# How many times as much as any other view the first one counts beforehand: most labels are things, seen anywhere.
-FIRST_VIEW_PRIOR = 10.0
+SHRINKAGE = 0.3  # of a label's correlations towards the mean of the project's labels: the same often tells them all
+# How many times as much as any other view the first one, appearance, counts beforehand: most labels are things.
+APPEARANCE_PRIOR = 10.0
 KEY_FRAMES = 8  # that tell two videos apart
 LEAST_CORRELATION = 0.01
 LEAST_MOTION = 1e-3  # deviation of a motion number; smaller ones are noise
@@ -152,15 +151,27 @@ def fit_readout(
     fits = [_ViewFit(view, data) for view in views]
     shares = _shares(data, fits)
     everything, without = _mixture(data, fits, shares)
-    held_out = [np.zeros(target.shape, np.float32) for target in labels]
-    for fold, one in zip(data.folds, without, strict=True):
-        for video, frames in fold.frames.items():
-            of_labels = fold.labels.numpy()
-            held_out[video][frames, of_labels] = scores(videos[video], one)[frames, of_labels]
+    held_out = []
+    for number, video in enumerate(videos):
+        own = [(fold, one) for fold, one in zip(data.folds, without, strict=True) if number in fold.frames]
+        held_out.append(_held_out_scores(video, number, labels[number].shape[1], own))
     if data.several_videos:  # of one alone, nothing says how high scores are in a video where a label is off
         for values in held_out:
             values[:, data.shown_once] *= SEEN_SCORE_FACTOR
     return Fit(everything, held_out, data.numbers, shares, views)
+
+
+def _held_out_scores(video: Sequence, number: int, num_labels: int, own: list[tuple["_Fold", Weights]]) -> np.ndarray:
+    """[num_frames, num_labels]: each label's by the readouts without its frames; the video is read once."""
+    result = np.zeros((video.shape[0], num_labels), np.float32)
+    if own:  # or none of its frames counts
+        used = [[part[fold.labels] for part in weights] for fold, weights in own]
+        columns = scores(video, Weights(*map(torch.cat, zip(*used, strict=True))))
+        edges = np.cumsum([int(fold.labels.sum()) for fold, _ in own])[:-1]
+        for (fold, _), part in zip(own, np.split(columns, edges, axis=1), strict=True):
+            frames = fold.frames[number]
+            result[frames, fold.labels.numpy()] = part[frames]
+    return result
 
 
 def content_key(video: Sequence) -> int:
@@ -316,11 +327,11 @@ def _shares(data: _Data, fits: list[_ViewFit]) -> Tensor:
     correlation = torch.stack([_correlation(fit.held_out, data.truth, known) for fit in fits], dim=1)
     measured = data.truth.any(dim=0)
     if measured.any():
-        correlation = (1 - KINSHIP) * correlation + KINSHIP * correlation[measured].mean(dim=0)
+        correlation = (1 - SHRINKAGE) * correlation + SHRINKAGE * correlation[measured].mean(dim=0)
     sharpened = correlation.clamp(min=LEAST_CORRELATION) ** SHARPNESS
     # A single video can't say how much of it the label usually fills, on which taking out all of its mean relies.
     if data.several_videos:
-        sharpened[:, 0] *= FIRST_VIEW_PRIOR
+        sharpened[:, 0] *= APPEARANCE_PRIOR
     return sharpened / sharpened.sum(dim=1, keepdim=True)
 
 

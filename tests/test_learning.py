@@ -153,6 +153,22 @@ def test_a_label_that_one_video_shows_is_found_in_others() -> None:
     assert model.predict_labels(scene_with_a_thing(51, shown=False)[0]).mean() < 0.1
 
 
+def test_one_short_video_does_not_make_events_of_all_of_a_long_one() -> None:
+    """How much of a video an event usually fills isn't known from one: a third of that of training, 6 % of the other."""
+    random, thing = np.random.default_rng(0), np.random.default_rng(99).normal(size=FEATURES)
+    scene = 2 * random.normal(size=FEATURES)
+
+    def video(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+        truth = np.zeros((num_frames, 1), np.float32)
+        truth[20:50] = 1
+        features = scene + truth * thing + 0.2 * random.normal(size=(num_frames, FEATURES))
+        return features.astype(np.float32), truth
+
+    model = fitted([video(95)])
+    features, truth = video(500)
+    assert f1(truth, model.predict_labels(features)) > 0.6
+
+
 def test_frames_that_are_masked_count_for_nothing() -> None:
     examples = [swelling(seed) for seed in range(3)]
     mask = np.arange(300) < 200
