@@ -154,7 +154,7 @@ def test_a_label_that_one_video_shows_is_found_in_others() -> None:
 
 
 def test_one_short_video_does_not_make_events_of_all_of_a_long_one() -> None:
-    """How much of a video an event usually fills isn't known from one: a third of that of training, 6 % of the other."""
+    """How much of a video an event usually fills isn't known from one: a third of the first, 6 % of the other."""
     random, thing = np.random.default_rng(0), np.random.default_rng(99).normal(size=FEATURES)
     scene = 2 * random.normal(size=FEATURES)
 
