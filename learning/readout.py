@@ -165,12 +165,11 @@ def _held_out_scores(video: Sequence, number: int, num_labels: int, own: list[tu
     """[num_frames, num_labels]: each label's by the readouts without its frames; the video is read once."""
     result = np.zeros((video.shape[0], num_labels), np.float32)
     if own:  # or none of its frames counts
-        used = [[part[fold.labels] for part in weights] for fold, weights in own]
-        columns = scores(video, Weights(*map(torch.cat, zip(*used, strict=True))))
-        edges = np.cumsum([int(fold.labels.sum()) for fold, _ in own])[:-1]
+        columns = scores(video, Weights(*map(torch.cat, zip(*(weights for _, weights in own), strict=True))))
+        edges = np.cumsum([len(fold.labels) for fold, _ in own])[:-1]
         for (fold, _), part in zip(own, np.split(columns, edges, axis=1), strict=True):
             frames = fold.frames[number]
-            result[frames, fold.labels.numpy()] = part[frames]
+            result[frames, fold.labels] = part[frames]
     return result
 
 
@@ -188,13 +187,13 @@ class _Fold(NamedTuple):
     Attributes:
         rows: of `_Data`.
         frames: video -> its frames that are left out.
-        labels: [num_labels] bool, whose held-out scores it gives; of two folds with a frame the later one counts.
-        seen_elsewhere: [num_labels] bool, whether other frames show the label.
+        labels: numbers of those whose held-out scores it gives; of two folds with a frame the later one counts.
+        seen_elsewhere: bool, whether other frames show each of these.
     """
 
     rows: Tensor
     frames: dict[int, slice]
-    labels: Tensor
+    labels: list[int]
     seen_elsewhere: Tensor
 
 
@@ -237,23 +236,23 @@ class _Data:
         self.several_videos = len(known) > 1
         if self.several_videos:
             for fold in range(min(len(known), MAX_FOLDS)):
-                self._leave_out(list(range(fold, len(known), MAX_FOLDS)), np.ones(len(self.shown_once), bool))
+                self._leave_out(list(range(fold, len(known), MAX_FOLDS)), list(range(len(self.shown_once))))
         # Without its only video, nothing is known of a label: parts of that video tell at least what it rests on.
         for label in np.flatnonzero(self.shown_once):
             number = int(shown[:, label].argmax())
             positive = np.sort(self.frame_of_row[(self.number_of_row == number) & truth[:, label]])
             cuts = [int(part[0]) for part in np.array_split(positive, PARTS)[1:] if len(part)]
             for first, end in pairwise([0, *cuts, None]):
-                self._leave_out([number], np.arange(len(self.shown_once)) == label, first, end)
+                self._leave_out([number], [int(label)], first, end)
 
-    def _leave_out(self, numbers: list[int], labels: np.ndarray, first: int = 0, end: int | None = None) -> None:
+    def _leave_out(self, numbers: list[int], labels: list[int], first: int = 0, end: int | None = None) -> None:
         """Adds a fold: these videos, of a single one perhaps a part."""
         inside = (self.frame_of_row >= first) & (self.frame_of_row < (np.inf if end is None else end))
         rows = torch.from_numpy(np.flatnonzero(np.isin(self.number_of_row, numbers) & inside))
         if len(rows):
             frames = {video: slice(first, end) for video, number in enumerate(self.numbers) if number in numbers}
-            seen_elsewhere = self.truth.sum(dim=0) > self.truth[rows].sum(dim=0)
-            self.folds.append(_Fold(rows, frames, torch.from_numpy(labels), seen_elsewhere))
+            seen_elsewhere = (self.truth.sum(dim=0) > self.truth[rows].sum(dim=0))[labels]
+            self.folds.append(_Fold(rows, frames, labels, seen_elsewhere))
 
 
 class _Part(NamedTuple):
@@ -299,13 +298,13 @@ class _ViewFit:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
         dual = inverse @ ((data.truth - self.mean) * root)
         self.held_out = data.truth.clone()  # [num_rows, num_labels]
-        without = torch.zeros(len(data.folds), *dual.shape)
-        for fold, (rows, _, labels, _) in enumerate(data.folds):
-            own = torch.linalg.solve(inverse[rows][:, rows], dual[rows])  # what the others get wrong
-            self.held_out[rows] = torch.where(labels, data.truth[rows] - own / root[rows], self.held_out[rows])
-            without[fold] = dual - inverse[:, rows] @ own
+        without = []
+        for rows, _, labels, _ in data.folds:
+            own = torch.linalg.solve(inverse[rows][:, rows], dual[rows][:, labels])  # what the others get wrong
+            self.held_out[rows[:, None], labels] = data.truth[rows][:, labels] - own / root[rows]
+            without.append(dual[:, labels] - inverse[:, rows] @ own)
         self.weights = self.rows.T @ dual  # [numbers of all parts, num_labels]
-        self.weights_without = torch.einsum("nd,fnl->fdl", self.rows, without)
+        self.weights_without = [self.rows.T @ part for part in without]  # [numbers of all parts, labels of the fold]
 
 
 def _scaled(data: _Data, kind: str, number: int, weight: float, centring: float) -> tuple[_Part, np.ndarray]:
@@ -339,7 +338,7 @@ def _known(data: _Data) -> Tensor:
     """[num_rows, num_labels] bool: whether the other folds have an example of the label."""
     known = torch.zeros(data.truth.shape, dtype=torch.bool)
     for fold in data.folds:
-        known[fold.rows] = torch.where(fold.labels, fold.seen_elsewhere, known[fold.rows])
+        known[fold.rows[:, None], fold.labels] = fold.seen_elsewhere
     return known
 
 
@@ -378,14 +377,13 @@ def _mixture(data: _Data, fits: list[_ViewFit], shares: Tensor) -> tuple[Weights
     gains = gains * slope[:, None]
     bias = y_mean + slope * (offset - x_mean)
     everything = [fit.weights for fit in fits]
-    without = [
-        [torch.where(fold.seen_elsewhere, fit.weights_without[number], fit.weights) for fit in fits]
-        for number, fold in enumerate(data.folds)
-    ]
-    return (
-        _collected(data, fits, everything, gains, bias),
-        [_collected(data, fits, weights, gains, bias) for weights in without],
-    )
+    without = []
+    for number, fold in enumerate(data.folds):
+        own = [
+            torch.where(fold.seen_elsewhere, fit.weights_without[number], fit.weights[:, fold.labels]) for fit in fits
+        ]
+        without.append(_collected(data, fits, own, gains[fold.labels], bias[fold.labels]))
+    return _collected(data, fits, everything, gains, bias), without
 
 
 def _collected(data: _Data, fits: list[_ViewFit], weights: list[Tensor], gains: Tensor, bias: Tensor) -> Weights:
