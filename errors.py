@@ -30,7 +30,7 @@ class InvalidConfig(BackendError):
 
 
 class InvalidAnnotation(BackendError):
-    """An annotation's regions don't fit the labeling config."""
+    """A region can't be learnt from, or there is no annotation to learn from."""
 
     status = 400
 
@@ -57,6 +57,12 @@ class MediaError(BackendError):
     """A task's video can't be had: missing, refused, outside the allowed folder."""
 
     status = 404
+
+
+class InvalidTask(MediaError):
+    """The task's data can't be used, whatever is tried: it must be changed in Label Studio."""
+
+    status = 400
 
 
 class UnreadableVideo(MediaError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any, ClassVar
+from xml.etree import ElementTree
 
 from control_models.base import ControlModel, ControlPrediction
 from control_models.timeline_labels import TimelineLabelsModel
@@ -35,6 +36,7 @@ class YOLO(LabelStudioMLBase):
 
     def setup(self) -> None:
         """Makes the control models of the labeling config."""
+        self._check_spelling()
         self.control_models: list[ControlModel] = [
             model_class.create(self, control)
             for control in self.label_interface.controls
@@ -44,6 +46,16 @@ class YOLO(LabelStudioMLBase):
         if not self.control_models:
             served = ", ".join(f"<{model_class.control_type}>" for model_class in CONTROL_MODELS)
             raise InvalidConfig(f"The labeling config has no control tag that this backend serves: {served}.")
+
+    def _check_spelling(self) -> None:
+        """Label Studio's page takes tags in any case, its API and this backend only as they are documented."""
+        names = {"Label"} | {name for one in CONTROL_MODELS for name in (one.control_type, one.object_type)}
+        documented = {name.lower(): name for name in names}
+        tree = ElementTree.fromstring(self.label_config)
+        wrong = {tag.tag for tag in tree.iter() if documented.get(tag.tag.lower(), tag.tag) != tag.tag}
+        if wrong:
+            spelled = "; ".join(f"<{tag}> as <{documented[tag.lower()]}>" for tag in sorted(wrong))
+            raise InvalidConfig(f"Tags are written with their capital letters in the labeling config: {spelled}.")
 
     @property
     def model_version(self) -> str:
@@ -105,11 +117,6 @@ class YOLO(LabelStudioMLBase):
     def media(self, task: dict[str, Any]) -> dict[str, str]:
         """Each control tag's name, and its video in the task."""
         return {control_model.from_name: control_model.media(task) for control_model in self.control_models}
-
-    def check_annotation(self, annotation: dict[str, Any]) -> None:
-        """Raises InvalidAnnotation where an annotation's regions don't fit the labeling config."""
-        for control_model in self.control_models:
-            control_model.check_annotation(annotation["result"])
 
     def needs_training(self) -> bool:
         """Whether a classifier fits the present config or encoder no more."""

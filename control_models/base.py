@@ -150,10 +150,6 @@ class ControlModel(ABC):
         """What the control tag says of a prepared task, also where it can't predict yet."""
 
     @abstractmethod
-    def check_annotation(self, regions: list[Region]) -> None:
-        """Raises InvalidAnnotation where an annotation's regions of this control tag don't fit the labeling config."""
-
-    @abstractmethod
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
         """Learns from the project's annotations, as `LabelStudioMLBase.fit`; None where there is nothing to learn."""
 

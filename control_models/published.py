@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from ml_backend.store import Store
 from utils.neural_nets import MultiLabelLSTM
 
 HASH_DIGITS = 16  # of a file's name; enough that no two of a folder's files ever share one
+MAX_STEM_LENGTH = 150  # a file's name may have 255 bytes, and a temporary one is longer than the final one
 VERSIONS_KEPT = 20  # that a user can go back to; each is a file of some hundred kilobytes
 
 
@@ -38,7 +40,7 @@ class PublishedClassifiers:
         self._store = store
         self._project_id = project_id
         self._from_name = from_name
-        self._stem = quote(f"timelinelabels-{project_id}-{encoder_name}-{from_name}", safe="")
+        self._stem = _stem(f"timelinelabels-{project_id}-{encoder_name}-{from_name}")
 
     @property
     def path(self) -> Path:
@@ -116,3 +118,11 @@ class PublishedClassifiers:
         for row in self._store.versions(self._project_id, self._from_name):
             self._store.delete_version(self._project_id, self._from_name, row.version)
             (self._root / row.file).unlink(missing_ok=True)
+
+
+def _stem(name: str) -> str:
+    """What a control tag's files begin with: its name in characters that any file may have, a long one cut."""
+    quoted = quote(name, safe="")
+    if len(quoted) <= MAX_STEM_LENGTH:
+        return quoted
+    return f"{quoted[: MAX_STEM_LENGTH - HASH_DIGITS]}{hashlib.sha256(quoted.encode()).hexdigest()[:HASH_DIGITS]}"

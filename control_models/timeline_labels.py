@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.base import ControlModel, ControlPrediction, Region
+from control_models.examples import read_examples
 from control_models.parameters import TimelineLabelsParameters, is_skipped
 from control_models.published import PublishedClassifiers
-from control_models.trainer import Example, Trainer, num_videos
-from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, Loading, MediaError, NotReady
+from control_models.trainer import Trainer, num_videos
+from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, InvalidTask, Loading, MediaError, NotReady
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
@@ -27,9 +28,9 @@ from features.sequence import FeatureSequence
 from learning.decisions import promised_f1
 from learning.evaluation import Case, Evaluation
 from ml_backend.base import LabelStudioMLBase, Progress
-from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, region_ranges
+from utils.converter import convert_probs_to_timelinelabels
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
-from video.labeling_frames import frame_rate, labeling_frames, rate_mismatch
+from video.labeling_frames import check_frame_rate, frame_rate, labeling_frames, rate_mismatch
 from video.preprocessing import View
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ DEFAULT_THRESHOLD = 0.5  # of MODEL_SCORE_THRESHOLD
 # A request waits so long for the encoder, so that a config that can't work is refused at once; Label Studio waits a
 # second for a webhook's answer. Else the next one says so.
 LOADING_PATIENCE = 0.5  # seconds
+# Labeling frames times labels of one video: two days at 25 frames a second and 15 labels. Predicting takes a few times
+# four bytes of each.
+MAX_LABELED_VALUES = 2**26
 DEFAULT_COLOUR = "#36b37e"  # of a label without the attribute background
 
 
@@ -60,6 +64,7 @@ class TimelineLabelsModel(ControlModel):
             self.from_name, control.attr, settings.model_score_threshold
         )
         self._leave_out_reviewed_label()
+        check_frame_rate(f'<{self.object_type} name="{self.to_name}"', self._frame_rate_attribute)
         self.label_map: dict[str, int] = {label: column for column, label in enumerate(self.labels)}
         self.encoder = self.find_encoder()
         self.view = View.WHOLE if self.parameters.model_trainable else View.CROP
@@ -117,8 +122,7 @@ class TimelineLabelsModel(ControlModel):
 
     def is_prepared(self, task: dict[str, Any]) -> bool:
         """Whether the video's features are cached."""
-        stride = self.parameters.model_frame_stride
-        return self.has_path(task) and self.cache.peek(self.encoder, self.get_path(task), self.view, stride) is not None
+        return self.cached_features(task) is not None
 
     def prepare(
         self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
@@ -128,6 +132,14 @@ class TimelineLabelsModel(ControlModel):
         Raises:
             MediaError: the video can't be had or read.
         """
+        features = self.prepared_features(task, progress, others)
+        self.backend.note_all((task.get("id"), text) for text in self.remarks(task, features))
+
+    def prepared_features(
+        self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
+    ) -> VideoFeatures:
+        """The video's features, extracted where they aren't cached. Arguments and errors are those of `prepare`."""
+        self.labeling_frame_rate(task)  # raises where the task can't be used whatever the video holds
         path = self.get_path(task)
         views = {self.view} | {other.view for other in others if self._reads_the_same(other)}
         stride = self.parameters.model_frame_stride
@@ -137,11 +149,22 @@ class TimelineLabelsModel(ControlModel):
             # A download's own name is a hash; the user knows what the video is called in the task.
             name = self.media(task).partition("?")[0].rpartition("/")[2]
             raise type(error)(str(error).replace(path.name, name)) from error
+        return features
+
+    def cached_features(self, task: dict[str, Any]) -> VideoFeatures | None:
+        """The video's features, None where they would have to be fetched or extracted.
+
+        Raises:
+            MediaError: the video can't be had.
+        """
+        if not self.has_path(task):
+            return None
+        return self.cache.peek(self.encoder, self.get_path(task), self.view, self.parameters.model_frame_stride)
+
+    def remarks(self, task: dict[str, Any], features: VideoFeatures) -> list[str]:
+        """What the user should know of a task's video."""
         mismatch = rate_mismatch(features.frame_rate, self.labeling_frame_rate(task))
-        if mismatch:
-            self.backend.note(task, mismatch)
-        if features.broken_frames or features.truncated:
-            self.backend.note(task, _damage(features))
+        return [text for text in (mismatch, _damage(features)) if text]
 
     def unprepare(self, task: dict[str, Any]) -> None:
         """Drops the video's features from the cache."""
@@ -158,13 +181,42 @@ class TimelineLabelsModel(ControlModel):
 
     def labeling_frame_rate(self, task: dict[str, Any]) -> float:
         """Frames per second of Label Studio's timeline for this task, by the rules of its front end."""
+        return frame_rate(self._frame_rate_attribute, task.get("data", {}))
+
+    @property
+    def _frame_rate_attribute(self) -> str | None:
         attributes = self.object.attr
-        return frame_rate(attributes.get("frameRate", attributes.get("framerate")), task.get("data", {}))
+        return attributes.get("frameRate", attributes.get("framerate"))
+
+    def labeling_index(self, task: dict[str, Any], features: VideoFeatures) -> np.ndarray:
+        """For each labeling frame of a task the index of the video frame shown at its moment. Errors as of
+        `labeling_frame_rate`."""
+        return self._labeling_index(features, self.labeling_frame_rate(task))
+
+    def _labeling_index(self, features: VideoFeatures, frame_rate: float) -> np.ndarray:
+        values = features.duration * frame_rate * len(self.labels)
+        if values > MAX_LABELED_VALUES:
+            raise InvalidTask(
+                f"The video lasts {features.duration:.0f} s, which at {frame_rate:g} labeling frames a second and "
+                f"{len(self.labels)} labels are {values:.2g} values to predict; at most {MAX_LABELED_VALUES:.2g} are "
+                "possible. Set frameRate to the video's frame rate, for example 25, or split the video."
+            )
+        return labeling_frames(features.times, features.duration, frame_rate)
 
     def _video_features(self, path: str | Path, frame_rate: float) -> tuple[VideoFeatures, np.ndarray]:
-        """The video's features, and for each labeling frame the index of the video frame shown at its moment."""
-        features = self.cache.get(self.encoder, path, self.view, self.parameters.model_frame_stride)
-        return features, labeling_frames(features.times, features.duration, frame_rate)
+        """The video's features, and for each labeling frame the index of the video frame shown at its moment.
+
+        Raises:
+            NotReady: somebody waits for an answer, and the features aren't cached.
+        """
+        stride = self.parameters.model_frame_stride
+        if self.backend.in_request:  # a worker decodes, never the web process
+            features = self.cache.peek(self.encoder, path, self.view, stride)
+            if features is None:
+                raise NotReady("The video's features aren't cached any more, or its file changed: ask again.")
+        else:
+            features = self.cache.get(self.encoder, path, self.view, stride)
+        return features, self._labeling_index(features, frame_rate)
 
     # -- prediction
 
@@ -390,15 +442,6 @@ class TimelineLabelsModel(ControlModel):
 
     # -- training
 
-    def check_annotation(self, regions: list[Region]) -> None:
-        """Checks an annotation's regions of this control tag.
-
-        Raises:
-            InvalidAnnotation: naming the labels that the config doesn't have, or the malformed region.
-        """
-        columns = {label: column for column, label in enumerate(self.control.labels)}
-        convert_timelinelabels_to_probs(regions, columns, max_frame=0, from_name=self.from_name)
-
     def fit(
         self,
         event: str,
@@ -439,7 +482,12 @@ class TimelineLabelsModel(ControlModel):
         if not tasks:
             self.forget()
             return {"published": True, "tasks": 0}
-        examples, unavailable = self._examples(tasks, progress)
+
+        def loaded(share: float) -> None:
+            if progress:
+                progress(LOADING_SHARE * share)
+
+        examples, unavailable = read_examples(self, tasks, loaded)
         present = None if from_scratch else self._present_classifier()
         prequential = (
             self.trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
@@ -489,7 +537,7 @@ class TimelineLabelsModel(ControlModel):
         """
         if not self.parameters.model_trainable:
             return None
-        examples, _ = self._examples(tasks, None)
+        examples = read_examples(self, tasks, None).examples
         if any({e.task_id for e in examples} <= fold for fold in folds):
             raise InvalidAnnotation("No annotated video is left to train on: at least two must be annotated.")
         cases = [
@@ -511,73 +559,6 @@ class TimelineLabelsModel(ControlModel):
             logger.warning("%s: a new classifier is started: %s", self._path.name, error)
             return None
         return classifier if classifier is not None and self._fits(classifier) else None
-
-    def _examples(self, tasks: list[dict[str, Any]], progress: Progress | None) -> tuple[list[Example], dict[str, str]]:
-        """The annotations as examples, and why a task's video can't be had, by task id."""
-        examples: list[Example] = []
-        unavailable: dict[str, str] = {}
-        # Cached ones first: in another order, each that is extracted could drop one that is still to be read, and of
-        # features beyond CACHE_SIZE_LIMIT every training would extract them all.
-        for number, task in enumerate(sorted(tasks, key=lambda task: not self._is_cached(task)), start=1):
-            try:
-                self.prepare(task)
-                features = FeatureSequence(*self._video_features(self.get_path(task), self.labeling_frame_rate(task)))
-            except MediaError as error:
-                logger.warning("Task %s is left out of the training: %s", task.get("id"), error)
-                unavailable[str(task.get("id"))] = str(error)
-                continue
-            weight = 1 / len(task["annotations"])
-            for annotation in task["annotations"]:
-                labels, _ = convert_timelinelabels_to_probs(
-                    self._usable_regions(task, annotation, self.label_map), self.label_map, len(features)
-                )
-                mask = self._reviewed(task, annotation, len(features))
-                if mask is not None and not mask.any():
-                    self.backend.note(task, f"Annotation {annotation['id']} marks no frame as reviewed: it isn't used.")
-                    continue
-                examples.append(Example(task["id"], features, labels, weight, mask))
-            if progress:
-                progress(LOADING_SHARE * number / len(tasks))
-        if examples:
-            return sorted(examples, key=lambda example: example.task_id), unavailable
-        if unavailable:
-            raise MediaError(f"No annotated video can be had: {next(iter(unavailable.values()))}")
-        raise InvalidAnnotation("There is no annotation to train on: annotate a video and submit it.")
-
-    def _is_cached(self, task: dict[str, Any]) -> bool:
-        try:
-            return self.is_prepared(task)
-        except MediaError:
-            return False
-
-    def _reviewed(self, task: dict[str, Any], annotation: dict[str, Any], num_frames: int) -> np.ndarray | None:
-        """[num_frames] bool: the frames that the annotator marked as reviewed; None where the config has no such
-        label."""
-        reviewed = self.parameters.model_reviewed_label
-        if reviewed is None:
-            return None
-        column = {reviewed: 0}
-        regions = self._usable_regions(task, annotation, column)
-        return convert_timelinelabels_to_probs(regions, column, num_frames)[0][:, 0] > 0
-
-    def _usable_regions(
-        self, task: dict[str, Any], annotation: dict[str, Any], labels: Collection[str]
-    ) -> list[Region]:
-        """The annotation's regions of this control tag with some of its labels, also where others were removed from the
-        config after they were drawn, and without malformed ones: those can be stored while the config can't work."""
-        regions = []
-        for region in annotation["result"]:
-            if region.get("from_name") != self.from_name:
-                continue
-            try:
-                list(region_ranges(region))
-            except InvalidAnnotation as error:
-                self.backend.note(task, f"Annotation {annotation['id']} is used without a region: {error}")
-                continue
-            value = region["value"]
-            known = [label for label in value.get("timelinelabels") or [] if label in labels]
-            regions.append({**region, "value": {**value, "timelinelabels": known}})
-        return regions
 
 
 def _version(classifier: MultiLabelLSTM | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.converter import REGION_TYPE, Region, region_ranges
+from utils.converter import REGION_TYPE, Region, region_ranges, usable_regions
 from video.labeling_frames import labeling_frames
 
 # Microseconds: a thousand times finer than any labeling frame.
@@ -164,18 +164,13 @@ def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: s
     """The events of an annotation's or prediction's timeline regions, in order of time.
 
     Args:
-        regions: Label Studio's `result`; results of other types are left out.
+        regions: Label Studio's `result`; results of other types and malformed regions are left out.
         frame_rate: labeling frames per second.
         from_name: take only the regions of this control tag.
-
-    Raises:
-        InvalidAnnotation: a region is malformed.
     """
     events = [
         Event.of_frames(label, first, last, frame_rate, region.get("score"))
-        for region in regions
-        if region.get("type", REGION_TYPE) == REGION_TYPE
-        and (from_name is None or region.get("from_name") == from_name)
+        for region in usable_regions(regions, from_name)[0]
         for label, first, last in region_ranges(region)
     ]
     return tuple(sorted(events, key=lambda event: (event.start, event.stop, event.label)))

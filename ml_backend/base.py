@@ -176,9 +176,6 @@ class LabelStudioMLBase:
         """Each track's name and the address of its media in the task, for the dashboard: found without predicting."""
         return {}
 
-    def check_annotation(self, annotation: dict[str, Any]) -> None:
-        """Raises InvalidAnnotation where an annotation can't be learnt from, before it is stored."""
-
     def needs_training(self) -> bool:
         """Whether the stored model doesn't fit the present labeling config or files, and must be trained again."""
         return False
@@ -330,11 +327,17 @@ class LabelStudioMLBase:
         return bool(self.store and self.store.count_annotated_tasks(self.project_id))
 
     def note(self, task: dict[str, Any], text: str) -> None:
-        """Reports something about a task's media that the user should know, once."""
-        if self.services and self.services.store and task.get("id") is not None:
-            self.services.store.add_note(self.project_id, task.get("id"), text)
-        else:
-            logger.warning("Task %s: %s", task.get("id"), text)
+        """Reports something about a task that the user should know, once."""
+        self.note_all([(task.get("id"), text)])
+
+    def note_all(self, notes: Iterable[tuple[int | None, str]]) -> None:
+        """As `note`, for many: ids of tasks, and texts."""
+        notes = list(notes)
+        if self.store:
+            self.store.add_notes(self.project_id, [(task_id, text) for task_id, text in notes if task_id is not None])
+        for task_id, text in notes:
+            if task_id is None or not self.store:
+                logger.warning("Task %s: %s", task_id, text)
 
     @property
     def extra_params(self) -> dict[str, Any]:

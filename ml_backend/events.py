@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from errors import BackendError, InvalidRequest
-from ml_backend.base import LabelStudioMLBase
 from ml_backend.registry import ModelRegistry
 from ml_backend.schemas import Annotation, Project, Task, WebhookRequest
 from ml_backend.store import Store
@@ -34,7 +33,7 @@ class Events:
 
     Args:
         store: the state.
-        registry: gives the projects' models, which check annotations.
+        registry: gives the projects' models.
     """
 
     def __init__(self, store: Store, registry: ModelRegistry) -> None:
@@ -62,7 +61,6 @@ class Events:
 
         Raises:
             InvalidRequest: a key that the action needs is missing.
-            InvalidAnnotation: the annotation doesn't fit the labeling config; nothing is stored.
             InvalidConfig, EncoderError: the labeling config can't work; the annotation is stored all the same, and
                 trained on once it can.
         """
@@ -91,18 +89,14 @@ class Events:
 
     def _save(self, project: Project, request: WebhookRequest, pairs: list[tuple[Task, Annotation]]) -> Work:
         config_error: BackendError | None = None
-        model: LabelStudioMLBase | None = None
         try:
-            model = self._registry.get(project.id, project.label_config)
+            self._registry.get(project.id, project.label_config)
         except InvalidRequest:
             raise
         except BackendError as error:  # the config or its encoder can't work now
             config_error = error
-        for task, annotation in pairs:
-            if task.id is None:
-                raise InvalidRequest("task.id is missing.")
-            if model is not None and not annotation.was_cancelled:
-                model.check_annotation(annotation.model_dump())
+        if any(task.id is None for task, _ in pairs):
+            raise InvalidRequest("task.id is missing.")
         changed = self._store.save_annotations(
             project.id,
             project.label_config,

@@ -103,29 +103,34 @@ class Predictions:
             self._deliver(body, list(range(len(answers))), model)
             raise Loading(f"{loading} {later}")
 
-        def predict(index: int) -> None:
+        def of_task(index: int, act: Callable[[dict[str, Any]], Any]) -> Any:
+            """What `act` makes of a task; None where it fails, and the task's answer says why."""
             try:
-                answers[index] = predict_task(model, body.tasks[index].model_dump(), context)
+                return act(body.tasks[index].model_dump())
             except BackendError as error:
                 answers[index] = error
+            except Exception:
+                # One task's data is never a reason to give the others no prediction.
+                logger.exception("Project %s, task %s: it can't be predicted", body.project, body.tasks[index].id)
+                answers[index] = BackendError("Something in this task's data can't be used: see the server's log.")
+            return None
+
+        def predict(index: int) -> None:
+            answers[index] = of_task(index, lambda task: predict_task(model, task, context)) or answers[index]
 
         # What is prepared first, so that it is answered whatever the others take. At least one, in however little time.
         unprepared: list[int] = []
         late: list[int] = []
         predicted = 0
-        for index, task in enumerate(body.tasks):
+        for index in range(len(body.tasks)):
             if predicted and time.monotonic() > deadline:
                 late.append(index)
                 continue
-            try:
-                prepared = model.is_prepared(task.model_dump())
-            except BackendError as error:
-                answers[index] = error
-                continue
+            prepared = of_task(index, model.is_prepared)
             if prepared:
                 predict(index)
                 predicted += 1
-            else:
+            elif prepared is not None:
                 unprepared.append(index)
         late += unprepared[MAX_WAITED_FOR:]
         outcomes = self._prepare(body, unprepared[:MAX_WAITED_FOR], deadline)

@@ -21,6 +21,15 @@ def _project_id(value: Any) -> Any:
 ProjectId = Annotated[str, BeforeValidator(_project_id), StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
+def _list(value: Any) -> Any:
+    """Null is an empty list, and what isn't one its only item: Label Studio keeps whatever was once imported."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+# An annotation's regions as they are: what can't be read of them is named when the others are learnt from.
+Regions = Annotated[list[Any], BeforeValidator(_list)]
+
+
 class _Sent(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -29,7 +38,7 @@ class Annotation(_Sent):
     """One annotator's result on a task. `ANNOTATIONS_DELETED` sends the id alone."""
 
     id: int
-    result: list[dict[str, Any]] = []
+    result: Regions = []
     was_cancelled: bool | None = False
     ground_truth: bool | None = False
     completed_by: Any = None

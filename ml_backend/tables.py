@@ -74,6 +74,22 @@ class AnnotationState(_Name):
     DELETED = "deleted"
 
 
+def storable(text: str) -> str:
+    """Text as both databases take it: NUL and what isn't Unicode (half a surrogate pair) are written as escapes."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
+class Text(sa.types.TypeDecorator):
+    """A column of text that may quote what somebody sent."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """The text to be stored or compared with."""
+        return None if value is None else storable(value)
+
+
 def _words(names: type[_Name]) -> sa.Enum:
     return sa.Enum(names, native_enum=False, length=32, values_callable=lambda members: [m.value for m in members])
 
@@ -100,7 +116,7 @@ class Project(Base):
 
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(primary_key=True)
-    label_config: Mapped[str] = mapped_column(sa.Text, default="")
+    label_config: Mapped[str] = mapped_column(Text, default="")
     hostname: Mapped[str | None]
     access_token: Mapped[str | None]
     revision: Mapped[int] = mapped_column(default=0)  # raised by each change of the annotations or the config
@@ -152,7 +168,7 @@ class Training(Base):
     status: Mapped[TrainingStatus] = mapped_column(default=TrainingStatus.RUNNING)
     model_version: Mapped[str | None]
     metrics: Mapped[dict[str, Any] | None]
-    error: Mapped[str | None] = mapped_column(sa.Text)
+    error: Mapped[str | None] = mapped_column(Text)
     __table_args__ = (sa.Index("ix_trainings_project_id_status", "project_id", "status"),)
 
 
@@ -201,7 +217,7 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None]
-    error: Mapped[str | None] = mapped_column(sa.Text)
+    error: Mapped[str | None] = mapped_column(Text)
     superseded_by: Mapped[str | None]  # it was interrupted, and that job waits already to do the same
     __table_args__ = (
         sa.Index("uq_jobs_queued_key", "key", unique=True, **_where("queued")),
@@ -233,7 +249,7 @@ class Value(Base):
     __tablename__ = "model_values"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str] = mapped_column(sa.Text)
+    value: Mapped[str] = mapped_column(Text)
 
 
 class Note(Base):

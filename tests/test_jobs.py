@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from errors import InvalidAnnotation, MediaError, NotReady
+from errors import MediaError, NotReady
 from ml_backend import LabelStudioMLBase, init_app, jobs
 from ml_backend.consumers import WorkerProcess
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
@@ -46,10 +46,6 @@ class RecordingModel(LabelStudioMLBase):
 
     def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
         self.prepared.append(task["id"])
-
-    def check_annotation(self, annotation: dict[str, Any]) -> None:
-        if annotation["result"] == [{"bad": True}]:
-            raise InvalidAnnotation("A bad region.")
 
     def fit(self, event: str, data: dict[str, Any], tasks: Any = (), from_scratch: bool = False, **kwargs: Any) -> dict:
         self.begun.append(event)
@@ -237,11 +233,25 @@ def test_what_each_action_does_to_the_data(queued: tuple[FlaskClient, Jobs], mod
     assert jobs.store.trainings("1") == []
 
 
-def test_a_bad_annotation_is_refused_and_a_bad_config_keeps_the_annotation(queued: tuple[FlaskClient, Jobs]) -> None:
+@pytest.mark.parametrize(
+    ("result", "kept"),
+    [(None, []), ([None, "x", {"value": 1}], [None, "x", {"value": 1}]), ({"value": 1}, [{"value": 1}])],
+)
+def test_an_annotation_is_stored_whatever_its_result_is(
+    queued: tuple[FlaskClient, Jobs], result: Any, kept: list[Any]
+) -> None:
     client, jobs = queued
-    answer = annotate(client, 1, result=[{"bad": True}])
-    assert (answer.status_code, answer.json) == (400, {"error": "A bad region."})
-    assert jobs.store.annotated_tasks("1") == []
+    assert annotate(client, 1, result=result).status_code == 201
+    batch = [{"id": 2, "task": 1, "result": result}, {"id": 3, "task": 1, "result": [{"value": "good"}]}]
+    send(client, "ANNOTATIONS_CREATED", annotations=batch)
+    jobs.store.replace_annotations("1", [{"id": 4, "data": {}, "annotations": [{"id": 9, "result": result}]}])
+    ids = {a["id"]: a["result"] for task in jobs.store.annotated_tasks("1") for a in task["annotations"]}
+    assert ids == {9: kept if isinstance(result, list) else result or []}
+    assert annotate(client, 1, result=result, updated_at="2026-11-22T11:00:00Z").status_code in (200, 201)
+
+
+def test_a_bad_config_keeps_the_annotation(queued: tuple[FlaskClient, Jobs]) -> None:
+    client, jobs = queued
     body = {"action": "ANNOTATION_CREATED", "project": {"id": 1, "label_config": "<View"}}
     body |= {"annotation": {"id": 2, "result": []}, "task": {"id": 2, "data": {"text": "a"}}}
     assert client.post("/webhook", json=body).status_code == 400

@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 import torch
 
+from control_models import timeline_labels
 from control_models.timeline_labels import TimelineLabelsModel
-from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, MediaError, NotReady
+from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, InvalidTask, MediaError, NotReady
 from features import cache as cache_module
 from features.checkpoints import import_ultralytics
 from learning.metrics import frame_metrics
@@ -46,8 +47,8 @@ def config(
 def make_model(settings: Settings) -> Any:
     store = Store(settings.database)
 
-    def make(label_config: str, project: str = "1", **changes: Any) -> YOLO:
-        services = Services(settings.model_copy(update=changes), store)
+    def make(label_config: str, project: str = "1", in_request: bool = False, **changes: Any) -> YOLO:
+        services = Services(settings.model_copy(update=changes), store, lambda: in_request)
         return YOLO.bind(services)(project, label_config)
 
     yield make
@@ -66,6 +67,10 @@ def task(settings: Settings, task_id: int, colours: list[tuple[int, int, int]], 
 
 def annotated(task: dict[str, Any], *annotations: dict[str, Any]) -> dict[str, Any]:
     return {**task, "annotations": list(annotations)}
+
+
+def notes(model: YOLO) -> list[tuple[int, str]]:
+    return [(note.task_id, note.text) for note in model.services.store.notes("1")]
 
 
 def predicted(
@@ -529,12 +534,10 @@ def test_several_controls_have_classifiers_of_their_own(
 
 def test_annotations_that_do_not_fit(make_model: Any, red_blue: dict[str, Any], settings: Settings) -> None:
     model = make_model(config())
-    with pytest.raises(InvalidAnnotation, match="Green"):
-        model.check_annotation(annotation(1, region(1, 5, "Green")))
-    model.check_annotation(annotation(1, region(1, 5, "Green", from_name="other")))
-    # A label that was removed from the config after it was drawn is left out.
-    drawn = annotation(1, region(21, 40, "Red"), region(1, 5, "Removed"))
+    # A label that was removed from the config after it was drawn is left out, and the note says so.
+    drawn = annotation(1, region(21, 40, "Red"), region(1, 5, "Removed"), region(1, 5, "Green", from_name="other"))
     assert model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, drawn)])["tl"]["published"]
+    assert notes(model) == [(1, "Annotation 1 is used without 'Removed': the labeling config has no such label.")]
     gone = {"id": 2, "data": {"video": str(settings.local_files_document_root / "gone.mp4")}}
     result = model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, drawn), annotated(gone, annotation(2))])["tl"]
     assert list(result["unavailable"]) == ["2"]
@@ -551,13 +554,85 @@ def test_a_malformed_region_leaves_the_training_the_others(make_model: Any, red_
     drawn["result"][-2]["value"] = None
     drawn["result"][-1]["value"]["timelinelabels"] = "Red"
     drawn["result"][-1]["id"] = "r9"
+    drawn["result"].append(None)
     assert model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, drawn)])["tl"]["published"]
     assert predicted(model, red_blue)[25:35, 0].all()
-    notes = [(note.task_id, note.text) for note in model.services.store.notes("1")]
-    assert {task_id for task_id, _ in notes} == {1}
-    assert len(notes) == 3
-    assert all("Annotation 7 is used without a region" in text for _, text in notes)
-    assert any("'r9'" in text for _, text in notes)
+    assert {task_id for task_id, _ in notes(model)} == {1}
+    assert len(notes(model)) == 4
+    assert all("Annotation 7 is used without a region" in text for _, text in notes(model))
+    assert any("'r9'" in text for _, text in notes(model))
+    # The annotator mends it: what was said of it is said no more.
+    store = model.services.store
+    store.save_annotations("1", None, [(red_blue, RED_BLUE)], "ANNOTATION_UPDATED")
+    assert notes(model) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"video": "a.mp4", "fps": 5000},
+        {"video": "\ud800.mp4"},
+        {"video": "http://127.0.0.1:9/\ud800.mp4"},
+        {"video": "a" * 100_000},
+        {"video": ["a.mp4"]},
+        {"video": None},
+        {},
+    ],
+)
+def test_one_task_that_can_not_be_used_leaves_the_others_learnt(
+    make_model: Any, red_blue: dict[str, Any], settings: Settings, bad: dict[str, Any]
+) -> None:
+    model = make_model(config(rate="$fps"))
+    red_blue["data"]["fps"] = 25
+    write_video(settings.local_files_document_root / "a.mp4", [RED] * 5, rate=25, size=(64, 64))
+    tasks = [annotated(red_blue, RED_BLUE), annotated({"id": 2, "data": bad}, annotation(2, region(1, 3, "Red")))]
+    metrics = model.fit("START_TRAINING", {}, tasks=tasks)["tl"]
+    assert (metrics["published"], metrics["tasks"], list(metrics["unavailable"])) == (True, 1, ["2"])
+    (text,) = [text for task_id, text in notes(model) if task_id == 2]
+    assert text.startswith("Left out of the training: ")
+
+
+def test_a_video_of_more_labeling_frames_than_can_be_held_is_refused(
+    make_model: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline_labels, "MAX_LABELED_VALUES", 100 * 2 - 1)
+    with pytest.raises(InvalidTask, match="2 labels"):
+        make_model(config("", ("soccer_ball", "tabby"))).predict([red_blue])
+
+
+def test_a_request_never_decodes_a_video(
+    make_model: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the features that a worker had made are gone again."""
+    model = make_model(config("", ("soccer_ball",)))
+    model.prepare(red_blue)
+    in_request = make_model(config("", ("soccer_ball",)), in_request=True)
+    monkeypatch.setattr(cache_module, "open_video", lambda path: pytest.fail("a video is decoded"))
+    assert in_request.predict([red_blue]).predictions
+    model.unprepare(red_blue)
+    with pytest.raises(NotReady, match="ask again"):
+        in_request.predict([red_blue])
+
+
+@pytest.mark.parametrize("tag", ["TimelineLabels", "Label", "Video"])
+def test_a_tag_in_lower_case_is_told_its_spelling(make_model: Any, tag: str) -> None:
+    text = re.sub(f"(</?){tag}\\b", rf"\1{tag.lower()}", config())
+    with pytest.raises(InvalidConfig, match=f"<{tag.lower()}> as <{tag}>"):
+        make_model(text)
+
+
+@pytest.mark.parametrize("rate", ["2000", "0", "fast"])
+def test_a_frame_rate_that_can_not_be_meant_is_refused_with_the_config(make_model: Any, rate: str) -> None:
+    with pytest.raises(InvalidConfig, match=f'^<Video name="video" frameRate="{rate}">'):
+        make_model(config(rate=rate))
+
+
+@pytest.mark.parametrize("name", ["タイムラインラベルの名前はとても長い", "x" * 230])
+def test_a_tag_of_a_long_name_is_trained(make_model: Any, red_blue: dict[str, Any], name: str) -> None:
+    model = make_model(config().replace('name="tl"', f'name="{name}"'))
+    drawn = annotation(1, region(21, 40, "Red", from_name=name))
+    assert model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, drawn)])[name]["published"]
+    assert model.predict([red_blue]).predictions[0]["result"]
 
 
 RED_REGION = region(31, 40, "Red")
@@ -656,7 +731,6 @@ def test_the_reviewed_label_is_accepted_and_never_predicted(
     text = config(REVIEWED, ("Red", "Reviewed", "Blue"))
     model = make_model(text)
     everything = annotation(1, *RED_BLUE["result"], region(1, 100, "Reviewed"))
-    model.check_annotation(everything)
     model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, everything)])
     regions = model.predict([red_blue]).predictions[0]["result"]
     assert {label for r in regions for label in r["value"]["timelinelabels"]} == {"Red", "Blue"}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.alignment import LIMIT, measure
-from errors import InvalidConfig, MediaError, UnreadableVideo
+from errors import InvalidConfig, InvalidTask, MediaError, UnreadableVideo
 from tests.videos import (
     B_FRAMES,
     FILE_KINDS,
@@ -27,7 +27,7 @@ from tests.videos import (
     write_video,
 )
 from video import reader as reader_module
-from video.labeling_frames import frame_rate, labeling_frames, rate_mismatch
+from video.labeling_frames import check_frame_rate, frame_rate, labeling_frames, rate_mismatch
 from video.reader import decode
 
 CLOCK_PRECISION = 0.0005  # seconds: the clocks in the pictures show milliseconds
@@ -394,10 +394,22 @@ def test_frame_rate_follows_the_front_end(value, task_data, expected):
     assert frame_rate(value, task_data) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("value", ["1e9", "0.0000001", "$fps"])
-def test_an_impossible_frame_rate_is_refused(value):
-    with pytest.raises(InvalidConfig, match="frameRate"):
-        frame_rate(value, {"fps": 5000})
+@pytest.mark.parametrize("fps", [5000, "1e9", 0.0000001])
+def test_a_task_with_an_impossible_frame_rate_is_refused(fps):
+    with pytest.raises(InvalidTask, match=r"frameRate=\"\$fps\""):
+        frame_rate("$fps", {"fps": fps})
+
+
+@pytest.mark.parametrize("value", ["2000", "1e9", "0.0000001", "0", "-25", "nan", "inf", "fast", "25 fps"])
+def test_an_impossible_frame_rate_of_the_config_is_refused(value):
+    with pytest.raises(InvalidConfig) as error:
+        check_frame_rate('<Video name="v"', value)
+    assert str(error.value).startswith(f'<Video name="v" frameRate="{value}">: it must be the frames per second')
+
+
+@pytest.mark.parametrize("value", [None, "", " ", "25", " 29.97 ", "0.04", "1000", "$fps", "$meta.fps"])
+def test_a_possible_frame_rate_of_the_config_is_taken(value):
+    check_frame_rate('<Video name="v"', value)
 
 
 @pytest.mark.parametrize(

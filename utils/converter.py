@@ -127,6 +127,29 @@ def _region(label: str, start: int, end: int, score: float, from_name: str, to_n
     }
 
 
+def usable_regions(regions: Iterable[Any], from_name: str | None = None) -> tuple[list[Region], list[str]]:
+    """An annotation's timeline regions that can be read, and what is wrong with each of the others.
+
+    Args:
+        regions: the annotation's `result` as Label Studio keeps it: whatever was once imported.
+        from_name: take only the regions of this control tag; None: those of every one.
+    """
+    usable, faults = [], []
+    for region in regions:
+        if not isinstance(region, dict):
+            faults.append(f"A region is {str(region)[:50]!r} and no object. Delete it or draw it again.")
+            continue
+        if region.get("type", REGION_TYPE) != REGION_TYPE or from_name not in (None, region.get("from_name")):
+            continue
+        try:
+            list(region_ranges(region))
+        except InvalidAnnotation as error:
+            faults.append(str(error))
+        else:
+            usable.append(region)
+    return usable, faults
+
+
 def region_ranges(region: Region) -> Iterator[tuple[str, int, int]]:
     """Yields (label, start, end) for each label and range of a timeline region, 1-based, both ends included.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import InvalidConfig
+from errors import InvalidConfig, InvalidTask
 
 DEFAULT_FRAME_RATE = 24.0  # Label Studio's front end takes it where the config or the task names no usable rate
 MAX_FRAME_RATE = 1000.0  # more labeling frames per second than any video shows; bounds the arrays
@@ -21,7 +21,7 @@ RATE_TOLERANCE = 0.0005  # relative: half of what lies between 29.97 and 30, mor
 
 
 def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
-    """The labeling frame rate, by the rules of Label Studio's front end.
+    """A task's labeling frame rate, by the rules of Label Studio's front end.
 
     Args:
         value: the attribute `frameRate` (or `framerate`) of the video tag: a number, `$name` or `$name.name` for a
@@ -32,27 +32,55 @@ def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
         Frames per second: the number, or its reciprocal below 1 (seconds per frame); 24 where there is none.
 
     Raises:
-        InvalidConfig: more than `MAX_FRAME_RATE` frames per second.
+        InvalidTask: more than `MAX_FRAME_RATE` frames per second.
     """
     number: Any = value
     if isinstance(value, str) and value.startswith("$"):
         number = task_data
         for name in value[1:].split("."):
             number = number.get(name) if isinstance(number, dict) else None
-    try:
-        rate = float(number)
-    except (TypeError, ValueError):
+    rate = _rate(number)
+    if rate is None:
         return DEFAULT_FRAME_RATE
-    if not math.isfinite(rate) or rate <= 0:
-        return DEFAULT_FRAME_RATE
-    if rate < 1:
-        rate = 1 / rate
     if rate > MAX_FRAME_RATE:
-        raise InvalidConfig(
-            f'frameRate="{value}" means {rate:g} frames per second; at most {MAX_FRAME_RATE:g} are possible. '
-            "Set it to the video's frame rate, for example 25."
+        raise InvalidTask(
+            f'The task\'s data makes frameRate="{value}" {rate:g} frames per second; at most {MAX_FRAME_RATE:g} are '
+            "possible. Set it to the video's frame rate, for example 25."
         )
     return rate
+
+
+def check_frame_rate(tag: str, value: str | None) -> None:
+    """Checks the attribute `frameRate` where it names a number itself.
+
+    Args:
+        tag: the video tag's beginning, for the error's text, such as `<Video name="video"`.
+        value: the attribute, or None.
+
+    Raises:
+        InvalidConfig: it is no number above 0, or means more than `MAX_FRAME_RATE` frames per second. Label Studio's
+            front end takes 24 for most of them, and nobody would notice.
+    """
+    if value is None or not value.strip() or value.startswith("$"):
+        return
+    rate = _rate(value)
+    if rate is None or rate > MAX_FRAME_RATE:
+        raise InvalidConfig(
+            f'{tag} frameRate="{value}">: it must be the frames per second, a number above 0 and at most '
+            f"{MAX_FRAME_RATE:g} (below 1 it is seconds per frame), or $name of such a value in the task's data. "
+            "Set it to the video's frame rate, for example 25."
+        )
+
+
+def _rate(value: Any) -> float | None:
+    """Frames per second, None where the value names none."""
+    try:
+        rate = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not math.isfinite(rate) or rate <= 0:
+        return None
+    return 1 / rate if rate < 1 else rate
 
 
 def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_rate: float) -> np.ndarray:

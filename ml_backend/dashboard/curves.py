@@ -16,7 +16,8 @@ WINDOW = 5
 TREND = 0.03
 # Fewer tests than this have no trend.
 MIN_TESTS_FOR_TREND = 4
-Z_95 = 1.96
+# Student's t for a 95 % interval of the mean of 2, 3 … WINDOW values: with so few, 1.96 would be far too little.
+T_95 = (12.706, 4.303, 3.182, 2.776)
 
 
 class Lesson(NamedTuple):
@@ -38,7 +39,7 @@ def learning_curve(trainings: Sequence[Training], control: str, colours: dict[st
 
     The points are tests that came before trainings (prequential evaluation); one where the label neither occurred nor
     was predicted says nothing of it and is left out. The curve is the mean of the last tests; its uncertainty is that
-    of their mean (95 %, from their spread).
+    of their mean (a 95 % interval by Student's t, from their spread).
 
     Args:
         trainings: the project's, oldest first.
@@ -66,7 +67,7 @@ def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int
     means, low, high = [], [], []
     for index in range(len(tests)):
         window = np.array([f1 for _, f1 in tests[max(0, index - WINDOW + 1) : index + 1]])
-        error = Z_95 * window.std(ddof=1) / np.sqrt(len(window)) if len(window) > 1 else 0.5
+        error = T_95[len(window) - 2] * window.std(ddof=1) / np.sqrt(len(window)) if len(window) > 1 else 1.0
         means.append(float(window.mean()))
         low.append(max(0.0, means[-1] - error))
         high.append(min(1.0, means[-1] + error))

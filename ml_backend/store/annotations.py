@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ml_backend.store.projects import Projects
-from ml_backend.tables import Annotation, AnnotationState, Prediction, Project, Task
+from ml_backend.tables import Annotation, AnnotationState, Note, Prediction, Project, Task
 
 # So many tasks are compared with Label Studio's in one transaction: a webhook waits for it 50 ms at most.
 TASKS_PER_BATCH = 100
@@ -34,6 +34,11 @@ def _updated_at(annotation: dict[str, Any]) -> str:
 
 def _state(annotation: dict[str, Any]) -> AnnotationState:
     return AnnotationState.SKIPPED if annotation.get("was_cancelled") else AnnotationState.PRESENT
+
+
+def _result(annotation: dict[str, Any]) -> list[Any]:
+    """The regions: none where Label Studio's database has null."""
+    return annotation["result"] or []
 
 
 def _is_ground_truth(annotation: dict[str, Any]) -> bool:
@@ -112,12 +117,14 @@ class Annotations(Projects):
             stored = Annotation(project_id=project.id, id=annotation["id"], result=[], ground_truth=False)
             session.add(stored)
         ground_truth = _is_ground_truth(annotation)
-        same_result = stored.result == annotation["result"] and stored.ground_truth == ground_truth
+        same_result = stored.result == _result(annotation) and stored.ground_truth == ground_truth
         same = was == state and same_result and same_task
         stored.task_id, stored.state, stored.updated_at = task["id"], state, _updated_at(annotation)
         if not same:
-            stored.result, stored.ground_truth = annotation["result"], ground_truth
+            stored.result, stored.ground_truth = _result(annotation), ground_truth
             stored.revision = project.revision + 1
+            # What was said of it may hold no more; the next training says it again.
+            session.execute(sa.delete(Note).where(Note.project_id == project.id, Note.task_id == task["id"]))
         if state == AnnotationState.SKIPPED:
             return was == AnnotationState.PRESENT
         return not same
@@ -167,8 +174,8 @@ class Annotations(Projects):
                 rows = [{"project_id": project_id, "id": id_} | gone for id_ in ids]
                 insert = self._insert(Task).values(rows)
                 session.execute(insert.on_conflict_do_update(index_elements=[Task.project_id, Task.id], set_=gone))
-                predicted = sa.and_(Prediction.project_id == project_id, Prediction.task_id.in_(ids))
-                session.execute(sa.delete(Prediction).where(predicted))
+                for table in (Prediction, Note):
+                    session.execute(sa.delete(table).where(table.project_id == project_id, table.task_id.in_(ids)))
             if deleted:
                 self._raise_revision(session, project_id)
             return deleted
@@ -233,7 +240,7 @@ class Annotations(Projects):
             != (
                 _state(annotation),
                 _updated_at(annotation),
-                annotation["result"],
+                _result(annotation),
                 _is_ground_truth(annotation),
                 task["data"],
             )
@@ -277,7 +284,7 @@ class Annotations(Projects):
         for task_id, data, annotation_id, result, ground_truth in rows:
             if ground_truth or task_id not in settled:
                 entry = tasks.setdefault(task_id, {"id": task_id, "data": data, "annotations": []})
-                entry["annotations"].append({"id": annotation_id, "result": result})
+                entry["annotations"].append({"id": annotation_id, "result": result or []})
         return list(tasks.values())
 
     def count_annotated_tasks(self, project_id: str | None = None) -> dict[str, int]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
 from ml_backend.store.projects import Projects
-from ml_backend.tables import Note, Value
+from ml_backend.tables import Note, Value, storable
 
 logger = logging.getLogger(__name__)
 
 MAX_NOTE_LENGTH = 300
+NOTES_PER_STATEMENT = 100
 
 
 class Values(Projects):
@@ -43,12 +45,23 @@ class Values(Projects):
             )
             return int(session.scalar(statement.returning(Value.value)))
 
-    def add_note(self, project_id: str, task_id: int | None, text: str) -> None:
-        """Keeps a note on a task's media, and logs it the first time."""
+    def add_notes(self, project_id: str, notes: Iterable[tuple[int, str]]) -> None:
+        """Keeps notes on tasks, ids and texts, and logs each the first time."""
+        kept = dict.fromkeys((task_id, storable(text)[:MAX_NOTE_LENGTH]) for task_id, text in notes)
+        if not kept:
+            return
+        known = {(note.task_id, note.text) for note in self.notes(project_id)}
+        new = [note for note in kept if note not in known]
+        if not new:
+            return  # nothing to write, so nothing to wait for
         with self._transaction() as session:
-            insert = self._insert(Note).values(project_id=project_id, task_id=task_id or 0, text=text[:MAX_NOTE_LENGTH])
-            new = session.scalar(insert.on_conflict_do_nothing().returning(Note.text))
-        if new is not None:
+            for start in range(0, len(new), NOTES_PER_STATEMENT):
+                rows = [
+                    {"project_id": project_id, "task_id": task_id, "text": text}
+                    for task_id, text in new[start : start + NOTES_PER_STATEMENT]
+                ]
+                session.execute(self._insert(Note).values(rows).on_conflict_do_nothing())
+        for task_id, text in new:
             logger.warning("Project %s, task %s: %s", project_id, task_id, text)
 
     def notes(self, project_id: str | None = None) -> list[Note]:
