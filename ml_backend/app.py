@@ -11,10 +11,11 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from flask import Flask, Response, g, has_request_context, jsonify, request
+from flask import Flask, Response, current_app, g, has_request_context, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, InvalidRequest
+from ml_backend import openapi
 from ml_backend.base import LabelStudioMLBase, Services
 from ml_backend.consumers import HEALTH_KEY, NO_PROJECT
 from ml_backend.dashboard.views import Dashboard, wants_page
@@ -71,7 +72,7 @@ def init_app(
     store = Store(settings.database)
     registry = ModelRegistry(model_class, Services(settings, store, has_request_context))
     jobs = Jobs(store, registry, queues or open_queues(store))
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.json = StrictJSONProvider(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["jobs"] = jobs
@@ -120,6 +121,7 @@ class Routes:
         app.add_url_rule("/versions", view_func=self.versions, methods=["GET", "POST"])
         app.add_url_rule("/job_status", view_func=self.job_status, methods=["POST"])
         app.add_url_rule("/metrics", view_func=self.metrics)
+        app.add_url_rule(openapi.PATH, view_func=self.openapi)
         app.register_blueprint(self._dashboard.blueprint())
         app.before_request(self._start_clock)
         app.after_request(self._observe)
@@ -250,6 +252,11 @@ class Routes:
     def metrics(self) -> Response:
         """Prometheus' text format."""
         return Response(self._metrics.text(), mimetype="text/plain; version=0.0.4")
+
+    @staticmethod
+    def openapi() -> Response:
+        """The routes' OpenAPI description."""
+        return jsonify(openapi.describe(current_app))
 
 
 def _iso(moment: Any) -> str | None:

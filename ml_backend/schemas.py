@@ -91,6 +91,12 @@ class WebhookRequest(_Sent):
     tasks: list[Task] = []
 
 
+class VersionsRequest(_Sent):
+    """`POST /versions`. Without `project` the versions of all projects are answered."""
+
+    project: ProjectId | None = None
+
+
 class JobStatusRequest(_Sent):
     """`POST /job_status`."""
 
