@@ -111,8 +111,9 @@ def test_a_read_only_models_folder_is_said_and_training_goes_on_when_it_is_writa
         wait_until(lambda: backend.store.latest_training("1") is not None, 60, "a training")
         wait_until(lambda: backend.store.latest_training("1").status == TrainingStatus.FAILED, 60, "its failure")
         assert "Read-only file system" in backend.store.latest_training("1").error
-        job = backend.store.live_training("1")
-        assert "Read-only file system" in job.error
+        # The training's row is written before its job's.
+        wait_until(lambda: backend.store.live_training("1").error, 60, "the job's error")
+        assert "Read-only file system" in backend.store.live_training("1").error
         mount("-o", "remount,rw", str(models))
         wait_until(lambda: learnt(backend) == {1}, 60, f"the next try, see {backend.log}")
     finally:
