@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from control_models.base import ControlModel, ControlPrediction
 from control_models.timeline_labels import TimelineLabelsModel
-from errors import EncoderError, InvalidConfig, Loading, NotReady
+from errors import EncoderError, InvalidConfig, InvalidRequest, Loading, NotReady
 from exchange.timeline import Track
 from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.counters import COUNTERS
@@ -144,8 +144,12 @@ class YOLO(LabelStudioMLBase):
         for control_model in self.control_models:
             control_model.forget()
 
-    def roll_back(self, version: int) -> str:
+    def roll_back(self, version: int, from_name: str | None = None) -> str:
         """Makes each control tag's classifier the one that it was after the training of that number.
+
+        Args:
+            version: the training's number.
+            from_name: only this control tag's.
 
         Returns:
             The model version that is the present one now.
@@ -153,7 +157,10 @@ class YOLO(LabelStudioMLBase):
         Raises:
             InvalidRequest: a classifier is gone, or doesn't fit the present config or encoder; nothing is changed.
         """
-        found = [(model, model.find_version(version)) for model in self.control_models]
+        chosen = [model for model in self.control_models if from_name in (None, model.from_name)]
+        if not chosen:
+            raise InvalidRequest(f'The labeling config has no control tag "{from_name}" with a model.')
+        found = [(model, model.find_version(version)) for model in chosen]
         for model, classifier in found:
             if classifier is not None:
                 model.go_back(classifier)

@@ -61,13 +61,12 @@ def rollback(
 ) -> None:
     """Make an earlier version of a project's model the present one; the next training makes a new version."""
     backend = Backend()
-    backend.model(project)
+    model = backend.model(project)
     name = control or _only_control(backend, project)
     version = version or _version_before(backend, project, name)
     if not yes:
         typer.confirm(f"Make v{version} the present model of {name!r} in project {project}?", abort=True)
-    backend.store.roll_back(project, name, version)
-    console.print(f"{name}: v{version} predicts now", highlight=False)
+    console.print(f"{model.roll_back(version, name)} predicts now", highlight=False)
 
 
 def _only_control(backend: Backend, project: str) -> str:

@@ -71,6 +71,9 @@ class PublishedClassifiers:
 
         Returns:
             False where a later version is the present one already.
+
+        Raises:
+            InvalidRequest: the project was deleted meanwhile.
         """
         if self._store is None:
             classifier.save(self.path, header)
@@ -78,9 +81,13 @@ class PublishedClassifiers:
         written = self._root / f".{self._stem}-{uuid4().hex}.safetensors"
         classifier.save(written, header)
         file = written.replace(self._root / f"{self._stem}-{file_hash(written)[:HASH_DIGITS]}.safetensors")
-        published = self._store.publish_version(
-            self._project_id, self._from_name, header["version"], file.name, header["metrics"]
-        )
+        try:
+            published = self._store.publish_version(
+                self._project_id, self._from_name, header["version"], file.name, header["metrics"]
+            )
+        except InvalidRequest:
+            file.unlink()
+            raise
         (self._root / f"{self._stem}.safetensors").unlink(missing_ok=True)  # of a release that had no versions
         self._drop_old()
         return published
@@ -99,15 +106,21 @@ class PublishedClassifiers:
             InvalidRequest: there is none any more.
         """
         known = self._store.versions(self._project_id, self._from_name) if self._store else []
-        for row in known:  # newest first
-            if row.version <= version and (self._root / row.file).exists():
-                return MultiLabelLSTM.load(self._root / row.file)
-        numbers = ", ".join(str(row.version) for row in reversed(known)) or "none"
-        raise InvalidRequest(f'"{self._from_name}" has no version {version} to go back to; it has: {numbers}.')
+        earlier = [row for row in known if row.version <= version]  # newest first
+        if not earlier:
+            numbers = ", ".join(str(row.version) for row in reversed(known)) or "none"
+            raise InvalidRequest(f'"{self._from_name}" has no version {version} to go back to; it has: {numbers}.')
+        try:
+            return MultiLabelLSTM.load(self._root / earlier[0].file)
+        except FileNotFoundError as error:
+            raise InvalidRequest(
+                f'Version {earlier[0].version} of "{self._from_name}" can\'t be gone back to: its file '
+                f"{earlier[0].file} isn't in MODEL_ROOT any more."
+            ) from error
 
     def go_back(self, classifier: MultiLabelLSTM) -> None:
         """Makes a classifier of `at` the present version again."""
-        self._store.roll_back(self._project_id, self._from_name, classifier.header["version"])
+        self._store.make_present(self._project_id, self._from_name, classifier.header["version"])
 
     def forget(self) -> None:
         """Removes all versions."""

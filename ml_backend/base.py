@@ -31,6 +31,7 @@ from exchange.timeline import Track
 from ml_backend import label_studio, media
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
+from ml_backend.store.models import TRAININGS
 
 logger = logging.getLogger(__name__)
 
@@ -189,11 +190,15 @@ class LabelStudioMLBase:
         """Raises NotReady where no task of the project can be predicted yet; Loading where it can in a moment: then
         `/predict` waits, or has the predictions delivered."""
 
-    def roll_back(self, version: int) -> str:
+    def roll_back(self, version: int, from_name: str | None = None) -> str:
         """Makes the model of an earlier training the present one again; returns the model version.
 
+        Args:
+            version: the training's number.
+            from_name: only of this control tag.
+
         Raises:
-            InvalidRequest: it can't be.
+            InvalidRequest: it can't be; nothing is changed.
         """
         raise InvalidRequest(f"{type(self).__name__} keeps no earlier versions.")
 
@@ -317,9 +322,9 @@ class LabelStudioMLBase:
     def next_version(self) -> int:
         """A number that no earlier training of the project had, also after its model was deleted."""
         if self.store:
-            return self.store.increment_value(self.project_id, "trainings")
-        number = int(self.get("trainings") or 0) + 1
-        self.set("trainings", str(number))
+            return self.store.increment_value(self.project_id, TRAININGS)
+        number = int(self.get(TRAININGS) or 0) + 1
+        self.set(TRAININGS, str(number))
         return number
 
     def has_annotations(self) -> bool:

@@ -88,11 +88,11 @@ class Jobs:
         """
         name = str(task["id"] if task.get("id") is not None else task["data"])
         live = self.store.live_job(f"{JobKind.PREPARE}:{project_id}:{name}")
-        if live is not None and live.status == JobStatus.STARTED:
+        arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
+        if live is not None and live.status == JobStatus.STARTED and live.arguments == arguments:
             return live
         if live is None and self.store.count_jobs(JobStatus.QUEUED) >= MAX_QUEUED_JOBS:
             raise NotReady(f"{MAX_QUEUED_JOBS} jobs are waiting already: ask again when the worker has caught up.")
-        arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
         return self._add(JobKind.PREPARE, project_id, arguments, priority, name)
 
     def add_preparations(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:

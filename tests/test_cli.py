@@ -135,10 +135,16 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     assert shown["projects"][0]["model_version"] == prediction["model_version"]
     assert "up to date" in run("status").stdout
     assert json.loads(run("train", "--project", "1", "--json").stdout)["tl"]["version"] == 2
-    assert "v1 predicts now" in run("rollback", "--project", "1", "--yes").stdout
+    assert "-v1 (3 videos) predicts now" in run("rollback", "--project", "1", "--yes").stdout
     assert json.loads(run("status", "--json").stdout)["projects"][0]["model_version"] == "v1 (rolled back)"
     assert json.loads(run("predict", video, "--project", "1").stdout)["model_version"].endswith("-v1 (3 videos)")
     assert "no version before" in refused(InvalidRequest, "rollback", "--project", "1", "--yes")
+    store = Store(project.database)
+    (gone,) = [version.file for version in store.versions("1") if version.version == 2]
+    store.close()
+    (project.model_root / gone).unlink()
+    assert "isn't in MODEL_ROOT" in refused(InvalidRequest, "rollback", "--project", "1", "--version", "2", "--yes")
+    assert json.loads(run("status", "--json").stdout)["projects"][0]["model_version"] == "v1 (rolled back)"
     run("reset", "--project", "1", code=1, answer="n\n")
     run("predict", video, "--project", "1")
     run("reset", "--project", "1", "--yes")

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from werkzeug.serving import make_server
 
+from errors import InvalidRequest
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.store.models import TRAININGS
 from ml_backend.tables import JobKind, JobStatus, QueueName, TrainingStatus
 from tests.live.browser import Browser
 from tests.servers import annotation, free_port, region, wait_until
@@ -44,6 +46,7 @@ class DrawnModel(LabelStudioMLBase):
 
     forgotten: list[str]
     dropped: list[int]
+    rolled_back: list[tuple[int, str | None]]
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         return [{"result": [region(11, 40, "Close")], "score": 0.8} for _ in tasks]
@@ -56,6 +59,12 @@ class DrawnModel(LabelStudioMLBase):
 
     def forget(self) -> None:
         self.forgotten.append(self.project_id)
+
+    def roll_back(self, version: int, from_name: str | None = None) -> str:
+        if self.rolled_back:
+            raise InvalidRequest("Its file is gone.")
+        self.rolled_back.append((version, from_name))
+        return f"drawn-v{version}"
 
     def media(self, task: dict[str, Any]) -> dict[str, str]:
         return {"tl": task["data"]["video"]}
@@ -139,7 +148,7 @@ class Server:
 
 @pytest.fixture
 def server(settings: Settings) -> Iterator[Server]:
-    model = type("DrawnModel", (DrawnModel,), {"forgotten": [], "dropped": []})
+    model = type("DrawnModel", (DrawnModel,), {"forgotten": [], "dropped": [], "rolled_back": []})
     running = Server(settings, model)
     yield running
     running.stop()
@@ -307,6 +316,7 @@ def test_a_tasks_page_seeks_its_video(server: Server, browser: Browser) -> None:
 def test_each_action_asks_first_and_does_what_it_says(server: Server, browser: Browser) -> None:
     server.annotate(2)
     for version in (1, 2):
+        server.store.increment_value("1", TRAININGS)
         server.store.publish_version("1", "tl", version, f"{version}.safetensors", {})
 
     def act(path: str, name: str, answer: str) -> None:
@@ -322,7 +332,8 @@ def test_each_action_asks_first_and_does_what_it_says(server: Server, browser: B
     act("/projects/1", "Train now …", "A training is queued.")
     assert server.trainings() == 1
     act("/projects/1", "Roll back …", "The earlier version predicts now.")
-    assert server.store.present_version("1", "tl").version == 1
+    assert server.model.rolled_back == [(1, "tl")]
+    act("/projects/1", "Roll back …", "Its file is gone.")
     act("/projects/1", "Reset …", "The model is forgotten.")
     assert server.model.forgotten == ["1"]
     act("/projects/1/tasks/1", "Clear its cache …", "dropped from the cache")
@@ -372,7 +383,7 @@ def test_posts_from_elsewhere_are_refused(server: Server) -> None:
 
 def test_pages_and_actions_need_the_password(settings: Settings) -> None:
     protected = settings.model_copy(update={"basic_auth_user": "ann"})
-    running = Server(protected, type("DrawnModel", (DrawnModel,), {"forgotten": [], "dropped": []}))
+    running = Server(protected, type("DrawnModel", (DrawnModel,), {"forgotten": [], "dropped": [], "rolled_back": []}))
     try:
         running.annotate(1)
         html = {"Accept": "text/html"}

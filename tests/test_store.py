@@ -22,6 +22,7 @@ from ml_backend import database
 from ml_backend.overview import prequential_scores
 from ml_backend.store import Store
 from ml_backend.store.annotations import TASKS_PER_BATCH
+from ml_backend.store.models import TRAININGS
 from ml_backend.tables import Base, Job, JobKind, JobStatus, QueueName, TrainingStatus
 from tests.postgres import Postgres
 from tests.servers import ROOT
@@ -258,17 +259,21 @@ def test_ground_truth_is_taken_over_from_label_studio(store: Store) -> None:
 
 
 def test_publish_and_roll_back(store: Store) -> None:
+    store.update_project("1", "<View/>")
     assert store.present_version("1", "tl") is None
     for version in (1, 2, 3):
+        assert store.increment_value("1", TRAININGS) == version
         assert store.publish_version("1", "tl", version, f"{version}.safetensors", {"f1": version / 10})
     store.publish_version("1", "other", 1, "other.safetensors", {})
     present = store.present_version("1", "tl")
     assert (present.version, present.file, present.metrics) == (3, "3.safetensors", {"f1": 0.3})
-    assert store.roll_back("1", "tl", 1).file == "1.safetensors"
+    store.make_present("1", "tl", 1)
+    assert store.present_version("1", "tl").file == "1.safetensors"
     assert store.present_version("1", "tl").version == 1
     assert [v.version for v in store.versions("1", "tl")] == [3, 2, 1]
-    with pytest.raises(InvalidRequest, match="no version 7; it has: 1, 2, 3"):
-        store.roll_back("1", "tl", 7)
+    with pytest.raises(InvalidRequest, match="no version 7"):
+        store.make_present("1", "tl", 7)
+    store.increment_value("1", TRAININGS)
     assert store.publish_version("1", "tl", 4, "4.safetensors", {})
     # A training that was believed dead ends after the one that took its place.
     assert not store.publish_version("1", "tl", 3, "late.safetensors", {})
@@ -276,6 +281,49 @@ def test_publish_and_roll_back(store: Store) -> None:
     store.forget_present_version("1", "tl")
     assert store.present_version("1", "tl") is None
     assert store.present_version("1", "other").version == 1
+
+
+def test_a_training_publishes_for_no_project_that_was_deleted(store: Store) -> None:
+    store.update_project("1", "<View/>")
+    training = store.start_training("1", 0, 1)
+    version = [store.increment_value("1", TRAININGS) for _ in range(3)][-1]
+    store.delete_project("1")
+    for connected_again in (False, True):
+        if connected_again:
+            store.update_project("1", "<View/>")
+            store.increment_value("1", TRAININGS)
+        with pytest.raises(InvalidRequest, match="deleted while its model was trained"):
+            store.publish_version("1", "tl", version, "late.safetensors", {})
+        assert store.versions("1") == []
+        assert store.present_version("1", "tl") is None
+    store.end_training(training, TrainingStatus.FAILED, 1.0)
+    assert store.trainings("1") == []
+
+
+def test_what_a_job_of_a_deleted_project_writes_late_is_no_new_project_s(store: Store) -> None:
+    store.update_project("1", "<View/>")
+    store.delete_project("1")
+    store.add_notes("1", [(1, "late")])
+    store.save_predictions("1", [(task(), 0.5, "v1")])
+    store.update_project("1", "<View/>")
+    assert store.notes("1") == []
+    assert store.known_task("1", 1) is None
+
+
+# Jobs
+
+
+def test_a_job_that_waits_has_the_latest_data(store: Store) -> None:
+    def add(video: str) -> tuple[Job, bool]:
+        kind, queue = JobKind.PREPARE, QueueName.EXTRACT
+        return store.add_job(
+            kind, queue, "prepare:1:1", "task:1:1", "1", {"task": {"id": 1, "data": {"video": video}}}, 5
+        )
+
+    first, _ = add("old.mp4")
+    second, _ = add("new.mp4")
+    assert second.id == first.id
+    assert store.claim_job("me", QueueName.EXTRACT).arguments["task"]["data"] == {"video": "new.mp4"}
 
 
 # Trouble

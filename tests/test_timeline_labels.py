@@ -47,6 +47,9 @@ def config(
 def make_model(settings: Settings) -> Any:
     store = Store(settings.database)
 
+    store.update_project("1")
+    store.update_project("2")
+
     def make(label_config: str, project: str = "1", in_request: bool = False, **changes: Any) -> YOLO:
         services = Services(settings.model_copy(update=changes), store, lambda: in_request)
         return YOLO.bind(services)(project, label_config)
@@ -406,10 +409,31 @@ def test_going_back_is_one_update_and_keeps_every_file(
     with pytest.raises(InvalidRequest, match="it has: 1, 2"):
         model.roll_back(0)
     with pytest.raises(InvalidRequest, match="another labeling config"):
-        make_model(config(labels=("Red", "Green"))).roll_back(1)
+        make_model(config(labels=("Red", "Green"))).roll_back(1, "tl")
+    with pytest.raises(InvalidRequest, match='no control tag "other"'):
+        model.roll_back(1, "other")
+    first_file.unlink()
+    with pytest.raises(InvalidRequest, match="isn't in MODEL_ROOT"):
+        model.roll_back(1)
+    assert model.model_version == second
+    first_file.write_bytes(first_bytes)
     # The next training's version follows the largest, also after going back.
     model.roll_back(1)
     assert "-v3 (" in lesson("Blue").model_version
+
+
+def test_a_project_that_is_deleted_while_it_is_trained_gets_no_model(
+    make_model: Any, red_blue: dict[str, Any], settings: Settings
+) -> None:
+    model = make_model(config())
+
+    def delete(share: float) -> None:
+        model.store.delete_project("1")
+
+    with pytest.raises(InvalidRequest, match="deleted while"):
+        model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)], progress=delete)
+    assert list(settings.model_root.glob("*.safetensors")) == []
+    assert model.store.versions("1") == []
 
 
 def test_a_prediction_carries_the_version_that_made_it(

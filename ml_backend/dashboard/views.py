@@ -245,11 +245,13 @@ class Dashboard:
 
     def roll_back(self, project_id: str) -> Response:
         """Makes an earlier version the present one."""
-        self._project(project_id)
+        _, model, error = self._project(project_id)
+        if model is None:
+            raise NotReady(error or "")
         name, _, version = request.form.get("version", "").rpartition(" ")
-        if not version.isdigit():
+        if not version.isdecimal():
             raise NotFound("Choose a version.")
-        self._store.roll_back(project_id, name, int(version))
+        model.roll_back(int(version), name)
         return self._back("rollback", "dashboard.project", project_id=project_id)
 
     def read(self, project_id: str, task_id: int) -> Response:

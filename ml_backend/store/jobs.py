@@ -43,7 +43,7 @@ class JobRows(Trainings):
         arguments: dict[str, Any],
         priority: int,
     ) -> tuple[Job, bool]:
-        """Adds a job, or raises the priority of the one that waits to do the same work.
+        """Adds a job, or raises the priority of the one that waits to do the same work, with the latest arguments.
 
         Args:
             kind: what it does.
@@ -59,7 +59,8 @@ class JobRows(Trainings):
         """
         with self._reading() as session:
             waiting = session.scalar(sa.select(Job).where(Job.key == key, Job.status == JobStatus.QUEUED))
-        if waiting is not None and waiting.priority >= priority and waiting.due_at is None:
+        same = waiting is not None and waiting.arguments == arguments
+        if same and waiting.priority >= priority and waiting.due_at is None:
             return waiting, False  # nothing to write, so nothing to wait for
         job_id = uuid.uuid4().hex
         values = {"id": job_id, "kind": kind, "queue": queue, "key": key, "resource": resource}
@@ -69,7 +70,7 @@ class JobRows(Trainings):
         statement = insert.on_conflict_do_update(
             index_elements=[Job.key],
             index_where=sa.text("status = 'queued'"),
-            set_={"priority": higher, "due_at": None, "retries": 0},
+            set_={"priority": higher, "due_at": None, "retries": 0, "arguments": insert.excluded.arguments},
         )
         with self._transaction() as session:
             job = session.scalar(statement.returning(Job))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from errors import InvalidRequest
 from ml_backend.store.projects import Projects
-from ml_backend.tables import ModelVersion, PresentVersion
+from ml_backend.tables import ModelVersion, PresentVersion, Project, Value
+
+TRAININGS = "trainings"  # the value that counts a project's trainings; a version is the number of its training
 
 
 class Models(Projects):
@@ -29,8 +32,16 @@ class Models(Projects):
         Returns:
             False where a later version is the present one, so that this one isn't: its training was believed dead, and
             done again.
+
+        Raises:
+            InvalidRequest: the project was deleted while the version was made, also where one of the same id was
+                connected since: its trainings have numbers of their own.
         """
         with self._transaction() as session:
+            if session.get(Project, project_id, with_for_update=True) is None or not self._gave_out(
+                session, project_id, version
+            ):
+                raise InvalidRequest(f"Project {project_id} was deleted while its model was trained.")
             row = ModelVersion(project_id=project_id, from_name=from_name, version=version, file=file, metrics=metrics)
             session.merge(row)
             insert = self._insert(PresentVersion).values(project_id=project_id, from_name=from_name, version=version)
@@ -40,6 +51,12 @@ class Models(Projects):
                 where=PresentVersion.version < version,
             )
             return session.scalar(statement.returning(PresentVersion.version)) is not None
+
+    @staticmethod
+    def _gave_out(session: Session, project_id: str, version: int) -> bool:
+        """Whether a number is that of one of the project's trainings."""
+        counter = session.get(Value, (project_id, TRAININGS))
+        return counter is not None and version <= int(counter.value)
 
     def present_version(self, project_id: str, from_name: str) -> ModelVersion | None:
         """The version that predicts, or None."""
@@ -62,26 +79,16 @@ class Models(Projects):
                 query = query.where(ModelVersion.from_name == from_name)
             return list(session.scalars(query.order_by(ModelVersion.version.desc(), ModelVersion.from_name)))
 
-    def roll_back(self, project_id: str, from_name: str, version: int) -> ModelVersion:
-        """Makes a published version the present one again.
+    def make_present(self, project_id: str, from_name: str, version: int) -> None:
+        """Makes a published version the present one again. Whether it can predict is the model's to say.
 
         Raises:
             InvalidRequest: there is no such version.
         """
         with self._transaction() as session:
-            found = session.get(ModelVersion, (project_id, from_name, version))
-            if found is None:
-                known = session.scalars(
-                    sa.select(ModelVersion.version)
-                    .where(ModelVersion.project_id == project_id, ModelVersion.from_name == from_name)
-                    .order_by(ModelVersion.version)
-                ).all()
-                numbers = ", ".join(map(str, known)) or "none"
-                raise InvalidRequest(
-                    f'"{from_name}" of project {project_id} has no version {version}; it has: {numbers}.'
-                )
+            if session.get(ModelVersion, (project_id, from_name, version)) is None:
+                raise InvalidRequest(f'"{from_name}" of project {project_id} has no version {version} any more.')
             session.merge(PresentVersion(project_id=project_id, from_name=from_name, version=version))
-            return found
 
     def forget_present_version(self, project_id: str, from_name: str) -> None:
         """Leaves the control tag without a present version; the published ones stay."""

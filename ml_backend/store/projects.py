@@ -46,7 +46,9 @@ class Projects(Database):
 
     def _locked_project(self, session: Session, project_id: str) -> Project:
         """The project, added where it is new. Transactions that change a project's data come one after the other."""
-        session.execute(self._insert(Project).values(id=project_id).on_conflict_do_nothing())
+        insert = self._insert(Project).values(id=project_id).on_conflict_do_nothing()
+        if session.scalar(insert.returning(Project.id)) is not None:
+            self._delete_rows(session, project_id)  # what a job of a deleted one wrote late
         return session.get_one(Project, project_id, with_for_update=True)
 
     @staticmethod
@@ -97,8 +99,12 @@ class Projects(Database):
         """Forgets a project with everything that belongs to it."""
         with self._transaction() as session:
             session.execute(sa.delete(Project).where(Project.id == project_id))
-            for table in OF_A_PROJECT:
-                session.execute(sa.delete(table).where(table.project_id == project_id))
+            self._delete_rows(session, project_id)
+
+    @staticmethod
+    def _delete_rows(session: Session, project_id: str) -> None:
+        for table in OF_A_PROJECT:
+            session.execute(sa.delete(table).where(table.project_id == project_id))
 
     def note_event(self, project_id: str, event: str, annotation_id: int | None = None) -> None:
         """Keeps which event was the latest, for `fit()`."""

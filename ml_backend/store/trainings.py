@@ -36,9 +36,9 @@ class Trainings(Projects):
     ) -> None:
         """Records how a training ended; with `up_to_date`, that the project's model is at its revision."""
         with self._transaction() as session:
-            training = session.get_one(Training, training_id)
-            if training.status != TrainingStatus.RUNNING:
-                return  # its lease ran out: another worker does it again
+            training = session.get(Training, training_id)
+            if training is None or training.status != TrainingStatus.RUNNING:
+                return  # the project was deleted, or its lease ran out: another worker does it again
             training.status, training.seconds = status, seconds
             training.model_version, training.metrics, training.error = model_version, metrics, error
             if up_to_date:
