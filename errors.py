@@ -65,6 +65,10 @@ class InvalidTask(MediaError):
     status = 400
 
 
+class TransientMediaError(MediaError):
+    """A task's video can't be had now: the same request may succeed in a moment."""
+
+
 class UnreadableVideo(MediaError):
     """The file was found, but no frame of it can be decoded."""
 

@@ -5,13 +5,12 @@ by row and returns it; the store moves it into place, and gives its arrays memor
 store at once, and drop each other's items at any moment.
 """
 
+import ctypes
 import errno
 import json
+import mmap
 import os
-import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from uuid import uuid4
 
 import joblib
 import numpy as np
+import torch
 from joblib.memory import FileSystemStoreBackend
 
-FACTS = "facts.json"  # of an item: written last, touched on reading
-ITEM_OVERHEAD = 4096  # bytes of an item beside its rows, at most: headers and facts
-STALE_AFTER = 3600.0  # seconds without a write after which whoever was filling a folder must have been killed
+from cache_folder import CacheFolder
+
+FACTS = CacheFolder.FACTS  # of an item: written last, touched on reading
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,49 @@ class Item:
             OSError, ValueError, KeyError: there is no such item, or it is damaged.
         """
         item = json.loads((folder / FACTS).read_text())
-        arrays = {name: np.load(_array_path(folder, name), mmap_mode="r") for name in item["arrays"]}
+        arrays = {name: map_array(_array_path(folder, name)) for name in item["arrays"]}
         return cls(folder, item["facts"] | arrays)
+
+
+class DescriptorsExhausted(BaseException):
+    """The process may open no more files. No Exception: joblib takes any for a damaged item, and computes it again."""
+
+
+class MappedArray(np.ndarray):
+    """A memory-mapped array; what is derived from it is one by type alone, and releases nothing."""
+
+    _span: tuple[int, int] | None = None  # address and bytes of the mapping
+
+    def release(self) -> None:
+        """Unmap the pages that were read, which stay in the kernel's cache.
+
+        Else a process that has read a long video once counts as holding all of it, where memory is limited too.
+        """
+        if self._span is not None and hasattr(mmap, "MADV_DONTNEED"):  # Linux and BSD
+            address, size = self._span
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
+def map_array(path: Path) -> MappedArray:
+    """The array of a .npy file, memory-mapped and read-only. It holds no file descriptor, however long it lives.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is damaged.
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        start = file.tell()
+        size = start + dtype.itemsize * int(np.prod(shape))
+        if dtype.hasobject or os.fstat(file.fileno()).st_size < size:
+            raise ValueError(f"{path} is cut off")
+    # PyTorch closes the file once it is mapped, which Python's own mmap doesn't before 3.13.
+    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    array = mapped[start:].view(dtype).reshape(shape).view(MappedArray)
+    array.flags.writeable = False
+    array._span = (mapped.ctypes.data, size)
+    return array
 
 
 class ArrayStore(FileSystemStoreBackend):
@@ -67,15 +108,15 @@ class ArrayStore(FileSystemStoreBackend):
     def dump_item(self, call_id: list[str], item: Item, verbose: int = 1) -> None:
         """Moves an item into place, in place of one that is damaged or that another process just made."""
         target = Path(self.location, *call_id)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        trash = item.folder.parent
-        discard(target, trash)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trash = CacheFolder(item.folder.parents[1], limit=0)
+        trash.discard(target)
         try:
             item.folder.rename(target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            discard(item.folder, trash)  # another process was faster just now
+            trash.discard(item.folder)  # another process was faster just now
 
     def store_metadata(self, call_id: list[str], metadata: Mapping[str, Any]) -> None:
         """Keeps nothing: nobody reads it, and it would make the folder of an item that was just dropped anew."""
@@ -91,8 +132,13 @@ class ArrayStore(FileSystemStoreBackend):
             OSError, ValueError, KeyError: it is damaged, or was just dropped; joblib then computes it again.
         """
         folder = Path(self.location, *call_id)
-        os.utime(folder / FACTS)
-        return Item.open(folder)
+        try:
+            os.utime(folder / FACTS)
+            return Item.open(folder)
+        except (OSError, RuntimeError) as error:  # PyTorch has its own for a file that can't be opened
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in str(error):
+                raise DescriptorsExhausted from error
+            raise
 
 
 class ArrayFolder:
@@ -101,18 +147,32 @@ class ArrayFolder:
     Args:
         parent: where the folder is made; on the store's file system.
         rows: an example of a row of each array, by name.
-        expected_rows: space for them is taken at once, so that `usage` counts it before it is filled.
+
+    Attributes:
+        path: the folder.
+        row_size: bytes of a row of all arrays.
+        num_rows: rows so far.
+        reserved_rows: rows that space is taken for, so that it counts before it is filled.
     """
 
-    def __init__(self, parent: Path, rows: Mapping[str, np.ndarray], expected_rows: int) -> None:
+    def __init__(self, parent: Path, rows: Mapping[str, np.ndarray]) -> None:
         self.path = parent / uuid4().hex
-        self.path.mkdir(parents=True)
-        self._files = {name: _ArrayFile(_array_path(self.path, name), row, expected_rows) for name, row in rows.items()}
+        self.path.mkdir(mode=0o700, parents=True)
+        self.row_size = sum(row.nbytes for row in rows.values())
+        self.num_rows = self.reserved_rows = 0
+        self._files = {name: _ArrayFile(_array_path(self.path, name), row) for name, row in rows.items()}
+
+    def reserve(self, num_rows: int) -> None:
+        """Takes space for so many more rows."""
+        self.reserved_rows += num_rows
+        for file in self._files.values():
+            file.reserve(self.reserved_rows)
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Adds rows to each array: [num_rows, ...]."""
         for name, file in self._files.items():
             file.append(arrays[name])
+        self.num_rows += len(next(iter(arrays.values())))
 
     def finish(self, facts: Mapping[str, Any]) -> Item:
         """Completes the folder and opens it; `facts` must fit into JSON."""
@@ -130,19 +190,24 @@ class ArrayFolder:
         for file in self._files.values():
             file.close()
         if error_type is not None:
-            discard(self.path, self.path.parent)
+            CacheFolder(self.path.parents[1], limit=0).discard(self.path)
 
 
 class _ArrayFile:
     """A .npy file of as many rows as come."""
 
-    def __init__(self, path: Path, row: np.ndarray, expected_rows: int) -> None:
+    def __init__(self, path: Path, row: np.ndarray) -> None:
         self._dtype = row.dtype
-        self._row_shape = row.shape
+        self._row = row
         self._num_rows = 0
         self._file = open(path, "wb")  # noqa: SIM115 (closed with the folder)
         self._write_header()
-        self._file.truncate(self._file.tell() + expected_rows * row.nbytes)
+        self._file.flush()
+        self._start = self._file.tell()
+
+    def reserve(self, num_rows: int) -> None:
+        self._file.flush()
+        self._file.truncate(self._start + num_rows * self._row.nbytes)
 
     def append(self, rows: np.ndarray) -> None:
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
@@ -159,46 +224,9 @@ class _ArrayFile:
 
     def _write_header(self) -> None:
         # NumPy leaves space in it for the number of rows to grow.
-        shape = (self._num_rows, *self._row_shape)
+        shape = (self._num_rows, *self._row.shape)
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
-
-
-def make_room(items_root: Path, unfinished: Path, size: int, limit: int) -> int:
-    """Drops the items that weren't read for longest until an item with `size` bytes of rows is within the limit, and
-    returns how many.
-
-    Unfinished folders count and stay, except those of processes that were killed.
-    """
-    unfinished.mkdir(parents=True, exist_ok=True)
-    for folder in unfinished.iterdir():
-        if time.time() - _last_write(folder) > STALE_AFTER:
-            shutil.rmtree(folder, ignore_errors=True)
-    items = [path.parent for path in _files(items_root) if path.name == FACTS]
-    items.sort(key=lambda item: _mtime(item / FACTS))
-    # Unfinished ones first: a folder that is just being moved counts twice at worst, but never not at all.
-    excess = usage(unfinished) + usage(items_root) + size + ITEM_OVERHEAD - limit
-    dropped = 0
-    for item in items:
-        if excess <= 0:
-            break
-        excess -= usage(item)
-        discard(item, unfinished)
-        dropped += 1
-    return dropped
-
-
-def usage(folder: Path) -> int:
-    """Bytes of all files in a folder, taken or reserved."""
-    return sum(map(_size, _files(folder)))
-
-
-def discard(folder: Path, trash: Path) -> None:
-    """Removes a folder, if it is there, so that others find it whole or not at all."""
-    doomed = trash / uuid4().hex
-    with suppress(FileNotFoundError):
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _array_path(folder: Path, name: str) -> Path:
@@ -208,28 +236,3 @@ def _array_path(folder: Path, name: str) -> Path:
 def _flush_to_disk(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files in a folder, whatever others remove meanwhile."""
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names)
-
-
-def _last_write(folder: Path) -> float:
-    return max(map(_mtime, [folder, *_files(folder)]))
-
-
-def _mtime(path: Path) -> float:
-    """0 for a file that another process has just removed."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -5,6 +5,11 @@ video = cache.get(encoder, "video.mp4")  # decodes the first time
 video.features[video.times > 2.5]
 """
 
+import errno
+import hashlib
+import os
+import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -13,13 +18,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import joblib
 import numpy as np
 
+from cache_folder import CacheFolder
 from errors import MediaError
-from features.array_store import ArrayFolder, ArrayStore, Item, discard, make_room
+from features.array_store import ArrayFolder, ArrayStore, DescriptorsExhausted, Item
 from features.checkpoints import file_hash
 from features.counters import EVICTIONS, EXTRACTION_SECONDS, FRAMES, LOOKUPS
 from features.encoder import Encoder
@@ -36,6 +43,7 @@ __all__ = [
 ]
 
 MAX_KNOWN_FILES = 10_000  # paths whose content's hash is remembered
+RESERVED_ROWS = 10_000  # that room is made for at once, in a long video: some 50 MB
 
 _room_lock = threading.Lock()
 _key_locks: WeakValueDictionary[tuple, threading.Lock] = WeakValueDictionary()
@@ -55,14 +63,11 @@ class FeatureCache:
     """
 
     def __init__(self, cache_dir: str | Path, size_limit: int) -> None:
-        root = Path(cache_dir).resolve()
-        self._size_limit = size_limit
-        self._items = root / "features"
-        self._unfinished = root / "unfinished"
-        memory = joblib.Memory(self._items, backend=ArrayStore.register(), verbose=0)
+        self.folder = CacheFolder(cache_dir, size_limit)
+        self.folder.make()
+        memory = joblib.Memory(self.folder.features, backend=ArrayStore.register(), verbose=0)
         self._lookup = memory.cache(_features, ignore=["compute"])
-        self._known_files = joblib.Memory(root / "contents", verbose=0)
-        self._content_hash = self._known_files.cache(_content_hash)
+        self._hashes = FileHashes(self.folder.root / "hashes")
 
     def get(
         self,
@@ -84,10 +89,10 @@ class FeatureCache:
         progress: Progress | None = None,
     ) -> dict[View, VideoFeatures]:
         """As `get`, for several views: those that aren't cached are extracted in one decoding."""
-        content = self._content(path)
+        content = self._hashes.of(path)
         with ExitStack() as locks:
             for view in sorted(views):  # always in the same order, so that no two wait for each other
-                locks.enter_context(_lock_of(self._items, content, encoder.fingerprint, view, stride))
+                locks.enter_context(_lock_of(self.folder.root, content, encoder.fingerprint, view, stride))
             found = {view: self._find(encoder, content, view, stride, _refuse) for view in views}
             missing = [view for view in views if found[view] is None]
             LOOKUPS.labels("hit").inc(len(views) - len(missing))
@@ -95,7 +100,7 @@ class FeatureCache:
             items = self._extract(encoder, path, content, missing, stride, progress) if missing else {}
             for view, item in items.items():
                 found[view] = self._find(encoder, content, view, stride, lambda item=item: item)
-                discard(item.folder, self._unfinished)  # where another process was faster
+                self.folder.discard(item.folder)  # where another process was faster
         return found
 
     def peek(
@@ -105,15 +110,15 @@ class FeatureCache:
 
         None also for a file that was never asked for by `get`: finding its content's features would mean reading it.
         """
-        identity = self._identity(path)
-        if not self._content_hash.check_call_in_cache(*identity):
-            return None
-        return self._find(encoder, self._content_hash(*identity), view, stride, _refuse)
+        content = self._hashes.known(path)
+        return self._find(encoder, content, view, stride, _refuse) if content else None
 
     def drop(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> None:
         """Removes the video's features, where they are cached. Arrays in use stay valid."""
         with suppress(_NotCached):
-            self._lookup.call_and_shelve(self._content(path), encoder.fingerprint, view.value, stride, _refuse).clear()
+            self._lookup.call_and_shelve(
+                self._hashes.of(path), encoder.fingerprint, view.value, stride, _refuse
+            ).clear()
 
     def _find(
         self, encoder: Encoder, content: str, view: View, stride: int, compute: Callable[[], Item]
@@ -122,19 +127,9 @@ class FeatureCache:
             item = self._lookup(content, encoder.fingerprint, view.value, stride, compute)
         except _NotCached:
             return None
+        except DescriptorsExhausted as error:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
         return VideoFeatures(**item.contents)
-
-    def _content(self, path: str | Path) -> str:
-        return self._content_hash(*self._identity(path))
-
-    @staticmethod
-    def _identity(path: str | Path) -> tuple[str, int, int]:
-        """Path, size and modification time: a file of which none changed has the same content."""
-        path = Path(path).resolve()
-        if not path.is_file():
-            raise MediaError(f"{path.name} does not exist.")
-        status = path.stat()
-        return str(path), status.st_size, status.st_mtime_ns
 
     def _extract(
         self,
@@ -149,16 +144,14 @@ class FeatureCache:
         reader = open_video(path)
         view_rows = {view: rows(encoder, view) for view in views}
         expected_rows = int(reader.duration * reader.average_rate)
-        row_size = sum(row.nbytes for arrays in view_rows.values() for row in arrays.values())
         with ExitStack() as unfinished:
-            with _room_lock:
-                self._make_room(expected_rows * row_size)
-                folders = {
-                    view: unfinished.enter_context(ArrayFolder(self._unfinished, arrays, expected_rows))
-                    for view, arrays in view_rows.items()
-                }
+            folders = {
+                view: unfinished.enter_context(ArrayFolder(self.folder.unfinished, arrays))
+                for view, arrays in view_rows.items()
+            }
 
             def write(chunk: Chunk) -> None:
+                self._reserve(folders.values(), len(chunk.times), expected_rows)
                 for view, folder in folders.items():
                     folder.append(chunk.arrays(view))
                 FRAMES.inc(len(chunk.times))
@@ -166,16 +159,79 @@ class FeatureCache:
             started = time.monotonic()
             stream(encoder, reader, views, stride, progress, write)
             EXTRACTION_SECONDS.inc(time.monotonic() - started)
-            if self._content(path) != content:
+            if self._hashes.of(path) != content:
                 raise MediaError(f"{Path(path).name} was replaced while it was read: try again.")
-            items = {view: folder.finish(file_facts(reader, content)) for view, folder in folders.items()}
-            with _room_lock:
-                self._make_room(0)  # where there were more frames than the file declares
-        return items
+            return {view: folder.finish(file_facts(reader, content)) for view, folder in folders.items()}
 
-    def _make_room(self, size: int) -> None:
-        self._known_files.reduce_size(items_limit=MAX_KNOWN_FILES)
-        EVICTIONS.inc(make_room(self._items, self._unfinished, size, self._size_limit))
+    def _reserve(self, folders: Collection[ArrayFolder], num_rows: int, expected_rows: int) -> None:
+        """Make room before rows are written: for as many again as were decoded, never for all that a file declares."""
+        growing = [folder for folder in folders if folder.num_rows + num_rows > folder.reserved_rows]
+        if growing:
+            with _room_lock:
+                reserved = growing[0].reserved_rows
+                step = max(num_rows, min(reserved, RESERVED_ROWS, expected_rows - reserved))
+                EVICTIONS.inc(self.folder.make_room(step * sum(folder.row_size for folder in growing)))
+                for folder in growing:
+                    folder.reserve(step)
+
+
+class FileHashes:
+    """The hashes of files' contents, each remembered by path, size and modification time in a small file of text.
+
+    Args:
+        folder: of these files; made when missing.
+    """
+
+    HASH = re.compile(r"[0-9a-f]{32,128}")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def of(self, path: str | Path) -> str:
+        """A file's hash; reads it where it changed or is new.
+
+        Raises:
+            MediaError: there is no such file.
+        """
+        remembered = self._remembered(path)
+        known = self._read(remembered)
+        if known is None:
+            known = file_hash(path)
+            temporary = remembered.with_name(uuid4().hex)
+            temporary.write_text(known)
+            temporary.replace(remembered)
+            self._forget_oldest()
+        return known
+
+    def known(self, path: str | Path) -> str | None:
+        """A file's hash if it is remembered; never reads the file. Raises MediaError as `of`."""
+        return self._read(self._remembered(path))
+
+    def _remembered(self, path: str | Path) -> Path:
+        path = Path(path).resolve()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise MediaError(f"{path.name} does not exist.") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError(f"{path.name} does not exist.")
+        identity = f"{path} {status.st_size} {status.st_mtime_ns}"
+        return self._folder / hashlib.blake2b(os.fsencode(identity), digest_size=16).hexdigest()
+
+    def _read(self, remembered: Path) -> str | None:
+        try:
+            text = remembered.read_text()
+        except FileNotFoundError:
+            return None
+        return text if self.HASH.fullmatch(text) else None
+
+    def _forget_oldest(self) -> None:
+        names = os.listdir(self._folder)
+        if len(names) > 1.1 * MAX_KNOWN_FILES:
+            paths = sorted((self._folder / name for name in names), key=lambda path: path.stat().st_mtime)
+            for path in paths[: len(names) - MAX_KNOWN_FILES]:
+                path.unlink(missing_ok=True)
 
 
 class _NotCached(Exception):
@@ -192,13 +248,9 @@ def _lock_of(*key: Any) -> threading.Lock:
         return _key_locks.setdefault(key, threading.Lock())
 
 
-# joblib drops everything cached when the source of a cached function changes: leave these two as they are.
+# joblib drops everything cached when the source of a cached function changes: leave it as it is.
 def _features(content: str, fingerprint: str, view: str, stride: int, compute: Callable[[], Item]) -> Item:
     return compute()
-
-
-def _content_hash(path: str, size: int, mtime_ns: int) -> str:
-    return file_hash(path)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
-
 import numpy as np
 from numpy.typing import DTypeLike
 
+from features.array_store import MappedArray
 from features.extraction import VideoFeatures
 
 
@@ -41,18 +40,9 @@ class FeatureSequence:
         features, motion = self._features[rows], self._motion[rows]
         values = np.concatenate([features, motion], axis=1, dtype=np.float32)
         for array in (self._features, self._motion):
-            _release_pages(array)
+            if isinstance(array, MappedArray):
+                array.release()
         return values
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float32, copy=False)
-
-
-def _release_pages(array: np.ndarray) -> None:
-    """Unmaps what was read of a memory-mapped file, which stays in the kernel's cache.
-
-    Else a process that has read a long video once counts as holding all of it, where memory is limited too.
-    """
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):  # Linux and BSD
-        mapped.madvise(mmap.MADV_DONTNEED)

@@ -18,7 +18,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
@@ -26,9 +25,11 @@ from label_studio_sdk.label_interface import LabelInterface
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict
 
+from cache_folder import CacheFolder
 from errors import InvalidConfig, InvalidRequest
 from exchange.timeline import Track
-from ml_backend import label_studio, media
+from ml_backend import label_studio
+from ml_backend.media import MediaFiles
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from ml_backend.store.models import TRAININGS
@@ -400,11 +401,14 @@ class LabelStudioMLBase:
         Raises:
             MediaError: the file can't be had.
         """
-        return media.find_local_path(url, self.connection, **self._media_folders(), task_id=task_id) is not None
+        return self.media_files.find(url, self.connection, task_id) is not None
 
-    def _media_folders(self) -> dict[str, Path | None]:
-        root = self.settings.local_files_document_root
-        return {"document_root": root, "cache_dir": self.settings.cache_dir / "media"}
+    @property
+    def media_files(self) -> MediaFiles:
+        """Where the files of tasks are read and kept."""
+        settings = self.settings
+        cache = CacheFolder(settings.cache_dir, int(settings.cache_size_limit))
+        return MediaFiles(settings.local_files_document_root, cache, settings.media_allowed_hosts)
 
     def get_local_path(
         self,
@@ -413,7 +417,7 @@ class LabelStudioMLBase:
         ls_host: str | None = None,
         ls_access_token: str | None = None,
         task_id: int | None = None,
-        *args: Any,
+        check: Callable[[], None] = lambda: None,
         **kwargs: Any,
     ) -> str:
         """The path of a local copy of a task's file; downloads it where that is needed.
@@ -425,6 +429,7 @@ class LabelStudioMLBase:
             ls_host: another Label Studio URL.
             ls_access_token: another API key.
             task_id: needed for cloud URIs.
+            check: called now and then during a download; what it raises ends it.
 
         Raises:
             MediaError: the file can't be had; the message says why.
@@ -434,7 +439,11 @@ class LabelStudioMLBase:
             # A key goes to no other address than its own.
             own_key = connection.api_key if ls_host in (None, connection.url) else None
             connection = label_studio.Connection(ls_host or connection.url, ls_access_token or own_key)
-        return str(media.local_path(url, connection, **self._media_folders(), task_id=task_id))
+        return str(self.media_files.get(url, connection, task_id, check))
+
+    def remove_local_path(self, url: str, task_id: int | None = None) -> None:
+        """Removes the download of a task's file, if there is one; a file that is read in place stays."""
+        self.media_files.remove(url, self.connection, task_id)
 
     def preload_task_data(self, task: Any, value: Any = None) -> Any:
         """A task's data with every file in it replaced by the path of a local copy.

@@ -6,7 +6,7 @@ This module reads no environment: the address and the key come in as a `Connecti
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +34,10 @@ TOKEN_ADVICE = (
     "copied from the dialog that makes it, and LABEL_STUDIO_URL to Label Studio's address. Legacy tokens, the kind "
     "that Label Studio passes on by itself, are switched off by default."
 )
+CERTIFICATE_ADVICE = (
+    "If your own organisation signed the certificate, set SSL_CERT_FILE to the file of its certificate authority "
+    "(PEM), for the web process and the workers."
+)
 NOT_THE_API = "the answer isn't one of Label Studio's API. Is LABEL_STUDIO_URL its address?"
 
 
@@ -50,10 +54,12 @@ class Connection:
     Attributes:
         url: its address, such as `https://label-studio.example.com`, or None where it isn't known.
         api_key: a personal access token or a legacy token, or None.
+        public_url: the address that `/setup` brought, which browsers use; a name of media, never asked.
     """
 
     url: str | None
     api_key: str | None
+    public_url: str | None = field(default=None, compare=False)
 
 
 def choose_connection(environment: Connection, setup: Connection) -> Connection:
@@ -67,7 +73,7 @@ def choose_connection(environment: Connection, setup: Connection) -> Connection:
         setup: `hostname` and `access_token` of the request.
     """
     if environment.url:
-        return Connection(environment.url, environment.api_key or setup.api_key)
+        return Connection(environment.url, environment.api_key or setup.api_key, setup.url)
     return setup
 
 
@@ -82,8 +88,31 @@ def _client(connection: Connection) -> LabelStudio:
     return LabelStudio(
         base_url=connection.url.rstrip("/") + "/",
         api_key=connection.api_key,
-        httpx_client=httpx.Client(timeout=TIMEOUT, follow_redirects=True),
+        httpx_client=httpx.Client(timeout=TIMEOUT, event_hooks={"response": [_refuse_redirect]}),
     )
+
+
+class _Redirected(httpx.HTTPError):
+    """The API's address leads elsewhere. A POST that follows becomes a GET, and the key doesn't go along."""
+
+
+def _refuse_redirect(response: httpx.Response) -> None:
+    if response.has_redirect_location:
+        error = _Redirected(redirect_advice(str(response.url), str(response.url.join(response.headers["Location"]))))
+        error.request = response.request
+        raise error
+
+
+def redirect_advice(asked: str, location: str) -> str:
+    """What to set LABEL_STUDIO_URL to where an address of Label Studio leads to another one."""
+    path = httpx.URL(asked).raw_path.decode().partition("?")[0]
+    target = location.partition("?")[0]
+    # From the longest end that both have: what stands before it there is the new address.
+    parts = path.split("/")
+    ends = ["/" + "/".join(parts[number:]) for number in range(1, len(parts))]
+    end = next((end for end in ends if len(end) > 1 and target.rstrip("/").endswith(end.rstrip("/"))), "")
+    base = target.rstrip("/").removesuffix(end.rstrip("/")) if end else target
+    return f"its address redirects to {base}: set LABEL_STUDIO_URL to that."
 
 
 def authorization(connection: Connection) -> str:
@@ -219,18 +248,27 @@ def create_prediction(
 
 
 @contextmanager
-def explained(subject: str, error_type: type[BackendError]) -> Iterator[None]:
-    """Turn the errors of the SDK and of the network into `error_type` with a sentence about `subject`."""
+def explained(
+    subject: str, error_type: type[BackendError], transient_type: type[BackendError] | None = None
+) -> Iterator[None]:
+    """Turn the errors of the SDK and of the network into `error_type` with a sentence about `subject`; those that may
+    be over in a moment into `transient_type`, where it is given."""
+    transient_type = transient_type or error_type
     try:
         yield
+    except _Redirected as error:
+        raise error_type(f"{subject}: {error}") from error
     except ApiError as error:
         raise error_type(f"{subject}: {_api_sentence(error)}") from error
     except httpx.InvalidURL as error:
         raise error_type(f"{subject}: not a URL ({error}).") from error
     except httpx.TimeoutException as error:
-        raise error_type(f"{subject}: no answer in time from {error.request.url.host}.") from error
+        host = error.request.headers.get("Host", error.request.url.host)
+        raise transient_type(f"{subject}: no answer in time from {host}.") from error
     except httpx.HTTPError as error:
-        raise error_type(
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise error_type(f"{subject}: {error}. {CERTIFICATE_ADVICE}") from error
+        raise transient_type(
             f"{subject}: no connection ({error}). Check that this machine can reach the address."
         ) from error
     except json.JSONDecodeError as error:

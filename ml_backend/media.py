@@ -2,8 +2,11 @@
 
 The download is our own. The SDK's `get_local_path` opens its cache file before the body arrives and trusts whatever is
 there the next time, so a connection lost half-way leaves a truncated video for good; it sends a personal access token
-as it is, which Label Studio refuses; it holds the whole video in memory; and it waits for ever.
+as it is, which Label Studio refuses; it holds the whole video in memory; and it waits for ever. What may be fetched at
+all is decided in `media_gate.py`.
 """
+
+from __future__ import annotations
 
 import base64
 import hashlib
@@ -11,26 +14,33 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from errors import MediaError
-from ml_backend.label_studio import TIMEOUT, TOKEN_ADVICE, Connection, authorization, explained
+from cache_folder import CacheFolder
+from errors import MediaError, TransientMediaError
+from ml_backend.label_studio import TOKEN_ADVICE, Connection, explained, redirect_advice
+from ml_backend.media_gate import Hop, MediaGate, identity, is_media_path, shown
 
-CHUNK_BYTES = 1 << 20
-# A running download writes at least once per read timeout; a partial file that rests for longer is a killed process's.
-STALE_PART_SECONDS = 10 * TIMEOUT.read
+# A server that is up answers the connection at once; a storage may take its time between two packets.
+TIMEOUT = httpx.Timeout(30, connect=5)
+MAX_REDIRECTS = 5
+# The bounds of a download. Slower than this over half a minute, a place of the worker is held for nothing.
+LEAST_RATE, RATE_WINDOW = 10_000, 30.0  # bytes a second, seconds
+MAX_SECONDS = 6 * 3600.0
+FREE_DISK = 1 << 28  # bytes that stay free, for the database and the models
+ROOM_STEP = 1 << 26  # bytes that room is made for at once where the length isn't known
 
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
-# What Label Studio serves itself: uploads, local files, its storage proxy, and cloud URIs it has already resolved.
-SERVED_BY_LABEL_STUDIO = re.compile(
-    r"/data/upload/|/data/local-files/?\?|/storage-data/|/(tasks|projects)/\d+/(resolve|presign)/"
-)
 # What a server says instead of sending a video: a login page, an error in an answer that claims success.
 NOT_MEDIA = ("text/html", "application/json")
+TRY_AGAIN = (408, 425, 429)  # and every 5xx: the same request may succeed in a moment
 
 LOCAL_FILES_ADVICE = (
     "It serves local files only with LOCAL_FILES_SERVING_ENABLED=true and a local storage in the project. Or give "
@@ -38,70 +48,107 @@ LOCAL_FILES_ADVICE = (
 )
 
 
-def local_path(
-    value: str, connection: Connection, *, document_root: Path | None, cache_dir: Path, task_id: int | None = None
-) -> Path:
-    """The file behind a task's video, downloaded first where needed.
+@dataclass(frozen=True)
+class MediaFiles:
+    """Where the files of tasks are.
 
-    Downloads stay in `cache_dir` under a name made from their URL, which is taken to mean the same video for ever; a
-    new signed link to a video that is already there is another URL and is downloaded again. A file appears there
-    complete or not at all, also when several threads or processes download it at once.
-
-    Args:
-        value: a path inside `document_root`; `/data/upload/…`, `/data/local-files/?d=…` or another path that Label
-            Studio serves; a cloud URI (`s3://`, `gs://`, `azure-blob://`); or an http(s) URL.
-        connection: the Label Studio that the task belongs to. Its key goes to no other host.
+    Attributes:
         document_root: the only folder that paths are read from (LOCAL_FILES_DOCUMENT_ROOT), or None for none.
-        cache_dir: the folder of downloads; made when missing.
-        task_id: the task's id, by which Label Studio resolves a cloud URI.
-
-    Raises:
-        MediaError: it can't be had; the message says why and how to mend it.
+        cache: keeps downloads in its folder `media`.
+        allowed_hosts: MEDIA_ALLOWED_HOSTS.
     """
-    path, url = _locate(value, connection, document_root, cache_dir, task_id)
-    if url is not None and not path.exists():
-        _download(url, path, connection)
-    return path
 
+    document_root: Path | None
+    cache: CacheFolder
+    allowed_hosts: Collection[str] = ()
 
-def find_local_path(
-    value: str, connection: Connection, *, document_root: Path | None, cache_dir: Path, task_id: int | None = None
-) -> Path | None:
-    """As `local_path`, but None where a download would be needed: never waits for the network."""
-    path, _ = _locate(value, connection, document_root, cache_dir, task_id)
-    return path if path.exists() else None
+    def get(
+        self,
+        value: str,
+        connection: Connection,
+        task_id: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Path:
+        """The file behind a task's video, downloaded first where needed.
 
+        A download is kept under a name made from what its URL leads to, which is taken to mean the same video until
+        `remove`. It appears complete or not at all, also when several threads or processes download it at once.
 
-def _locate(
-    value: str, connection: Connection, document_root: Path | None, cache_dir: Path, task_id: int | None
-) -> tuple[Path, str | None]:
-    """The file's place on disk, and the URL to fill it from, or None where it must be there already."""
-    if not isinstance(value, str) or not value:
-        raise MediaError(f"The task's video must be a path or a URL, not {value!r}.")
-    scheme, separator, _ = value.partition("://")
-    scheme = scheme.lower() if separator else ""
-    if scheme in ("http", "https"):
-        return _cache_path(cache_dir, value, value), value
-    if scheme in CLOUD_SCHEMES:
-        url = _label_studio_url(connection, _presign_path(value, task_id))
-        return _cache_path(cache_dir, f"{connection.url} {value}", value), url
-    if scheme:
-        raise MediaError(f"{value}: use a path, an http(s) URL, s3://, gs:// or azure-blob://.")
+        Args:
+            value: a path inside the document root; `/data/upload/…`, `/data/local-files/?d=…` or another path that
+                Label Studio serves, with or without one of its names before it; a cloud URI (`s3://`, `gs://`,
+                `azure-blob://`); or an http(s) URL.
+            connection: the Label Studio that the task belongs to.
+            task_id: the task's id, by which Label Studio resolves a cloud URI.
+            check: called now and then during a download; what it raises ends the download.
 
-    served = value.removeprefix(_path_prefix(connection))
-    if SERVED_BY_LABEL_STUDIO.match(served):
-        path = _inside(document_root, _local_files_path(served)) if document_root else None
-        if path is not None:
-            return path, None
-        url = _label_studio_url(connection, served)
-        return _cache_path(cache_dir, url, served), url
+        Raises:
+            MediaError: it can't be had; the message says why and how to mend it.
+        """
+        path, url = self._locate(value, connection, task_id)
+        if url is not None:
+            if not path.exists():
+                self._download(url, path, MediaGate(connection, self.allowed_hosts), check)
+            with suppress(OSError):
+                os.utime(path)  # the cache drops what wasn't used for longest
+        return path
 
-    if document_root is None:
-        raise MediaError(f"{value}: a path is read only inside LOCAL_FILES_DOCUMENT_ROOT, which isn't set.")
-    path = _inside(document_root, value)
-    if path is None:
-        raise MediaError(f"{value}: no such file in LOCAL_FILES_DOCUMENT_ROOT.")
-    return path, None
+    def find(self, value: str, connection: Connection, task_id: int | None = None) -> Path | None:
+        """As `get`, but None where a download would be needed: never waits for the network."""
+        path, _ = self._locate(value, connection, task_id)
+        return path if path.exists() else None
+
+    def remove(self, value: str, connection: Connection, task_id: int | None = None) -> None:
+        """Remove the download of a task's video, if there is one. What is read in place stays."""
+        path, url = self._locate(value, connection, task_id)
+        if url is not None:
+            path.unlink(missing_ok=True)
+
+    def _locate(self, value: str, connection: Connection, task_id: int | None) -> tuple[Path, str | None]:
+        """The file's place on disk, and the URL to fill it from, or None where it must be there already."""
+        if not isinstance(value, str) or not value:
+            raise MediaError(f"The task's video must be a path or a URL, not {value!r}.")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise MediaError("The task's video has a character that is none (half of a surrogate pair): correct it.")
+        scheme, separator, _ = value.partition("://")
+        scheme = scheme.lower() if separator else ""
+        served = None if scheme in CLOUD_SCHEMES else MediaGate(connection).own_path(value)
+        if served is not None:
+            path = _inside(self.document_root, _local_files_path(served)) if self.document_root else None
+            if path is not None:
+                return path, None
+            url = _label_studio_url(connection, served)
+            return self._cache_path(url, served), url
+        if scheme in ("http", "https"):
+            return self._cache_path(identity(value), value), value
+        if scheme in CLOUD_SCHEMES:
+            url = _label_studio_url(connection, _presign_path(value, task_id))
+            return self._cache_path(f"{connection.url} {value}", value), url
+        if scheme:
+            raise MediaError(f"{shown(value)}: use a path, an http(s) URL, s3://, gs:// or azure-blob://.")
+        if self.document_root is None:
+            raise MediaError(f"{value}: a path is read only inside LOCAL_FILES_DOCUMENT_ROOT, which isn't set.")
+        path = _inside(self.document_root, value)
+        if path is None:
+            raise MediaError(f"{value}: no such file in LOCAL_FILES_DOCUMENT_ROOT.")
+        return path, None
+
+    def _cache_path(self, key: str, name: str) -> Path:
+        """Where the download of `key` is kept; the suffix in `name` stays, for those who look into the folder."""
+        suffix = re.search(r"\.\w{1,8}(?=[?&]|$)", name)
+        return self.cache.media / (hashlib.sha256(key.encode()).hexdigest()[:32] + (suffix.group() if suffix else ""))
+
+    def _download(self, url: str, target: Path, gate: MediaGate, check: Callable[[], None]) -> None:
+        """Download into the folder of unfinished work, and rename to `target` when it is complete."""
+        self.cache.make()
+        descriptor, name = tempfile.mkstemp(dir=self.cache.unfinished, suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as part, explained(shown(url), MediaError, TransientMediaError):
+                _Download(url, part, gate, self.cache, check).run()
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def _presign_path(uri: str, task_id: int | None) -> str:
@@ -109,12 +156,6 @@ def _presign_path(uri: str, task_id: int | None) -> str:
     if task_id is None:
         raise MediaError(f"{uri}: Label Studio resolves a cloud URI by its task, and the task has no id.")
     return f"/tasks/{task_id}/presign/?fileuri={base64.urlsafe_b64encode(uri.encode()).decode()}"
-
-
-def _path_prefix(connection: Connection) -> str:
-    """`/sub` of a Label Studio at `https://example.com/sub`: its tasks name their uploads `/sub/data/upload/…`."""
-    path = (connection.url or "").partition("://")[2].partition("/")[2]
-    return f"/{path}".rstrip("/")
 
 
 def _label_studio_url(connection: Connection, path: str) -> str:
@@ -137,38 +178,6 @@ def _inside(root: Path, path: str) -> Path | None:
         return None
 
 
-def _cache_path(cache_dir: Path, key: str, name: str) -> Path:
-    """Where the download of `key` is kept; the suffix in `name` stays, for those who look into the folder."""
-    suffix = re.search(r"\.\w{1,8}(?=[?&]|$)", name)
-    return cache_dir / (hashlib.sha256(key.encode()).hexdigest()[:32] + (suffix.group() if suffix else ""))
-
-
-# Downloading
-
-
-def _download(url: str, target: Path, connection: Connection) -> None:
-    """Download into a temporary file, and rename it to `target` when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale_parts(target.parent)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=target.stem, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as part:
-            _fetch(url, part, connection)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _remove_stale_parts(folder: Path) -> None:
-    for part in folder.glob("*.part"):
-        try:
-            if time.time() - part.stat().st_mtime > STALE_PART_SECONDS:
-                part.unlink()
-        except FileNotFoundError:  # its own process was quicker
-            pass
-
-
 class _Extent(NamedTuple):
     """Which part of a file an answer holds, and what identifies that file."""
 
@@ -177,45 +186,114 @@ class _Extent(NamedTuple):
     etag: str | None
 
 
-def _fetch(url: str, part: BinaryIO, connection: Connection) -> None:
-    """Write all that `url` holds to `part`, going on where a lost connection left off.
+class _Download:
+    """One download, within its bounds.
 
     Asks for ranges: Label Studio's built-in server names the length of an upload only in answer to one, and without a
     length a lost connection looks like the end of the file. Label Studio also cuts off after 20 seconds what it passes
     on from a cloud.
     """
-    headers = {"Accept-Encoding": "identity"}
-    with explained(_shown(url), MediaError):
-        if connection.api_key and _origin(url) == _origin(connection.url):
-            headers["Authorization"] = authorization(connection)
-        # httpx takes the Authorization header off where a redirect leads to another host.
-        with httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers=headers) as client:
-            first: _Extent | None = None
-            while first is None or part.tell() != first.total:
-                start = part.tell()
-                with client.stream("GET", url, headers={"Range": f"bytes={start}-"}) as response:
-                    _check_media(response, connection)
-                    extent = _extent(response)
-                    first = first or extent
-                    if extent != first._replace(start=start):
-                        raise MediaError(f"{_shown(url)} broke off after {start} bytes and can't be continued.")
-                    lost = _copy(response, part)
-                if first.total is None and not lost:
-                    break
-                if part.tell() == start and start != first.total:
-                    raise MediaError(f"{_shown(url)} broke off after {start} bytes{lost}.")
-    if part.tell() == 0:
-        raise MediaError(f"{_shown(url)} is empty.")
+
+    def __init__(
+        self, url: str, part: BinaryIO, gate: MediaGate, cache: CacheFolder, check: Callable[[], None]
+    ) -> None:
+        self._url = httpx.URL(url)
+        self._shown = shown(url)
+        self._part, self._gate, self._cache, self._check = part, gate, cache, check
+        self._started = self._window_start = time.monotonic()
+        self._window_bytes = 0  # that had come when the window began
+        self._reserved = 0
+
+    def run(self) -> None:
+        """Write all that the URL holds, going on where a lost connection left off."""
+        first: _Extent | None = None
+        while first is None or self._part.tell() != first.total:
+            start = self._part.tell()
+            with self._answer(start) as response:
+                extent = _extent(response)
+                first = first or extent
+                if extent != first._replace(start=start):
+                    raise TransientMediaError(f"{self._shown} broke off after {start} bytes and can't be continued.")
+                self._make_room(extent.total or 0)
+                lost = self._copy(response)
+            if first.total is None and not lost:
+                break
+            if self._part.tell() == start and start != first.total:
+                raise TransientMediaError(f"{self._shown} broke off after {start} bytes{lost}.")
+        if self._part.tell() == 0:
+            raise MediaError(f"{self._shown} is empty.")
+
+    @contextmanager
+    def _answer(self, start: int) -> Iterator[httpx.Response]:
+        """The answer that holds the file from `start` on, after all redirects."""
+        url = self._url
+        for _ in range(MAX_REDIRECTS + 1):
+            self._check()
+            hop = self._gate.admit(url)
+            headers = hop.headers | {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
+            with (
+                httpx.Client(timeout=TIMEOUT, trust_env=False, proxy=hop.proxy, verify=_certificates(url)) as client,
+                client.stream("GET", hop.url, headers=headers, extensions=hop.extensions) as response,
+            ):
+                if not response.has_redirect_location:
+                    _check_media(response, url, hop)
+                    yield response
+                    return
+                url = self._next(url, response.headers["Location"], hop)
+        raise MediaError(f"{self._shown} leads through more than {MAX_REDIRECTS} redirects.")
+
+    @staticmethod
+    def _next(url: httpx.URL, location: str, hop: Hop) -> httpx.URL:
+        following = url.join(location)
+        served = following.raw_path.decode()
+        if hop.is_label_studio and "Authorization" in hop.headers and served.endswith(url.raw_path.decode()):
+            raise MediaError(f"{shown(url)}: {redirect_advice(str(url), str(following))}")
+        return following
+
+    def _copy(self, response: httpx.Response) -> str:
+        """Write the answer's body. Returns how the connection was lost, "" where it wasn't."""
+        try:
+            for chunk in response.iter_raw():
+                self._check()
+                self._keep_to_time()
+                self._make_room(self._part.tell() + len(chunk))
+                self._part.write(chunk)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout) as error:
+            return f" ({error})"
+        return ""
+
+    def _keep_to_time(self) -> None:
+        now, done = time.monotonic(), self._part.tell()
+        if now - self._started > MAX_SECONDS:
+            raise MediaError(f"{self._shown}: {done} bytes came in {MAX_SECONDS / 3600:.0f} hours: given up.")
+        if now - self._window_start > RATE_WINDOW:
+            if (done - self._window_bytes) / (now - self._window_start) < LEAST_RATE:
+                raise MediaError(
+                    f"{self._shown} comes slower than {LEAST_RATE // 1000} kB a second: given up after {done} bytes."
+                )
+            self._window_start, self._window_bytes = now, done
+
+    def _make_room(self, size: int) -> None:
+        """Make room for the file's first `size` bytes, where that isn't done yet."""
+        if size > self._cache.limit:
+            raise MediaError(
+                f"{self._shown} is larger than {self._cache.limit} bytes, all that the cache may take. Raise "
+                "CACHE_SIZE_LIMIT, or give the backend the folder of the videos: LOCAL_FILES_DOCUMENT_ROOT."
+            )
+        if size <= self._reserved:
+            return
+        # What a server declares isn't believed beyond a step: nothing is dropped for bytes that never come.
+        step = min(max(size - self._reserved, 0), ROOM_STEP)
+        free = self._cache.free_disk()
+        if free < step + FREE_DISK:
+            raise TransientMediaError(f"{self._shown}: the disk of the cache has {free} bytes left. Free some.")
+        self._cache.make_room(step)
+        self._reserved += step
 
 
-def _copy(response: httpx.Response, part: BinaryIO) -> str:
-    """Write the answer's body to `part`. Returns how the connection was lost, "" where it wasn't."""
-    try:
-        for chunk in response.iter_bytes(CHUNK_BYTES):
-            part.write(chunk)
-    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout) as error:
-        return f" ({error})"
-    return ""
+def _certificates(url: httpx.URL) -> object:
+    """What certificates are checked against: the machine's, or SSL_CERT_FILE and SSL_CERT_DIR where they are set."""
+    return httpx.create_ssl_context(trust_env=True) if url.scheme == "https" else False
 
 
 def _extent(response: httpx.Response) -> _Extent:
@@ -224,32 +302,24 @@ def _extent(response: httpx.Response) -> _Extent:
     if response.status_code == httpx.codes.PARTIAL_CONTENT and content_range:
         start, total = content_range.groups()
         return _Extent(int(start), None if total == "*" else int(total), etag)
-    length = response.headers.get("Content-Length")
-    return _Extent(0, int(length) if length else None, etag)
+    length = response.headers.get("Content-Length", "")
+    return _Extent(0, int(length) if length.isdecimal() else None, etag)
 
 
-def _check_media(response: httpx.Response, connection: Connection) -> None:
+def _check_media(response: httpx.Response, url: httpx.URL, hop: Hop) -> None:
     """Raise MediaError unless the answer holds a file."""
-    shown = _shown(str(response.url))
-    status = response.status_code
-    if status in (401, 403) and connection.url and _origin(str(response.url)) == _origin(connection.url):
-        hint = LOCAL_FILES_ADVICE if status == 403 and "/data/local-files" in shown else TOKEN_ADVICE
-        raise MediaError(f"{shown}: Label Studio refuses access ({status}). {hint}")
+    name, status = shown(url), response.status_code
+    if status in (401, 403) and hop.is_label_studio:
+        local_files = is_media_path(url.raw_path.decode()) and "/data/local-files" in name
+        hint = LOCAL_FILES_ADVICE if status == 403 and local_files else TOKEN_ADVICE
+        raise MediaError(f"{name}: Label Studio refuses access ({status}). {hint}")
     if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-        raise MediaError(f"{shown} is empty.")
+        raise MediaError(f"{name} is empty.")
     if not response.is_success:
-        raise MediaError(f"{shown} can't be downloaded: the server answers {status} {response.reason_phrase}.")
+        kind = TransientMediaError if status >= 500 or status in TRY_AGAIN else MediaError
+        raise kind(f"{name} can't be downloaded: the server answers {status} {response.reason_phrase}.")
+    if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+        raise MediaError(f"{name} comes packed though it was asked for as it is: the server is to send the plain file.")
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type in NOT_MEDIA:
-        raise MediaError(f"{shown} is no video: the server answers {media_type}, perhaps a login page.")
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: what must agree for a key to be sent."""
-    parsed = httpx.URL(url)
-    return parsed.scheme, parsed.host, parsed.port
-
-
-def _shown(url: str) -> str:
-    """The URL as messages show it: the query of a signed link is a secret; a local file's path isn't, and names it."""
-    return url if "/data/local-files" in url else url.partition("?")[0]
+        raise MediaError(f"{name} is no video: the server answers {media_type}, perhaps a login page.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, ByteSize, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,6 +58,9 @@ class Settings(BaseSettings):
     )
     label_studio_api_key: SecretStr | None = None
     local_files_document_root: Folder | None = None
+    media_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="private hosts that tasks' videos may be fetched from: host, host:port, 10.1.0.0/16, …"
+    )
 
     model_root: Folder = Path("models")
     cache_dir: Folder = Path("cache_dir")
@@ -79,6 +83,17 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("media_allowed_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        hosts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        for host in hosts if isinstance(hosts, list | tuple) else ():
+            if "://" in host:
+                raise ValueError(f"{host!r} must be a host, host:port or a network, without a scheme")
+            if "/" in host:
+                ipaddress.ip_network(host, strict=False)
+        return hosts
 
     @cached_property
     def database(self) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from errors import InvalidConfig, InvalidTask
+from video.task_data import task_value
 
 DEFAULT_FRAME_RATE = 24.0  # Label Studio's front end takes it where the config or the task names no usable rate
+MAX_LABELING_FRAMES = 10_000_000  # 111 hours at 25 frames a second; an array of them takes 80 MB
 MAX_FRAME_RATE = 1000.0  # more labeling frames per second than any video shows; bounds the arrays
 RATE_TOLERANCE = 0.0005  # relative: half of what lies between 29.97 and 30, more than rates are rounded by
 
@@ -34,12 +36,7 @@ def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
     Raises:
         InvalidTask: more than `MAX_FRAME_RATE` frames per second.
     """
-    number: Any = value
-    if isinstance(value, str) and value.startswith("$"):
-        number = task_data
-        for name in value[1:].split("."):
-            number = number.get(name) if isinstance(number, dict) else None
-    rate = _rate(number)
+    rate = _rate(task_value(value, task_data) if value and value.startswith("$") else value)
     if rate is None:
         return DEFAULT_FRAME_RATE
     if rate > MAX_FRAME_RATE:
@@ -96,8 +93,16 @@ def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_
     Returns:
         [num_labeling_frames] int64: entry f - 1 is the index into `times` of the picture shown at
         (f - 1/2) / frame_rate. The labeling frames are those whose moment the video reaches, at least one.
+
+    Raises:
+        InvalidTask: there are more than `MAX_LABELING_FRAMES`.
     """
     count = max(1, math.floor(duration * frame_rate + 0.5))
+    if count > MAX_LABELING_FRAMES:
+        raise InvalidTask(
+            f"The video lasts {duration / 3600:.1f} h, which are {count} labeling frames at {frame_rate:g} a second; at "
+            f'most {MAX_LABELING_FRAMES} are possible. Set frameRate lower, such as "1", or cut the video.'
+        )
     moments = (np.arange(count) + 0.5) / frame_rate
     return np.maximum(np.searchsorted(times, moments, side="right") - 1, 0)
 
