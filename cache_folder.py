@@ -25,7 +25,7 @@ class CacheFolder:
     """The folder, shared by threads and processes.
 
     Entries are folders of features, each with a file `FACTS` that is touched when they are read, and single files of
-    media, which are touched too.
+    media, whose time of access is set: their modification time says that they are the same.
 
     Args:
         root: the folder; made when missing, for its owner alone.
@@ -99,7 +99,7 @@ class CacheFolder:
                 folder = Path(parent)
                 yield folder, _mtime(folder / self.FACTS), sum(_size(folder / name) for name in names)
         for path in _files(self.media):
-            yield path, _mtime(path), _size(path)
+            yield path, _last_use(path), _size(path)
 
     def _remove_stale(self) -> None:
         for path in self.unfinished.iterdir():
@@ -124,6 +124,15 @@ def _mtime(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def _last_use(path: Path) -> float:
+    """The later of modification and access; 0 for a file that another process has just removed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0.0
+    return max(status.st_mtime, status.st_atime)
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +14,7 @@ from errors import InvalidConfig, MediaError
 from exchange.timeline import Track
 from features.encoder import Encoder
 from ml_backend.base import LabelStudioMLBase, Progress
+from video.task_data import task_value
 
 Region = dict[str, Any]
 
@@ -83,25 +84,31 @@ class ControlModel(ABC):
         Raises:
             MediaError: there is none.
         """
-        key = self.object.value_name
-        value = task.get("data", {}).get(key)
+        expression = self.object.attr.get("value") or f"${self.object.value_name}"
+        value = task_value(expression, task.get("data", {}))
         if not isinstance(value, str) or not value:
             raise MediaError(
-                f'The task\'s data has no "{key}", which <{self.object_type} name="{self.to_name}"> shows.'
+                f'The task\'s data has no "{expression.lstrip("$")}", which <{self.object_type} '
+                f'name="{self.to_name}"> shows.'
             )
         return value
 
-    def get_path(self, task: dict[str, Any]) -> Path:
+    def get_path(self, task: dict[str, Any], check: Callable[[], None] = lambda: None) -> Path:
         """The local path of the task's file; downloads it where that is needed.
+
+        Args:
+            task: the task.
+            check: called now and then during a download; what it raises ends it.
 
         Raises:
             MediaError: the task has no such file, or it can't be had.
         """
-        return Path(self.backend.get_local_path(self.media(task), task_id=task.get("id")))
+        return Path(self.backend.get_local_path(self.media(task), task_id=task.get("id"), check=check))
 
-    def has_path(self, task: dict[str, Any]) -> bool:
-        """Whether `get_path` needs no download. Raises MediaError as it does."""
-        return self.backend.has_local_path(self.media(task), task_id=task.get("id"))
+    def place(self, task: dict[str, Any]) -> Path:
+        """Where the task's file is, or would be once it is downloaded: what is cached of it is found by that. Raises
+        MediaError where it can't be had whatever is tried."""
+        return self.backend.media_place(self.media(task), task.get("id"))
 
     @abstractmethod
     def find_encoder(self) -> Encoder:

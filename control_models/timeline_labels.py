@@ -19,7 +19,16 @@ from control_models.examples import read_examples
 from control_models.parameters import TimelineLabelsParameters, is_skipped
 from control_models.published import PublishedClassifiers
 from control_models.trainer import Trainer, num_videos
-from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, InvalidTask, Loading, MediaError, NotReady
+from errors import (
+    InvalidAnnotation,
+    InvalidConfig,
+    InvalidRequest,
+    InvalidTask,
+    Loading,
+    MediaError,
+    NotReady,
+    UnreadableVideo,
+)
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
@@ -140,12 +149,16 @@ class TimelineLabelsModel(ControlModel):
     ) -> VideoFeatures:
         """The video's features, extracted where they aren't cached. Arguments and errors are those of `prepare`."""
         self.labeling_frame_rate(task)  # raises where the task can't be used whatever the video holds
-        path = self.get_path(task)
+        path = self.place(task)
         views = {self.view} | {other.view for other in others if self._reads_the_same(other)}
         stride = self.parameters.model_frame_stride
+        if any(self.cache.peek(self.encoder, path, view, stride) is None for view in views):
+            path = self.get_path(task, lambda: progress(0.0) if progress else None)
         try:
             features = self.cache.get_views(self.encoder, path, views, stride, progress)[self.view]
         except MediaError as error:
+            if isinstance(error, UnreadableVideo):  # no video: what was downloaded in its place isn't kept
+                self.backend.remove_local_path(self.media(task), task.get("id"))
             # A download's own name is a hash; the user knows what the video is called in the task.
             name = self.media(task).partition("?")[0].rpartition("/")[2]
             raise type(error)(str(error).replace(path.name, name)) from error
@@ -157,9 +170,7 @@ class TimelineLabelsModel(ControlModel):
         Raises:
             MediaError: the video can't be had.
         """
-        if not self.has_path(task):
-            return None
-        return self.cache.peek(self.encoder, self.get_path(task), self.view, self.parameters.model_frame_stride)
+        return self.cache.peek(self.encoder, self.place(task), self.view, self.parameters.model_frame_stride)
 
     def remarks(self, task: dict[str, Any], features: VideoFeatures) -> list[str]:
         """What the user should know of a task's video."""
@@ -167,8 +178,9 @@ class TimelineLabelsModel(ControlModel):
         return [text for text in (mismatch, _damage(features)) if text]
 
     def unprepare(self, task: dict[str, Any]) -> None:
-        """Drops the video's features from the cache."""
-        self.cache.drop(self.encoder, self.get_path(task), self.view, self.parameters.model_frame_stride)
+        """Drops the video's features and its download from the cache."""
+        self.cache.drop(self.encoder, self.place(task), self.view, self.parameters.model_frame_stride)
+        self.backend.remove_local_path(self.media(task), task.get("id"))
 
     def _reads_the_same(self, other: ControlModel) -> bool:
         """Whether another control model reads the same pictures with the same encoder."""
@@ -227,7 +239,7 @@ class TimelineLabelsModel(ControlModel):
             MediaError: the video can't be had or read.
             NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
         """
-        return self._predict(self.get_path(task), self.labeling_frame_rate(task))
+        return self._predict(self.place(task), self.labeling_frame_rate(task))
 
     def predict_regions(self, video_path: str | Path) -> list[Region]:
         """The regions of a video file, at the frame rate that the config names. Errors as of `predict`."""
@@ -262,7 +274,7 @@ class TimelineLabelsModel(ControlModel):
         Raises:
             MediaError: the video can't be had or read.
         """
-        path, labeling_rate = self.get_path(task), self.labeling_frame_rate(task)
+        path, labeling_rate = self.place(task), self.labeling_frame_rate(task)
         features, index = self._video_features(path, labeling_rate)
         clock = Clock(labeling_rate, index, features.frame_rate, features.duration)
         media, colours = self.media(task), self._colours()

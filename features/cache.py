@@ -67,7 +67,7 @@ class FeatureCache:
         self.folder.make()
         memory = joblib.Memory(self.folder.features, backend=ArrayStore.register(), verbose=0)
         self._lookup = memory.cache(_features, ignore=["compute"])
-        self._hashes = FileHashes(self.folder.root / "hashes")
+        self._hashes = FileHashes(self.folder.root / "hashes", self.folder.media)
 
     def get(
         self,
@@ -178,14 +178,17 @@ class FeatureCache:
 class FileHashes:
     """The hashes of files' contents, each remembered by path, size and modification time in a small file of text.
 
+    A download that was dropped keeps its hash, so that what was extracted from it is found without it.
+
     Args:
         folder: of these files; made when missing.
+        downloads: the folder of downloads.
     """
 
     HASH = re.compile(r"[0-9a-f]{32,128}")
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, downloads: Path) -> None:
+        self._folder, self._downloads = folder, downloads
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def of(self, path: str | Path) -> str:
@@ -194,29 +197,40 @@ class FileHashes:
         Raises:
             MediaError: there is no such file.
         """
-        remembered = self._remembered(path)
-        known = self._read(remembered)
+        known = self.known(path)
         if known is None:
             known = file_hash(path)
-            temporary = remembered.with_name(uuid4().hex)
-            temporary.write_text(known)
-            temporary.replace(remembered)
+            for remembered in self._places(Path(path).resolve()):
+                temporary = remembered.with_name(uuid4().hex)
+                temporary.write_text(known)
+                temporary.replace(remembered)
             self._forget_oldest()
         return known
 
     def known(self, path: str | Path) -> str | None:
-        """A file's hash if it is remembered; never reads the file. Raises MediaError as `of`."""
-        return self._read(self._remembered(path))
+        """A file's hash if it is remembered; never reads the file. Raises MediaError as `of`, but for a download."""
+        return self._read(self._places(Path(path).resolve())[0])
 
-    def _remembered(self, path: str | Path) -> Path:
-        path = Path(path).resolve()
+    def forget(self, path: str | Path) -> None:
+        """Forget a file's hash."""
+        for place in self._places(Path(path).resolve()):
+            place.unlink(missing_ok=True)
+
+    def _places(self, path: Path) -> list[Path]:
+        """Where a file's hash is remembered: as it is now, and a download's also for when it is gone."""
+        is_download = path.is_relative_to(self._downloads)
         try:
             status = path.stat()
-        except OSError as error:
-            raise MediaError(f"{path.name} does not exist.") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise MediaError(f"{path.name} does not exist.")
-        identity = f"{path} {status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            status = None
+        if status is None or not stat.S_ISREG(status.st_mode):
+            if not is_download:
+                raise MediaError(f"{path.name} does not exist.")
+            return [self._place(str(path))]
+        here = self._place(f"{path} {status.st_size} {status.st_mtime_ns}")
+        return [here, self._place(str(path))] if is_download else [here]
+
+    def _place(self, identity: str) -> Path:
         return self._folder / hashlib.blake2b(os.fsencode(identity), digest_size=16).hexdigest()
 
     def _read(self, remembered: Path) -> str | None:

@@ -18,6 +18,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
@@ -402,6 +403,10 @@ class LabelStudioMLBase:
             MediaError: the file can't be had.
         """
         return self.media_files.find(url, self.connection, task_id) is not None
+
+    def media_place(self, url: str, task_id: int | None = None) -> Path:
+        """Where a task's file is, or would be once it is downloaded. Raises MediaError where it can't be had."""
+        return self.media_files.place(url, self.connection, task_id)
 
     @property
     def media_files(self) -> MediaFiles:

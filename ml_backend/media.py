@@ -89,13 +89,17 @@ class MediaFiles:
         if url is not None:
             if not path.exists():
                 self._download(url, path, MediaGate(connection, self.allowed_hosts), check)
-            with suppress(OSError):
-                os.utime(path)  # the cache drops what wasn't used for longest
+            with suppress(OSError):  # the cache drops what wasn't used for longest: by access, the content stays
+                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return path
 
+    def place(self, value: str, connection: Connection, task_id: int | None = None) -> Path:
+        """As `get`, but a download may not be there: never waits for the network."""
+        return self._locate(value, connection, task_id)[0]
+
     def find(self, value: str, connection: Connection, task_id: int | None = None) -> Path | None:
-        """As `get`, but None where a download would be needed: never waits for the network."""
-        path, _ = self._locate(value, connection, task_id)
+        """As `get`, but None where a download would be needed."""
+        path = self.place(value, connection, task_id)
         return path if path.exists() else None
 
     def remove(self, value: str, connection: Connection, task_id: int | None = None) -> None:

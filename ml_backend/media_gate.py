@@ -33,7 +33,8 @@ from ml_backend.label_studio import Connection, authorization
 
 # What Label Studio serves itself: uploads, local files, its storage proxy, and cloud URIs that it resolves.
 MEDIA_PATH = re.compile(
-    r"/data/upload/[^?]+|/data/local-files/?\?.+|/storage-data/[^?]+|/(tasks|projects)/\d+/(resolve|presign)/?\?.+",
+    r"/data/upload/[^?]+(\?.*)?|/data/local-files/?\?.+|/storage-data/[^?]+(\?.*)?|"
+    r"/(tasks|projects)/\d+/(resolve|presign)/?\?.+",
     re.DOTALL,
 )
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")  # of a browser on Label Studio's own machine

@@ -33,6 +33,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         cache_dir=tmp_path / "cache",
         model_root=tmp_path / "models",
         local_files_document_root=tmp_path / "videos",
+        media_allowed_hosts=("127.0.0.1",),  # the tests' own servers
     )
 
 

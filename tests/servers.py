@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
 def clean_environment(**changes: str) -> dict[str, str]:
     """This process's environment without what would configure a server by accident."""
     foreign = re.compile(
-        r"LABEL_STUDIO_|LOCAL_FILES_|ML_|DATABASE_URL|DJANGO_|HOST$|PORT$|BASIC_AUTH_|DATA_DIR|CACHE_|MODEL_|PRECISION|"
+        r"LABEL_STUDIO_|LOCAL_FILES_|MEDIA_|ML_|DATABASE_URL|DJANGO_|HOST$|PORT$|BASIC_AUTH_|DATA_DIR|CACHE_|MODEL_|PRECISION|"
         r"ALLOW_CUSTOM|PREDICT_TIMEOUT|TRAIN_IN_REQUEST|WORKERS|THREADS|RUN_WORKER|LOG_LEVEL"
     )
     return {name: value for name, value in os.environ.items() if not foreign.match(name)} | changes
@@ -67,6 +67,7 @@ class Backend:
             CACHE_DIR=str(folder / "cache"),
             MODEL_ROOT=str(folder / "models"),
             LOCAL_FILES_DOCUMENT_ROOT=str(self.videos),
+            MEDIA_ALLOWED_HOSTS="127.0.0.1",  # the tests' own servers
             HTTPS_PROXY=NO_INTERNET,
         )
         self.environment |= environment

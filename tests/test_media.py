@@ -1,7 +1,10 @@
 """Media, downloaded from real small HTTP servers. The real Label Studio is in tests/live/."""
 
 import base64
+import contextlib
+import gzip
 import os
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +17,10 @@ import jwt
 import pytest
 
 import ml_backend.media
-from errors import MediaError
+from cache_folder import CacheFolder
+from errors import MediaError, TransientMediaError
 from ml_backend.label_studio import Connection
-from ml_backend.media import find_local_path, local_path
+from ml_backend.media import MediaFiles
 from tests.http_server import (
     CONTENT,
     Answer,
@@ -61,7 +65,19 @@ def unused_port() -> int:
 
 
 def fetch(value: str, server: Server, cache: Path, *, key: str | None = KEY, root: Path | None = None) -> Path:
-    return local_path(value, Connection(server.url, key), document_root=root, cache_dir=cache, task_id=7)
+    return files(cache, root).get(value, Connection(server.url, key), task_id=7)
+
+
+def files(
+    cache: Path, root: Path | None = None, *, limit: int = 10**9, allowed: tuple[str, ...] = ("127.0.0.1",)
+) -> MediaFiles:
+    """Media below a folder. The tests' servers are on this machine, which is a private address."""
+    return MediaFiles(root, CacheFolder(cache, limit), allowed)
+
+
+def kept(cache: Path) -> list[Path]:
+    """What is left of downloads, unfinished ones too."""
+    return [path for path in cache.rglob("*") if path.is_file()]
 
 
 # Paths
@@ -138,12 +154,12 @@ def test_local_files_that_label_studio_does_not_serve(server: Server, cache: Pat
 def test_upload_is_downloaded_once_with_a_legacy_token(server: Server, cache: Path) -> None:
     server.answers[UPLOAD] = guarded(f"Token {KEY}", ranges())
     connection = Connection(server.url, KEY)
-    assert find_local_path(UPLOAD, connection, document_root=None, cache_dir=cache) is None
+    assert files(cache).find(UPLOAD, connection) is None
     path = fetch(UPLOAD, server, cache)
     assert path.read_bytes() == CONTENT
     assert path.suffix == ".mp4"
     assert fetch(UPLOAD, server, cache) == path
-    assert find_local_path(UPLOAD, connection, document_root=None, cache_dir=cache) == path
+    assert files(cache).find(UPLOAD, connection) == path
     assert len(server.requests) == 1
 
 
@@ -174,7 +190,7 @@ def test_refused_access_names_the_setting_and_the_kind_of_token(
     server.answers[UPLOAD] = status(code)
     with pytest.raises(MediaError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
         fetch(UPLOAD, server, cache, key=key)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_label_studio_below_a_path(server: Server, cache: Path) -> None:
@@ -183,13 +199,13 @@ def test_label_studio_below_a_path(server: Server, cache: Path) -> None:
     server.answers[f"/sub{UPLOAD}"] = guarded(f"Bearer {access}", ranges())
     connection = Connection(f"{server.url}/sub", token("refresh"))
     for value in (UPLOAD, f"/sub{UPLOAD}"):
-        path = local_path(value, connection, document_root=None, cache_dir=cache)
+        path = files(cache).get(value, connection)
         assert path.read_bytes() == CONTENT
 
 
 def test_upload_without_a_known_address(cache: Path) -> None:
     with pytest.raises(MediaError, match="LABEL_STUDIO_URL"):
-        local_path(UPLOAD, Connection(None, None), document_root=None, cache_dir=cache)
+        files(cache).get(UPLOAD, Connection(None, None))
 
 
 def test_login_page_is_no_video(server: Server, cache: Path) -> None:
@@ -197,7 +213,7 @@ def test_login_page_is_no_video(server: Server, cache: Path) -> None:
     server.answers["/user/login/"] = status(200, "text/html; charset=utf-8", b"<html>Log in</html>")
     with pytest.raises(MediaError, match="login page"):
         fetch(UPLOAD, server, cache)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "azure-blob"])
@@ -217,7 +233,7 @@ def test_cloud_uri_is_resolved_by_label_studio_and_the_key_stays_there(
 
 def test_cloud_uri_needs_a_task(server: Server, cache: Path) -> None:
     with pytest.raises(MediaError, match="task"):
-        local_path("s3://bucket/a.mp4", Connection(server.url, KEY), document_root=None, cache_dir=cache)
+        files(cache).get("s3://bucket/a.mp4", Connection(server.url, KEY))
 
 
 # Downloads from anywhere
@@ -248,7 +264,7 @@ def test_error_of_a_server_leaves_nothing(code: int, server: Server, cache: Path
     server.answers["/clip.mp4"] = status(code)
     with pytest.raises(MediaError, match=str(code)):
         fetch(f"{server.url}/clip.mp4", server, cache)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_refused_connection(server: Server, cache: Path) -> None:
@@ -266,7 +282,7 @@ def test_empty_file_is_refused(server: Server, cache: Path) -> None:
     server.answers["/clip.mp4"] = whole_file(b"")
     with pytest.raises(MediaError, match="empty"):
         fetch(f"{server.url}/clip.mp4", server, cache)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 # Downloads that break off
@@ -276,7 +292,7 @@ def test_truncated_download_is_not_trusted_by_the_next_request(server: Server, c
     server.answers["/clip.mp4"] = whole_file(cut_after=len(CONTENT) // 2)
     with pytest.raises(MediaError, match="broke off"):
         fetch(f"{server.url}/clip.mp4", server, cache)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
     server.answers["/clip.mp4"] = whole_file()
     assert fetch(f"{server.url}/clip.mp4", server, cache).read_bytes() == CONTENT
 
@@ -291,7 +307,7 @@ def test_download_that_makes_no_progress_ends(server: Server, cache: Path) -> No
     server.answers[UPLOAD] = ranges(bytes_per_answer=0)
     with pytest.raises(MediaError, match="broke off after 0 bytes"):
         fetch(UPLOAD, server, cache)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 @pytest.mark.parametrize("changed", [ranges(etag="two"), ranges(CONTENT + b"more"), whole_file()])
@@ -303,7 +319,7 @@ def test_parts_of_different_files_are_not_joined(changed: Answer, server: Server
     server.answers[UPLOAD] = then_changed
     with pytest.raises(MediaError, match="broke off after 100000 bytes"):
         fetch(UPLOAD, server, cache)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_silent_server_is_given_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,12 +345,13 @@ def test_threads_that_download_the_same_url_at_once(server: Server, cache: Path)
         paths = list(threads.map(lambda _: fetch(f"{server.url}/clip.mp4", server, cache), range(8)))
     assert len(set(paths)) == 1
     assert paths[0].read_bytes() == CONTENT
-    assert list(cache.iterdir()) == [paths[0]]
+    assert kept(cache) == [paths[0]]
 
 
 def test_parts_of_killed_processes_are_removed_but_not_running_ones(server: Server, cache: Path) -> None:
-    cache.mkdir()
-    abandoned, running = cache / "a.part", cache / "b.part"
+    unfinished = cache / "unfinished"
+    unfinished.mkdir(parents=True)
+    abandoned, running = unfinished / "a.part", unfinished / "b.part"
     abandoned.write_bytes(b"x")
     running.write_bytes(b"x")
     yesterday = time.time() - 86400
@@ -343,3 +360,148 @@ def test_parts_of_killed_processes_are_removed_but_not_running_ones(server: Serv
     fetch(f"{server.url}/clip.mp4", server, cache)
     assert not abandoned.exists()
     assert running.exists()
+
+
+# Bounds
+
+
+def chunks(*parts: bytes, pause: float = 0.0, headers: dict[str, str] | None = None) -> Answer:
+    """An answer of unknown length, part by part."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        send(handler, 200, {"Transfer-Encoding": "chunked", "Content-Type": "video/mp4", **(headers or {})})
+        with contextlib.suppress(OSError):  # the download is given up
+            for part in parts:
+                handler.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+                time.sleep(pause)
+            handler.wfile.write(b"0\r\n\r\n")
+
+    return answer
+
+
+def test_what_is_larger_than_the_cache_is_given_up(server: Server, cache: Path) -> None:
+    server.answers["/endless.mp4"] = chunks(*[bytes(65536)] * 100)
+    with pytest.raises(MediaError, match="CACHE_SIZE_LIMIT"):
+        files(cache, limit=1_000_000).get(f"{server.url}/endless.mp4", Connection(None, None))
+    server.answers["/declared.mp4"] = lambda handler: send(handler, 200, {"Content-Length": "99999999999999"}, b"x")
+    with pytest.raises(MediaError, match="CACHE_SIZE_LIMIT"):
+        files(cache, limit=1_000_000).get(f"{server.url}/declared.mp4", Connection(None, None))
+    assert kept(cache) == []
+
+
+def test_what_comes_packed_is_refused(server: Server, cache: Path) -> None:
+    packed = gzip.compress(bytes(10_000_000))
+    server.answers["/bomb.mp4"] = chunks(packed, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(MediaError, match="packed"):
+        fetch(f"{server.url}/bomb.mp4", server, cache)
+    assert server.headers("Accept-Encoding") == ["identity"]
+
+
+def test_what_comes_too_slowly_is_given_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ml_backend.media, "RATE_WINDOW", 0.2)
+    server.answers["/slow.mp4"] = chunks(*[b"x"] * 1000, pause=0.02)
+    with pytest.raises(MediaError, match="slower than 10 kB a second"):
+        fetch(f"{server.url}/slow.mp4", server, cache)
+    monkeypatch.setattr(ml_backend.media, "MAX_SECONDS", 0.1)
+    with pytest.raises(MediaError, match="given up"):
+        fetch(f"{server.url}/slow.mp4", server, cache)
+
+
+def test_a_download_ends_where_it_is_cancelled(server: Server, cache: Path) -> None:
+    class Cancelled(Exception):
+        pass
+
+    came = []
+
+    def check() -> None:
+        came.append(1)
+        if len(came) > 5:
+            raise Cancelled
+
+    server.answers["/slow.mp4"] = chunks(*[b"x"] * 1000, pause=0.02)
+    with pytest.raises(Cancelled):
+        files(cache).get(f"{server.url}/slow.mp4", Connection(None, None), check=check)
+    assert kept(cache) == []
+
+
+def test_a_full_disk_is_a_sentence(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ml_backend.media, "FREE_DISK", 1 << 62)
+    server.answers["/clip.mp4"] = whole_file()
+    with pytest.raises(TransientMediaError, match="bytes left"):
+        fetch(f"{server.url}/clip.mp4", server, cache)
+
+
+def test_downloads_count_in_the_cache_and_the_one_unused_for_longest_goes(server: Server, cache: Path) -> None:
+    media = files(cache, limit=600_000)  # two of 256,000 bytes
+    paths = []
+    for name in "abc":
+        server.answers[f"/{name}.mp4"] = whole_file()
+        paths.append(media.get(f"{server.url}/{name}.mp4", Connection(None, None)))
+        an_hour_ago = time.time() - 3600 + len(paths)
+        os.utime(paths[-1], (an_hour_ago, an_hour_ago))
+        media.get(f"{server.url}/a.mp4", Connection(None, None))  # used again and again
+    assert [path.exists() for path in paths] == [True, False, True]
+
+
+def test_a_renewed_signature_is_no_other_copy(server: Server, cache: Path) -> None:
+    server.answers["/clip.mp4"] = whole_file()
+    paths = {fetch(f"{server.url}/clip.mp4?X-Amz-Signature={number}", server, cache) for number in range(3)}
+    assert len(paths) == len(server.requests) == 1
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_what_may_be_over_in_a_moment_is_told_apart(code: int, server: Server, cache: Path) -> None:
+    server.answers["/clip.mp4"] = status(code)
+    with pytest.raises(TransientMediaError, match=str(code)):
+        fetch(f"{server.url}/clip.mp4", server, cache)
+
+
+# The gate
+
+
+def test_a_private_server_is_not_asked_also_not_by_a_redirect(server: Server, elsewhere: Server, cache: Path) -> None:
+    closed = files(cache, allowed=())
+    for url in (f"{elsewhere.url}/secret", f"http://127.0.0.1:{unused_port()}/closed"):
+        with pytest.raises(MediaError, match="private network"):
+            closed.get(url, Connection(server.url, KEY))
+    server.answers["/redirect"] = redirect(f"{elsewhere.url}/secret")
+    with pytest.raises(MediaError, match="private network"):
+        closed.get(f"{server.url}/redirect", Connection(server.url, KEY))
+    assert elsewhere.requests == []
+    assert kept(cache) == []
+
+
+def test_redirects_that_never_end(server: Server, cache: Path) -> None:
+    server.answers["/round.mp4"] = redirect("/round.mp4")
+    with pytest.raises(MediaError, match="redirects"):
+        fetch(f"{server.url}/round.mp4", server, cache)
+
+
+def test_the_public_name_of_label_studio_is_read_in_place_or_asked_of_its_address(
+    server: Server, root: Path, cache: Path
+) -> None:
+    connection = Connection(server.url, KEY, "https://label.example.com")
+    value = "https://label.example.com/data/local-files/?d=videos/clip.mp4"
+    assert files(cache, root).get(value, connection) == root / "videos" / "clip.mp4"
+    server.answers["/data/local-files/"] = guarded(f"Token {KEY}", ranges())
+    assert files(cache).get(value, connection).read_bytes() == CONTENT
+
+
+def test_a_moved_label_studio_is_named(server: Server, elsewhere: Server, cache: Path) -> None:
+    server.answers[UPLOAD] = redirect(f"{elsewhere.url}/sub{UPLOAD}")
+    with pytest.raises(MediaError, match=re.escape(f"redirects to {elsewhere.url}/sub: set LABEL_STUDIO_URL")):
+        fetch(UPLOAD, server, cache)
+    assert elsewhere.requests == []
+
+
+def test_user_and_password_of_a_url_are_not_in_its_errors(server: Server, cache: Path) -> None:
+    url = server.url.replace("//", "//alice:sesame@") + "/none.mp4?sig=sesame"
+    with pytest.raises(MediaError) as error:
+        fetch(url, server, cache)
+    assert "sesame" not in str(error.value)
+
+
+def test_half_a_surrogate_pair_is_a_sentence(server: Server, cache: Path) -> None:
+    with pytest.raises(MediaError, match="surrogate"):
+        fetch("http://host/\ud800.mp4", server, cache)

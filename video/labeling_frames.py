@@ -100,7 +100,7 @@ def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_
     count = max(1, math.floor(duration * frame_rate + 0.5))
     if count > MAX_LABELING_FRAMES:
         raise InvalidTask(
-            f"The video lasts {duration / 3600:.1f} h, which are {count} labeling frames at {frame_rate:g} a second; at "
+            f"The video lasts {duration / 3600:.1f} h, which is {count} labeling frames at {frame_rate:g} a second; at "
             f'most {MAX_LABELING_FRAMES} are possible. Set frameRate lower, such as "1", or cut the video.'
         )
     moments = (np.arange(count) + 0.5) / frame_rate
