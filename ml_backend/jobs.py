@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, UnknownJob
+from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, TransientMediaError, UnknownJob
 from ml_backend.handlers import PRIORITY_BATCH, Handlers, retry_delay
 from ml_backend.leases import JobStopped, Leases, Run, Stop
 from ml_backend.queues import Queues
@@ -298,7 +298,8 @@ class Jobs:
         job = run.job
         if isinstance(error, BackendError):
             logger.warning("Job %s (%s): %s", job.id, job.subject, error)
-            values = {"result": {"status": error.status}, "error": str(error)}
+            transient = isinstance(error, TransientMediaError)
+            values = {"result": {"status": error.status, "transient": transient}, "error": str(error)}
         else:
             logger.exception("Job %s (%s) failed", job.id, job.subject)
             values = {"error": f"{type(error).__name__}: {error}. See the worker's log, job {job.id}."}

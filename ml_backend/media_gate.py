@@ -134,9 +134,10 @@ class MediaGate:
             raise MediaError(f"{shown(url)}: the host isn't known. Check the task's URL.") from error
         addresses = [str(answer[4][0]).partition("%")[0] for answer in answers]
         if not all(_is_public(address) or self._is_allowed(url.host, port, address) for address in addresses):
+            name = f"[{url.host}]" if ":" in url.host else url.host
             raise MediaError(
                 f"{shown(url)} leads into a private network, which tasks may not read. If it should, set "
-                f"MEDIA_ALLOWED_HOSTS={url.host}:{port}; if it is Label Studio, set LABEL_STUDIO_URL to its address."
+                f"MEDIA_ALLOWED_HOSTS={name}:{port}; if it is Label Studio, set LABEL_STUDIO_URL to its address."
             )
         return addresses[0]
 

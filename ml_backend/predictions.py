@@ -148,6 +148,8 @@ class Predictions:
                     late.append(index)
             else:
                 answers[index] = _failure(outcome)
+                if (outcome.result or {}).get("transient") and model.connection.api_key:
+                    late.append(index)  # the delivery asks again, with growing pauses
         self._deliver(body, late, model)
         for index in late:
             answers[index] = answers[index] or NotReady(f"There wasn't time for this task. {later}")

@@ -1,12 +1,15 @@
 """Label Studio's API: which one is asked, with which key, and what its errors say; on small real HTTP servers."""
 
 import os
+import re
 import stat
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import jwt
 import pytest
 from flask import Flask
@@ -19,10 +22,12 @@ from ml_backend.label_studio import (
     annotated_tasks,
     choose_connection,
     create_prediction,
+    explained,
+    who_am_i,
 )
 from ml_backend.settings import Settings
 from ml_backend.store import Store
-from tests.http_server import Answer, Server, as_json, guarded, status
+from tests.http_server import Answer, Server, as_json, guarded, redirect, status
 
 # The SDK's own.
 pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
@@ -197,3 +202,26 @@ def test_prediction_is_sent_once_even_where_the_answer_is_lost(server: Server) -
     with pytest.raises(LabelStudioError, match="no connection"):
         create_prediction(Connection(server.url, KEY), 1, [], 0.5, "v1")
     assert len(server.requests) == 1
+
+
+# An address that leads elsewhere
+
+
+@pytest.mark.parametrize("key", [KEY, "personal access token"])
+@pytest.mark.parametrize("to", ["/ls{path}", "https://label.example.com{path}"])
+def test_a_redirected_address_is_named(key: str, to: str, server: Server) -> None:
+    if key != KEY:
+        claims = {"token_type": "refresh", "exp": int(time.time()) + 300}
+        key = jwt.encode(claims, "a secret of at least thirty-two bytes")
+    for path in ("/api/current-user/whoami", "/api/predictions/", "/api/token/refresh/"):
+        server.answers[path] = redirect(to.format(path=path))
+    base = to.format(path="") if to.startswith("https") else f"{server.url}/ls"
+    connection = Connection(server.url, key)
+    for ask in (lambda: who_am_i(connection), lambda: create_prediction(connection, 7, [], 0.5, "v1")):
+        with pytest.raises(LabelStudioError, match=re.escape(f"redirects to {base}: set LABEL_STUDIO_URL to that.")):
+            ask()
+
+
+def test_a_certificate_of_ones_own_is_named() -> None:
+    with pytest.raises(LabelStudioError, match="SSL_CERT_FILE"), explained("Label Studio", LabelStudioError):
+        raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from pydantic import SecretStr
 
-from errors import MediaError
+from errors import MediaError, TransientMediaError
 from ml_backend import LabelStudioMLBase, init_app, predictions
 from ml_backend import app as app_module
 from ml_backend.settings import Settings
@@ -30,9 +30,11 @@ OTHER_CONFIG = CONFIG.replace('"A"', '"B"')
 
 
 class PreparedModel(LabelStudioMLBase):
-    """Predicts what `prepare` was called for under the same labeling config; task 13 can't be read."""
+    """Predicts what `prepare` was called for under the same labeling config; task 13 can't be read, and task 14 not at
+    the first try."""
 
     prepared: set[tuple[int, str]]
+    tries = 0
     prediction_seconds = 0.0
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
@@ -45,6 +47,9 @@ class PreparedModel(LabelStudioMLBase):
     def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
         if task["id"] == 13:
             raise MediaError("It can't be read.")
+        if task["id"] == 14 and self.tries == 0:
+            type(self).tries += 1
+            raise TransientMediaError("The server answers 503.")
         self.prepared.add((task["id"], self.label_config))
 
 
@@ -109,7 +114,9 @@ def test_ten_thousand_tasks_are_answered_in_time_in_bounded_memory(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # kilobytes
 
 
-def test_what_there_is_no_time_to_predict_is_delivered(start: Callable[..., Flask], model: Any, server: Server) -> None:
+@pytest.fixture
+def stored(server: Server) -> list[int]:
+    """The tasks whose predictions Label Studio, the test's server, was given."""
     stored: list[int] = []
 
     def predictions_of_label_studio(handler: BaseHTTPRequestHandler) -> None:
@@ -119,6 +126,29 @@ def test_what_there_is_no_time_to_predict_is_delivered(start: Callable[..., Flas
         return as_json({"id": 1})(handler)
 
     server.answers["/api/predictions/"] = predictions_of_label_studio
+    return stored
+
+
+def test_what_is_refused_for_a_moment_is_delivered_later(
+    start: Callable[..., Flask], model: Any, server: Server, stored: list[int]
+) -> None:
+    app = start(predict_timeout=20.0)
+    setup = {"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
+    assert app.test_client().post("/setup", json=setup).status_code == 200
+    jobs = app.extensions["jobs"]
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(app.test_client().post, "/predict", json=body(13, 14, 15))
+        wait_until(lambda: len(jobs.store.jobs("queued")) == 3, 10, "the jobs")
+        work_off(jobs)
+        results = answer.result().json["results"]
+    assert [item.get("error") for item in results] == ["It can't be read.", "The server answers 503.", None]
+    work_off(jobs)
+    assert stored == [14]
+
+
+def test_what_there_is_no_time_to_predict_is_delivered(
+    start: Callable[..., Flask], model: Any, server: Server, stored: list[int]
+) -> None:
     app = start(predict_timeout=1.0)
     client = app.test_client()
     setup = {"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
