@@ -35,10 +35,35 @@ class InvalidAnnotation(BackendError):
     status = 400
 
 
+class Unauthorized(BackendError):
+    """The request needs a user and a password."""
+
+    status = 401
+
+
 class Forbidden(BackendError):
     """The request may not do this."""
 
     status = 403
+
+
+class TooLarge(BackendError):
+    """The request's body, or a part of it, is larger than anything that Label Studio sends."""
+
+    status = 413
+
+
+class UnsupportedType(BackendError):
+    """The request's body is of another media type than JSON."""
+
+    status = 415
+
+
+class TooManyGuesses(BackendError):
+    """Too many wrong passwords came from one address."""
+
+    status = 429
+    retry_after = 6
 
 
 class NotFound(BackendError):

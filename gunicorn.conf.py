@@ -24,6 +24,10 @@ from ml_backend.settings import PROJECT_ROOT, get_settings
 from ml_backend.startup import server_lines
 
 _settings = get_settings()
+try:
+    _settings.check_access()
+except ValueError as error:
+    sys.exit(str(error))
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers

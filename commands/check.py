@@ -70,8 +70,8 @@ def _connection(backend: Backend, project: str | None) -> label_studio.Connectio
 def _project_findings(backend: Backend, connection: label_studio.Connection, project_id: str) -> Iterator[Finding]:
     what = f"project {project_id}, webhook"
     try:
-        webhooks = label_studio.webhook_urls(connection, int(project_id))
-        url = next((url for url in webhooks if url.rstrip("/").endswith("/webhook")), None)
+        webhooks = label_studio.webhooks(connection, int(project_id))
+        url = next((one.url for one in webhooks if one.url.rstrip("/").endswith("/webhook")), None)
         missing = (
             "there is none: connect this backend in the project's Settings, Model; without it nothing is learnt from "
             "submitted annotations."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import threading
@@ -12,47 +11,50 @@ from datetime import timedelta
 from typing import Any
 
 from flask import Flask, Response, current_app, g, has_request_context, jsonify, request
+from pydantic import SecretStr
 from werkzeug.exceptions import HTTPException
 
-from errors import BackendError, InvalidRequest
+from errors import BackendError, Forbidden, InvalidRequest
 from ml_backend import openapi
 from ml_backend.base import LabelStudioMLBase, Services
-from ml_backend.consumers import HEALTH_KEY, NO_PROJECT
+from ml_backend.consumers import HEALTH_KEY
 from ml_backend.dashboard.views import Dashboard, wants_page
 from ml_backend.events import Events, Work
 from ml_backend.folder_size import FolderSize
+from ml_backend.gate import RequestGate
 from ml_backend.jobs import Jobs
 from ml_backend.label_studio import TOKEN_ADVICE
 from ml_backend.metrics import Metrics
 from ml_backend.predictions import Predictions
 from ml_backend.queues import Queues, open_queues
 from ml_backend.registry import ModelRegistry
-from ml_backend.schemas import JobStatusRequest, PredictRequest, SetupRequest, WebhookRequest, parse
+from ml_backend.schemas import (
+    JobStatusRequest,
+    PredictRequest,
+    SetupRequest,
+    VersionsRequest,
+    WebhookRequest,
+    parse,
+)
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
+from ml_backend.store.values import NO_PROJECT
 from ml_backend.strict_json import StrictJSONProvider
 from ml_backend.tables import Job, JobKind
+from ml_backend.webhook_secret import HEADER, OWN_HOST, PROVED, CatchUp, WebhookSecrets
 
 logger = logging.getLogger(__name__)
 
-# Label Studio sends the tasks of a whole page with their annotations in one request; a megabyte holds thousands of
-# regions.
-MAX_BODY_BYTES = 100 * 2**20
-# Label Studio sends the connection's user and password with every other request.
-WEBHOOK_PASSWORD_ADVICE = (
-    "Label Studio sends webhooks without them: add the header «Authorization: Basic …» to this backend's webhook in "
-    "the project's Settings, Webhooks; without it nothing is learnt from submitted annotations."
-)
 # Importing PyTorch takes a worker some seconds, on a busy machine a minute.
 WORKER_START = timedelta(seconds=90)
-# Reachable without password, so that load balancers and container health checks can use it.
-OPEN_PATHS = {"/health"}
+# The event that Label Studio sends beside its webhooks, by the connection. It brings no annotations.
+START_TRAINING = "START_TRAINING"
 
 
 def init_app(
     model_class: type[LabelStudioMLBase],
     basic_auth_user: str | None = None,
-    basic_auth_pass: str | None = None,
+    basic_auth_pass: str | SecretStr | None = None,
     settings: Settings | None = None,
     queues: Queues | None = None,
 ) -> Flask:
@@ -67,21 +69,25 @@ def init_app(
 
     Returns:
         A Flask application; `app.extensions["jobs"]` are its jobs.
+
+    Raises:
+        ValueError: a user is given without a password, or a password without a user.
     """
     settings = settings or get_settings()
+    if basic_auth_user or basic_auth_pass:
+        password = {"basic_auth_user": basic_auth_user, "basic_auth_pass": _secret(basic_auth_pass)}
+        settings = settings.model_copy(update=password)
     store = Store(settings.database)
     registry = ModelRegistry(model_class, Services(settings, store, has_request_context))
     jobs = Jobs(store, registry, queues or open_queues(store))
     app = Flask(__name__, static_folder=None)
     app.json = StrictJSONProvider(app)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.extensions["jobs"] = jobs
-    _require_password(
-        app, basic_auth_user or settings.basic_auth_user, basic_auth_pass or settings.secret("basic_auth_pass")
-    )
+    gate = RequestGate(settings, WebhookSecrets(store))
+    gate.register(app)
     _answer_errors_as_json(app)
     app.extensions["predictions"] = Predictions(settings, store, registry, jobs)
-    Routes(settings, store, registry, jobs, app.extensions["predictions"]).register(app)
+    Routes(settings, store, registry, jobs, app.extensions["predictions"], gate).register(app)
     threading.Thread(target=registry.model_class.warm_up, name="warm-up", daemon=True).start()
     return app
 
@@ -95,10 +101,17 @@ class Routes:
         registry: gives the projects' models.
         jobs: the heavy work.
         predictions: answers /predict.
+        gate: what each request passed.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs, predictions: Predictions
+        self,
+        settings: Settings,
+        store: Store,
+        registry: ModelRegistry,
+        jobs: Jobs,
+        predictions: Predictions,
+        gate: RequestGate,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -109,6 +122,8 @@ class Routes:
         self._metrics = Metrics(store, cache_size, registry.model_class.counters)
         self._dashboard = Dashboard(settings, store, registry, jobs, cache_size)
         self._predictions = predictions
+        self._gate = gate
+        self._catch_up = CatchUp(jobs.add_reconciliation)
         self._started = time.monotonic()
 
     def register(self, app: Flask) -> None:
@@ -172,11 +187,35 @@ class Routes:
         """Connects a project: checks its labeling config, and reports the model version."""
         body = parse(SetupRequest, _json())
         model = self._registry.get(body.project, body.label_config)
-        changed = self._store.update_project(body.project, body.label_config, body.hostname, body.access_token)
+        hostname, token = self._address(body)
+        changed = self._store.update_project(body.project, body.label_config, hostname, token)
+        if self._settings.proves_webhooks:
+            self._prove_webhook(body.project)
         model.set_extra_params(body.extra_params)
         if changed and body.project in self._store.projects_behind():
             self._jobs.add_training(body.project)
         return jsonify({"model_version": model.model_version})
+
+    def _address(self, body: SetupRequest) -> tuple[str | None, str | None]:
+        """Label Studio's address and token as `/setup` names them; neither where anybody could have sent it: videos and
+        annotations would be fetched from there."""
+        if not body.hostname or self._settings.label_studio_url:
+            return body.hostname, body.access_token
+        if not self._gate.trusts_sender:
+            logger.warning(
+                "Project %s: Label Studio's address isn't taken from /setup, which anybody may send here without a "
+                "password: set LABEL_STUDIO_URL.",
+                body.project,
+            )
+            return None, None
+        return body.hostname, body.access_token
+
+    def _prove_webhook(self, project_id: str) -> None:
+        """Remembers the host by which Label Studio calls, which its webhook names too. The worker gives that its
+        secret."""
+        self._store.set_value(project_id, OWN_HOST, request.host)
+        if not self._store.get_value(project_id, PROVED) and self._jobs.can_reconcile(project_id):
+            self._jobs.add_reconciliation(project_id)
 
     def predict(self) -> Response:
         """Predicts tasks; the answers come in the tasks' order. A task that fails is answered `{"error": …}` in its
@@ -191,6 +230,7 @@ class Routes:
         body = parse(WebhookRequest, _json())
         if not self._events.knows(body.action):
             return jsonify({"status": "Unknown event"}), 200
+        self._check_proof(body)
         work = self._events.apply(body)
         project_id = body.project.id
         if work.reconcile and not self._jobs.can_reconcile(project_id):
@@ -211,6 +251,23 @@ class Routes:
             job = self._jobs.add_training(project_id, forget=work.reset)
         return (jsonify({"status": "queued", "job": job.id}), 201) if job else (jsonify({"status": "ok"}), 200)
 
+    def _check_proof(self, body: WebhookRequest) -> None:
+        """Raises Forbidden where an event may not be Label Studio's; what it says is asked of Label Studio then."""
+        project_id = body.project.id if body.project else None
+        if g.webhook_project is not None:
+            proved = g.webhook_project == project_id
+        else:
+            proved = g.is_authenticated or not self._settings.proves_webhooks or body.action == START_TRAINING
+        if proved or project_id is None:
+            return
+        if self._store.project(project_id) is not None and self._jobs.can_reconcile(project_id):
+            self._catch_up(project_id)
+        raise Forbidden(
+            f"This webhook doesn't prove that Label Studio sent it: the header {HEADER} of project {project_id} is "
+            "missing or wrong. The worker puts it into Label Studio's webhook by itself, and asks Label Studio for "
+            "what this one said."
+        )
+
     def _train_now(self, project_id: str, work: Work) -> dict[str, Any]:
         if work.reconcile:
             self._jobs.run_now(JobKind.RECONCILE, project_id)
@@ -219,9 +276,10 @@ class Routes:
     def versions(self) -> Response:
         """The published versions of a project's model (`?project=` or `{"project"}`), or of all; the present one
         first."""
-        body = request.get_json(silent=True)
-        named = (body if isinstance(body, dict) else {}).get("project") or request.args.get("project")
-        ids = [str(named).split(".")[0]] if named else [project.id for project in self._store.projects()]
+        named = request.args.get("project")
+        if request.method == "POST":
+            named = parse(VersionsRequest, _json()).project or named
+        ids = [named.split(".")[0]] if named else [project.id for project in self._store.projects()]
         versions: list[str] = []
         for project_id in ids:
             try:
@@ -270,35 +328,15 @@ def _json() -> Any:
         InvalidRequest: it isn't JSON.
     """
     try:
-        return request.get_json(force=True)
+        return request.get_json()
     except HTTPException as error:
         if error.code != 400:
             raise
         raise InvalidRequest("The body isn't JSON.") from error
 
 
-def _require_password(app: Flask, user: str | None, password: str | None) -> None:
-    """Asks for HTTP Basic authentication where a user and a password are set."""
-    if not user and not password:
-        return
-    expected = f"{user or ''}:{password or ''}".encode()
-
-    @app.before_request
-    def check_password() -> Response | None:
-        if request.path in OPEN_PATHS:
-            return None
-        given = request.authorization
-        credentials = f"{given.username}:{given.password}" if given and given.type == "basic" else ""
-        if hmac.compare_digest(credentials.encode(), expected):
-            return None
-        message = "User and password are needed: BASIC_AUTH_USER and BASIC_AUTH_PASS of the backend."
-        if request.path == "/webhook":
-            message += " " + WEBHOOK_PASSWORD_ADVICE
-            logger.warning("A webhook was refused. %s", message)
-        response = jsonify({"error": message})
-        response.status_code = 401
-        response.headers["WWW-Authenticate"] = 'Basic realm="ml-backend"'
-        return response
+def _secret(text: str | SecretStr | None) -> SecretStr | None:
+    return SecretStr(text) if isinstance(text, str) else text
 
 
 def _answer_errors_as_json(app: Flask) -> None:

@@ -15,6 +15,7 @@ from errors import BackendError
 from ml_backend import strict_json
 from ml_backend.jobs import Jobs
 from ml_backend.startup import report_label_studio
+from ml_backend.store.values import NO_PROJECT
 from ml_backend.tables import JobKind, QueueName
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ LOOK_SECONDS = 30.0
 
 
 # Where the store keeps what the worker says of itself: which encoder, device and precision extract.
-NO_PROJECT, HEALTH_KEY = "", "worker_health"
+HEALTH_KEY = "worker_health"
 
 
 class WorkerProcess:

@@ -22,7 +22,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.orm import Session, sessionmaker
 
-from errors import DatabaseUnavailable
+from errors import DatabaseUnavailable, InvalidRequest
 from ml_backend import strict_json
 from ml_backend.tables import now
 
@@ -166,7 +166,7 @@ def _version(connection: sa.Connection) -> str | None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turns errors of the database, not of the statement, into a sentence."""
+    """Turns errors of the database, and values that no database takes, into a sentence."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
@@ -174,4 +174,8 @@ def _explained() -> Iterator[None]:
         raise DatabaseUnavailable(
             f"The backend's database can't be used now ({reason}): nothing was stored. Is its disk full, its folder "
             "read-only, or does another program hold it? Send the request again when that is mended."
+        ) from error
+    except (sa.exc.DataError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidRequest(
+            "A number or a text of this request can't be stored: a number beyond 64 bits, NUL, or half a character."
         ) from error

@@ -16,6 +16,7 @@ from ml_backend.label_studio import LabelStudioError
 from ml_backend.leases import JobStopped, Run, Stop
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.tables import Job, JobKind, Project, QueueName, TrainingStatus
+from ml_backend.webhook_secret import WebhookSecrets
 
 if TYPE_CHECKING:
     from ml_backend.jobs import Jobs
@@ -60,6 +61,7 @@ class Handlers:
         self._jobs = jobs
         self._store = jobs.store
         self._registry = jobs.registry
+        self._secrets = WebhookSecrets(jobs.store)
         # OSError: a disk is full, or a folder read-only.
         unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, OSError)
         self._table: dict[JobKind, Handler] = {
@@ -193,6 +195,7 @@ class Handlers:
         project_id = run.job.project_id
         connection = self._registry.get(project_id).connection
         self._store.begin_reconciliation(project_id)
+        self._prove_webhook(project_id, connection)
         fetched = 0
 
         def page(done: int, total: int) -> None:
@@ -212,6 +215,16 @@ class Handlers:
         if changed:
             self._jobs.add_training(project_id)
         return {"tasks": fetched, "changed": changed}
+
+    def _prove_webhook(self, project_id: str, connection: label_studio.Connection) -> None:
+        """Has Label Studio send the project's secret with its webhook, where it must (`webhook_secret.py`)."""
+        if not self._registry.model_class.services.settings.proves_webhooks:
+            return
+        try:
+            if not self._secrets.put_in_place(connection, project_id):
+                logger.warning("Project %s: Label Studio has no webhook to this backend: connect it again.", project_id)
+        except LabelStudioError as error:
+            logger.warning("Project %s: its webhook can't be given its secret: %s", project_id, error)
 
     def _prepare(self, run: Run) -> dict[str, Any]:
         model, task = self._registry.get(run.job.project_id), run.job.arguments["task"]

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import httpx
-from label_studio_sdk import LabelStudio
+from label_studio_sdk import LabelStudio, Webhook
 from label_studio_sdk.core.api_error import ApiError
 
 from errors import BackendError
@@ -173,15 +173,26 @@ def who_am_i(connection: Connection) -> str:
         return _client(connection).users.whoami().email or ""
 
 
-def webhook_urls(connection: Connection, project_id: int) -> list[str]:
-    """The addresses that Label Studio tells of a project's events.
+def webhooks(connection: Connection, project_id: int) -> list[Webhook]:
+    """A project's webhooks that are switched on, with the headers that each sends.
 
     Raises:
         LabelStudioError: it can't be reached or refuses.
     """
     with explained(f"Webhooks of project {project_id}", LabelStudioError):
-        webhooks = _client(connection).webhooks.list(project=project_id)
-        return [webhook.url for webhook in webhooks if webhook.is_active is not False]
+        found = _client(connection).webhooks.list(project=project_id)
+        return [webhook for webhook in found if webhook.is_active is not False]
+
+
+def set_webhook_headers(connection: Connection, webhook: Webhook, headers: dict[str, str]) -> None:
+    """Makes a webhook send these headers, and leaves the rest of it as it is.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses.
+    """
+    with explained(f"Webhook {webhook.id} of project {webhook.project}", LabelStudioError):
+        # Label Studio forgets the actions where they aren't named again.
+        _client(connection).webhooks.update(webhook.id, headers=headers, actions=webhook.actions or [])
 
 
 def label_config(connection: Connection, project_id: int) -> str:

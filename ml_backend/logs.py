@@ -7,6 +7,7 @@ import logging
 import logging.config
 import re
 from datetime import datetime, timezone
+from typing import Any
 
 # Where messages name what they are about, JSON lines have it as fields to search by.
 SUBJECTS = {
@@ -14,20 +15,47 @@ SUBJECTS = {
     "task": re.compile(r"\btask (\d+)\b", re.IGNORECASE),
     "job": re.compile(r"\bjob ([0-9a-f]{32})\b", re.IGNORECASE),
 }
-# A token never stands in a log, whatever error text of another library brings it along.
+# A token never stands in a log, whatever error text of another library brings it along. Each pattern begins where a
+# word does, so that the search takes a time in proportion to the text.
+DOTTED = re.compile(r"(?<![\w-])[\w-]+\.[\w-]+\.[\w-]*")
+JWT_START = "eyJ"
 SECRETS = re.compile(
-    r"eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=Token )[0-9a-f]{40}\b|(?<=Bearer )\S+|(?<=Basic )[\w+/=]{8,}"
+    r"(?<=Token )[0-9a-f]{40}\b|(?<=Bearer )\S+|(?<=Basic )[\w+/=]{8,}"
     r"|(?<=token=)[^\s&]+|(?<=Signature=)[^\s&]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
+# What would end a line, or move a terminal's cursor: also where it only turns the direction of what follows.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 QUIET = ("alembic", "huey", "httpx", "werkzeug")
 
 
+def redact(text: str) -> str:
+    """The text with each token and password replaced by an ellipsis."""
+    return SECRETS.sub("…", DOTTED.sub(_cut_jwt, text))
+
+
+def _cut_jwt(found: re.Match[str]) -> str:
+    before, start, _ = found[0].partition(JWT_START)
+    return f"{before}…" if start else found[0]
+
+
+def _on_one_line(text: str) -> str:
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class LineFormatter(logging.Formatter):
-    """Text, without secrets."""
+    """Text, without secrets. A message is one line, whatever it tells of; the lines of a traceback are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; more than one where there is a traceback."""
-        return SECRETS.sub("…", super().format(record))
+        return redact(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line without a traceback."""
+        return _on_one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback."""
+        return "\n".join(f"  {_on_one_line(line)}" for line in super().formatException(ei).splitlines())
 
 
 class JsonFormatter(logging.Formatter):
@@ -35,7 +63,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        message = SECRETS.sub("…", record.getMessage())
+        message = redact(record.getMessage())
         entry = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -48,7 +76,7 @@ class JsonFormatter(logging.Formatter):
             if found:
                 entry[name] = found.group(1)
         if record.exc_info:
-            entry["traceback"] = SECRETS.sub("…", self.formatException(record.exc_info))
+            entry["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)
 
 

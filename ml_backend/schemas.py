@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -21,6 +22,10 @@ def _project_id(value: Any) -> Any:
 ProjectId = Annotated[str, BeforeValidator(_project_id), StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
+# Label Studio's ids of tasks and annotations, which a database column of 64 bits holds.
+Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
 def _list(value: Any) -> Any:
     """Null is an empty list, and what isn't one its only item: Label Studio keeps whatever was once imported."""
     return [] if value is None else value if isinstance(value, list) else [value]
@@ -30,6 +35,24 @@ def _list(value: Any) -> Any:
 Regions = Annotated[list[Any], BeforeValidator(_list)]
 
 
+MAX_FAULTS = 10  # that one answer names
+# Of one request; Label Studio sends a page of tasks.
+MAX_ITEMS = 100_000
+# A thousand labels take some 50 kB.
+MAX_CONFIG_CHARS = 1_000_000
+LabelConfig = Annotated[str, StringConstraints(max_length=MAX_CONFIG_CHARS)]
+
+
+def _address(value: Any) -> Any:
+    """Label Studio's own address: empty where it doesn't know it, else of http or https."""
+    if isinstance(value, str) and value and not re.match(r"https?://[^/\s@]+(/\S*)?$", value):
+        raise ValueError("must be the http or https address of Label Studio")
+    return value
+
+
+Address = Annotated[str, BeforeValidator(_address)]
+
+
 class _Sent(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -37,7 +60,7 @@ class _Sent(BaseModel):
 class Annotation(_Sent):
     """One annotator's result on a task. `ANNOTATIONS_DELETED` sends the id alone."""
 
-    id: int
+    id: Id
     result: Regions = []
     was_cancelled: bool | None = False
     ground_truth: bool | None = False
@@ -48,16 +71,19 @@ class Annotation(_Sent):
 class Task(_Sent):
     """A task. `TASKS_DELETED` sends the id alone; a prediction can be asked for a task without id."""
 
-    id: int | None = None
+    id: Id | None = None
     data: dict[str, Any] = {}
-    annotations: list[dict[str, Any]] | None = None
+    annotations: list[Any] | None = None
+
+
+Tasks = Annotated[list[Task], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
 
 class Project(_Sent):
     """The project that a webhook speaks of."""
 
     id: ProjectId
-    label_config: str | None = None
+    label_config: LabelConfig | None = None
 
 
 class SetupRequest(_Sent):
@@ -65,8 +91,8 @@ class SetupRequest(_Sent):
 
     project: ProjectId
     # The protocol's name is `schema`, which pydantic's BaseModel already uses.
-    label_config: str = Field(alias="schema")
-    hostname: str | None = None
+    label_config: LabelConfig = Field(alias="schema")
+    hostname: Address | None = None
     access_token: str | None = None
     extra_params: Any = None
 
@@ -74,9 +100,9 @@ class SetupRequest(_Sent):
 class PredictRequest(_Sent):
     """`POST /predict`. Without `label_config` the project's stored one is used."""
 
-    tasks: list[Task]
+    tasks: Tasks
     project: ProjectId | None = None
-    label_config: str | None = None
+    label_config: LabelConfig | None = None
     params: dict[str, Any] | None = None
 
 
@@ -86,9 +112,9 @@ class WebhookRequest(_Sent):
     action: str
     project: Project | None = None
     annotation: Annotation | None = None
-    annotations: list[Annotation] = []
+    annotations: Annotated[list[Annotation], Field(max_length=MAX_ITEMS, fail_fast=True)] = []
     task: Task | None = None
-    tasks: list[Task] = []
+    tasks: Tasks = []
 
 
 class VersionsRequest(_Sent):
@@ -117,5 +143,6 @@ def parse(model: type[RequestModel], body: Any) -> RequestModel:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors()]
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in found[:MAX_FAULTS]]
         raise InvalidRequest("The request can't be read: " + "; ".join(faults)) from error

@@ -20,9 +20,11 @@ def _from_project_root(path: Path) -> Path:
 
 
 def _make_private(database: Path) -> None:
-    """Makes a SQLite file, and what SQLite keeps beside it, readable by its owner alone."""
-    database.touch(mode=0o600)
-    for path in (database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm"))):
+    """Makes a SQLite file and the queue's beside it, with what SQLite keeps of each, readable by the owner alone."""
+    queue = database.with_name(f"{database.name}.queue")
+    for path in (database, queue):
+        path.touch(mode=0o600)
+    for path in (file.with_name(file.name + suffix) for file in (database, queue) for suffix in ("", "-wal", "-shm")):
         with suppress(FileNotFoundError, PermissionError):  # not there; or another user's, who may share it with us
             path.chmod(0o600)
 
@@ -41,7 +43,7 @@ class Settings(BaseSettings):
         extra="ignore", protected_namespaces=(), env_ignore_empty=True, validate_default=True
     )
 
-    host: str = "0.0.0.0"
+    host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65535)
     workers: int = Field(1, ge=1, description="gunicorn worker processes")
     threads: int = Field(8, ge=2, description="threads of each gunicorn worker")
@@ -50,6 +52,8 @@ class Settings(BaseSettings):
 
     basic_auth_user: str | None = None
     basic_auth_pass: SecretStr | None = None
+    allow_no_password: bool = Field(False, description="whether HOST may be beyond loopback without a password")
+    allowed_hosts: str = Field("", description="more host names that requests may name, separated by commas")
 
     label_studio_url: str | None = Field(
         None,
@@ -104,6 +108,43 @@ class Settings(BaseSettings):
         if url.startswith("sqlite:///"):
             _make_private(Path(url.removeprefix("sqlite:///")))
         return url
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine reach HOST."""
+        with suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+    @property
+    def password(self) -> tuple[str, str] | None:
+        """User and password that requests need, None where they need none.
+
+        Raises:
+            ValueError: one is set without the other.
+        """
+        user, password = self.basic_auth_user, self.secret("basic_auth_pass")
+        if bool(user) != bool(password):
+            missing = "BASIC_AUTH_USER" if password else "BASIC_AUTH_PASS"
+            raise ValueError(f"Half a password is none: set {missing} too, or neither.")
+        return (user, password) if user and password else None
+
+    @property
+    def proves_webhooks(self) -> bool:
+        """Whether webhooks need a secret, which the backend itself can put into Label Studio."""
+        return bool(self.label_studio_url and self.label_studio_api_key)
+
+    def check_access(self) -> None:
+        """Whether a server may start so.
+
+        Raises:
+            ValueError: half a password is set, or others could reach HOST without one.
+        """
+        if self.password is None and not self.is_local and not self.allow_no_password:
+            raise ValueError(
+                f"HOST={self.host} opens this backend to other machines without a password: set BASIC_AUTH_USER and "
+                "BASIC_AUTH_PASS, or ALLOW_NO_PASSWORD=true where its network is closed to all others."
+            )
 
     def secret(self, name: str) -> str | None:
         """The plain text of a secret field, None where it isn't set."""

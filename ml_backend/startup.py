@@ -26,9 +26,14 @@ def server_lines(settings: Settings) -> list[str]:
     elsewhere = ""
     if settings.host in ALL_INTERFACES:
         elsewhere = f"; from another machine http://{socket.gethostname()}:{settings.port}"
-    authentication = "off: whoever reaches the address may use the backend"
-    if settings.basic_auth_user or settings.basic_auth_pass:
-        authentication = f'on, user "{settings.basic_auth_user or ""}"; the webhook needs it as a header, see README'
+    if settings.password:
+        authentication = f'on, user "{settings.basic_auth_user}"'
+    elif settings.is_local:
+        authentication = (
+            "off, for this machine alone. For others: HOST=0.0.0.0 with BASIC_AUTH_USER and BASIC_AUTH_PASS, see README"
+        )
+    else:
+        authentication = "off: whoever reaches the address may use the backend"
     workers = "in this process's worker" if settings.run_worker else "by workers that are started elsewhere"
     return [
         f"Address for Label Studio (Settings, Model, Connect Model): http://{host}:{settings.port}{elsewhere}",

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from pydantic import SecretStr
 from werkzeug.serving import make_server
 
 from errors import InvalidRequest
@@ -382,7 +383,7 @@ def test_posts_from_elsewhere_are_refused(server: Server) -> None:
 
 
 def test_pages_and_actions_need_the_password(settings: Settings) -> None:
-    protected = settings.model_copy(update={"basic_auth_user": "ann"})
+    protected = settings.model_copy(update={"basic_auth_user": "ann", "basic_auth_pass": SecretStr("p")})
     running = Server(protected, type("DrawnModel", (DrawnModel,), {"forgotten": [], "dropped": [], "rolled_back": []}))
     try:
         running.annotate(1)
@@ -391,7 +392,7 @@ def test_pages_and_actions_need_the_password(settings: Settings) -> None:
             assert httpx.get(running.url + path, headers=html).status_code == 401
         assert httpx.get(f"{running.url}/dashboard/state").status_code == 401
         assert httpx.post(f"{running.url}/projects/1/train").status_code == 401
-        assert httpx.get(f"{running.url}/projects/1", auth=("ann", "")).status_code == 200
+        assert httpx.get(f"{running.url}/projects/1", auth=("ann", "p")).status_code == 200
     finally:
         running.stop()
 

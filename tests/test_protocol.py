@@ -168,7 +168,7 @@ def test_other_http_errors_are_json(client: FlaskClient, app: Flask) -> None:
     assert client.get("/predict").status_code == 405
     assert client.post("/job_status", json={"job": "unknown"}).status_code == 410
     app.config["MAX_CONTENT_LENGTH"] = 1000
-    answer = client.post("/predict", data=b"x" * 1001)
+    answer = client.post("/predict", data=b"x" * 1001, content_type="application/json")
     assert answer.status_code == 413
     assert answer.json.keys() == {"error"}
 

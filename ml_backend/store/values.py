@@ -13,6 +13,7 @@ from ml_backend.tables import Note, Value, storable
 logger = logging.getLogger(__name__)
 
 MAX_NOTE_LENGTH = 300
+NO_PROJECT = ""  # of values that belong to the backend as a whole
 NOTES_PER_STATEMENT = 100
 
 
@@ -34,6 +35,13 @@ class Values(Projects):
             session.execute(
                 insert.on_conflict_do_update(index_elements=[Value.project_id, Value.key], set_={"value": value})
             )
+
+    def set_value_once(self, project_id: str, key: str, value: str) -> str:
+        """Stores a value where there is none yet; returns the stored one."""
+        with self._transaction() as session:
+            insert = self._insert(Value).values(project_id=project_id, key=key, value=value)
+            session.execute(insert.on_conflict_do_nothing())
+            return session.get_one(Value, (project_id, key)).value
 
     def increment_value(self, project_id: str, key: str) -> int:
         """Raises a counter by one and returns it; 1 at first."""
