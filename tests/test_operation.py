@@ -73,6 +73,34 @@ def test_one_line_per_fact_at_start(backend: Backend) -> None:
     assert health["device"] in ("cpu", "cuda")
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"HOST": "0.0.0.0"}, "ALLOW_NO_PASSWORD=true"),
+        ({"HOST": "127.0.0.1", "BASIC_AUTH_USER": "ann"}, "BASIC_AUTH_PASS"),
+    ],
+)
+def test_an_open_door_is_refused_in_one_line(tmp_path: Path, variables: dict[str, str], words: str) -> None:
+    environment = clean_environment(DATA_DIR=str(tmp_path), PORT=str(free_port()), **variables)
+    started = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "_wsgi:app"], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert started.returncode != 0
+    (line,) = started.stderr.splitlines()
+    assert words in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_opens_with_a_password(tmp_path: Path) -> None:
+    backend = Backend(tmp_path, HOST="0.0.0.0", BASIC_AUTH_USER="ann", BASIC_AUTH_PASS="p", RUN_WORKER="false").start()
+    try:
+        assert 'Authentication: on, user "ann"' in backend.log.read_text()
+        assert backend.http.get("/versions").status_code == 401
+        assert backend.http.get("/versions", auth=("ann", "p")).status_code == 200
+    finally:
+        backend.stop()
+
+
 def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
     backend.wait_for_worker()
     # A worker that is being started is a copy of worker.py for a moment.
@@ -99,7 +127,7 @@ def test_it_stops_within_five_seconds_without_alarming_lines(tmp_path: Path, num
     body = tmp_path / "body.json"
     config = simple.replace('"', '\\"').replace("\n", " ")
     body.write_text(f'{{"tasks":[{tasks}],"project":"1","label_config":"{config}"}}')
-    request = subprocess.Popen(["curl", "-s", "-d", f"@{body}", f"{backend.url}/predict"], stdout=subprocess.PIPE)
+    request = subprocess.Popen(["curl", "-s", "--json", f"@{body}", f"{backend.url}/predict"], stdout=subprocess.PIPE)
     wait_until(lambda: 'status="started"' in backend.http.get("/metrics").text, START_SECONDS, "the extraction")
     wait_until(lambda: "Precision:" in backend.log.read_text(), START_SECONDS, "the encoder")
     backend.http.close()

@@ -33,6 +33,7 @@ TESTED_ELSEWHERE = {
     "make demo LABEL_STUDIO_PORT=8081 PORT=9091": "tests/live/test_demo.py",
     "LABEL_STUDIO_URL=http://localhost:8080 LABEL_STUDIO_API_KEY=<token> make run": "tests/live/conftest.py",
     ".venv/bin/python cli.py evaluate --project 1": "tests/test_cli.py",
+    "HOST=0.0.0.0 BASIC_AUTH_USER=ann BASIC_AUTH_PASS=<password> make run": "tests/test_operation.py",
 }
 NEEDS_DOCKER = "docker "
 SIDE_BY_SIDE = "PORT=9091 DATA_DIR=data2 MODEL_ROOT=models2 make run"
