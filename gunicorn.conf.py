@@ -31,8 +31,10 @@ except ValueError as error:
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
-worker_class = "gthread"
+worker_class = "ml_backend.connections.PatientWorker"
 threads = _settings.threads
+# Fewer than the files that a process may open by default; where there are more, those that say nothing are closed.
+worker_connections = 500
 # A request may wait for features as long as Label Studio does; the threads' heartbeat is what this limit watches.
 timeout = 120
 # Requests that wait for features stop waiting at once (ml_backend/predictions.py); the others take less,
