@@ -24,6 +24,7 @@ from video.reader import Frame, VideoReader, decode
 
 BATCH_SIZE = 16  # frames; a larger batch isn't faster on a CPU core
 MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch: bounds memory for larger videos
+MAX_PIXELS_ON_THE_WAY = 12 * MAX_BATCH_PIXELS  # in batches being encoded or waiting: 600 MB of decoded pictures
 QUEUED_BATCHES = 1  # waiting for each worker, so that none waits for the decoder
 MAX_BATCH_SPAN = 256  # frames; with a stride, a batch ends after as many decoded ones: bounds their grey pictures
 WORKERS_PER_DECODER_THREAD = 3  # about what encoding costs, measured in decoding
@@ -175,15 +176,22 @@ def open_video(path: str | Path) -> VideoReader:
 
 def _encoded(encoder: Encoder, reader: VideoReader, views: Collection[View], stride: int) -> Iterator[Chunk]:
     """Decodes in this thread and encodes in others; gives each batch's every n-th frame, in order."""
-    pending: deque[Future[Chunk]] = deque()
-    num_workers = joblib.cpu_count()
+    pending: deque[tuple[Future[Chunk], int]] = deque()
+    num_workers, pixels = joblib.cpu_count(), 0
     with _worker_threads(num_workers) as pool:
         for batch in _batches(reader, stride, with_motion=View.WHOLE in views):
-            pending.append(pool.submit(_encode, encoder, batch, views))
-            if len(pending) > num_workers * (1 + QUEUED_BATCHES):
-                yield pending.popleft().result()
+            pending.append((pool.submit(_encode, encoder, batch, views), _pixels(batch)))
+            pixels += pending[-1][1]
+            while len(pending) > num_workers * (1 + QUEUED_BATCHES) or pixels > MAX_PIXELS_ON_THE_WAY:
+                future, done = pending.popleft()
+                yield future.result()
+                pixels -= done
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
+
+
+def _pixels(batch: Batch) -> int:
+    return sum(frame.picture.width * frame.picture.height for frame in batch.frames)
 
 
 def _encode(encoder: Encoder, batch: Batch, views: Collection[View]) -> Chunk:

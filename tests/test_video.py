@@ -19,7 +19,9 @@ from tests.videos import (
     MPEG4,
     MPEG4_B_FRAMES,
     NTSC,
+    STEADY,
     VP9,
+    FileKind,
     break_packet,
     cut_off,
     rewrite_packets,
@@ -262,10 +264,145 @@ def test_joined_recordings_follow_each_other(tmp_path):
 
 
 def test_a_timestamp_beyond_all_reason_is_a_broken_frame(tmp_path):
-    times, reader = read_times(write_video(tmp_path / "video.mkv", [GREY] * 3, times=[0, 0.04, 1_000_000]))
+    times, reader = read_times(write_video(tmp_path / "video.mkv", [GREY] * 3, times=[0, 0.04, 1e8]))
     assert times == [0, 0.04]
     assert reader.broken_frames == 1
     assert len(labeling_frames(times, reader.duration, 25)) == 2
+
+
+def with_times(source: Path, path: Path, ahead: dict[int, float]) -> Path:
+    """A copy of a video whose n-th packets are so many seconds ahead."""
+    with av.open(str(source)) as original, av.open(str(path), "w") as copy:
+        stream = copy.add_stream_from_template(original.streams.video[0])
+        for number, packet in enumerate(packet for packet in original.demux(video=0) if packet.size):
+            packet.stream = stream
+            packet.pts += round(ahead.get(number, 0) / packet.time_base)
+            copy.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("options", [{"g": "1", "bf": "0"}, B_FRAMES])
+@pytest.mark.parametrize("ahead", [{45: 60}, {45: 300, 46: 300}, {45: 300, 46: 299.96}, {20: 5, 60: 4000}])
+def test_times_that_leap_ahead_are_broken_pictures_and_the_others_keep_theirs(suffix, options, ahead, tmp_path):
+    """A camera's wrong times; two in a row: NVIDIA/VideoProcessingFramework#452."""
+    good = FileKind(suffix, STEADY, writing={"options": options}).make(tmp_path)
+    times, reader = read_times(with_times(good, tmp_path / f"bad{suffix}", ahead))
+    expected, _ = read_times(good)
+    assert len(times) == len(expected) - len(ahead)
+    assert set(times) <= set(expected)
+    assert reader.broken_frames == len(ahead)
+    assert reader.duration == pytest.approx(3.6, abs=0.05)
+
+
+@pytest.mark.parametrize("options", [{"bf": "0"}, B_FRAMES])
+@pytest.mark.parametrize("pause", [2.5, 3600])
+def test_a_clock_that_leaps_for_good_is_followed(options, pause, tmp_path):
+    moments = [moment + pause * (index >= 40) for index, moment in enumerate(STEADY)]
+    times, reader = read_times(write_video(tmp_path / "video.mp4", [GREY] * 90, times=moments, options=options))
+    assert times == pytest.approx(moments, abs=0.001)
+    assert reader.broken_frames == 0
+
+
+def test_a_timelapse_of_four_days_is_read_whole(tmp_path):
+    moments = [1800.0 * index for index in range(192)]
+    times, reader = read_times(write_video(tmp_path / "video.mp4", [GREY] * 192, times=moments, size=(64, 64)))
+    assert times == moments
+    assert (reader.broken_frames, reader.truncated) == (0, False)
+    assert len(labeling_frames(times, reader.duration, 1 / 1800)) == 191  # the last one lasts for 40 ms
+
+
+def test_a_timecode_track_is_no_obstacle(tmp_path):
+    """As GoPro's cameras write it: gyroflow/mp4-merge#1."""
+    with av.open(str(tmp_path / "video.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.metadata["timecode"] = "10:20:30:04"
+        for _ in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(tmp_path / "video.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    times, reader = read_times(tmp_path / "video.mp4")
+    assert times == pytest.approx([index / 30 for index in range(30)])
+    assert not reader.truncated
+
+
+SMALL, LARGE = (64, 48), (128, 96)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codecs", "default", "expected"),
+    [
+        (".mp4", ("libx264", "libx264"), None, SMALL),
+        (".mp4", ("libx264", "libx264"), 0, SMALL),
+        (".mp4", ("libx264", "libx264"), 1, LARGE),
+        (".mkv", ("libx264", "libx264"), 1, SMALL),
+        (".webm", ("libvpx", "libvpx"), 1, SMALL),
+        (".mp4", ("mpeg4", "libx264"), None, LARGE),
+        (".mkv", ("mpeg2video", "libx264"), 0, LARGE),
+        (".avi", ("mpeg4", "mpeg4"), None, SMALL),
+    ],
+)
+def test_of_several_streams_the_one_that_chromium_plays_is_read(suffix, codecs, default, expected, tmp_path):
+    """What Chromium 156 showed of these very files; AVI it doesn't play."""
+    path = tmp_path / f"video{suffix}"
+    with av.open(str(path), "w") as container:
+        streams = []
+        for codec, size in zip(codecs, (SMALL, LARGE), strict=True):
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            streams.append(stream)
+        for number, stream in enumerate(streams):
+            if default is not None:
+                stream.disposition = Disposition.default if number == default else Disposition(0)
+        for stream in streams:
+            picture = np.zeros((stream.height, stream.width, 3), np.uint8)
+            for _ in range(5):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    picture = next(decode(path)).picture
+    assert (picture.width, picture.height) == expected
+
+
+def test_pictures_beyond_8k_are_refused_by_their_size(tmp_path):
+    """Flat grey ones, of some kB in the file."""
+    path = tmp_path / "video.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=25, options={"deadline": "realtime", "cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = 8192, 4352, "yuv420p"
+        picture = av.VideoFrame(8192, 4352, "yuv420p")
+        for plane in picture.planes:
+            plane.update(b"\x80" * plane.buffer_size)
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    with pytest.raises(UnreadableVideo, match=r"8192×4352 pixels; at most .* -vf scale"):
+        decode(path)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"GIF89a", "a GIF"),
+        (b"YUV4MPEG2 W64", "raw video (y4m)"),
+        (b"nut/multimedia container\0", "a NUT file"),
+        (b"\x1f\x07\x00\x3f", "raw DV"),
+        (b"RIFF\x10\0\0\0WEBPVP8X", "a WebP picture"),
+    ],
+)
+def test_what_the_player_does_not_show_is_named(head, kind, tmp_path):
+    path = tmp_path / "video.bin"
+    path.write_bytes(head + bytes(1000))
+    with pytest.raises(UnreadableVideo) as error:
+        decode(path)
+    assert f"is {kind}, which Label Studio's player doesn't show" in str(error.value)
+    assert "MP4" in str(error.value)
+
+
+def test_more_labeling_frames_than_memory_takes_are_refused():
+    with pytest.raises(InvalidTask, match=r"47\.9 h.*1000 a second.*Set frameRate lower"):
+        labeling_frames([0.0, 1.0, 172_440.0], 172_440.0, 1000)
 
 
 # Files without a picture

@@ -5,6 +5,7 @@ times = [frame.time for frame in reader]
 """
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -19,7 +20,13 @@ from av.stream import Disposition
 from errors import MediaError, UnreadableVideo
 
 UNKNOWN_RATE = 24.0  # frames per second, where a file declares none: frames without a time are spaced by it
-MAX_TIME = 48 * 3600.0  # seconds; a later timestamp is a damaged one and must not decide an array's length
+MAX_TIME = 366 * 24 * 3600.0  # seconds; a later timestamp is a damaged one
+# A time is an outlier where it leaps ahead by so much, and packets that follow within so many come before it: cameras
+# write a wrong time now and then. Where all that follows comes later, the clock leapt.
+LEAP_SECONDS, LEAP_INTERVALS, LOOK_AHEAD = 2.0, 20, 64
+MAX_REORDERED = 16  # pictures, H.264's and HEVC's own limit
+# 8K UHD: a decoder holds a dozen pictures, 600 MB of such ones. Above 4K it decodes in one thread, for the same reason.
+MAX_PIXELS, MAX_PIXELS_OF_THREADS = 7680 * 4320, 4096 * 2304
 TAIL_TOLERANCE = 0.5  # seconds by which muxers disagree about where the last frame ends
 # A broken key frame can take its whole group of pictures with it, and x264 makes groups of up to 250.
 MAX_CONSECUTIVE_FAILURES = 300
@@ -27,9 +34,20 @@ MAX_CONSECUTIVE_FAILURES = 300
 CODED_ORDER_FORMATS = {"avi"}
 # Codecs with packets that show nothing: a packet without a picture is not a broken one.
 HIDDEN_FRAME_CODECS = {"vp8"}
+# What Chromium, and with it Label Studio's player, shows. Of several streams it takes the first of these; in MP4 the
+# first that is enabled, which FFmpeg calls its default (found by trying, Chromium 156).
+BROWSER_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
 # Without playlists and scripts, which FFmpeg would open too: they make it read other files and addresses.
 FORMATS = "mov,matroska,avi,asf,flv,h264,hevc,ivf,m4v,mpeg,mpegts,mpegvideo,mxf,obu,ogg"
 REENCODE = "ffmpeg -i ORIGINAL -c:v libx264 -pix_fmt yuv420p -movflags +faststart NEW.mp4"
+# Formats that FFmpeg knows and browsers don't show, by their first bytes.
+NOT_SHOWN = {
+    b"GIF8": "a GIF",
+    b"YUV4MPEG2": "raw video (y4m)",
+    b"nut/multimedia": "a NUT file",
+    b"\x1f\x07\x00": "raw DV",
+    b"RIFF....WEBP": "a WebP picture",
+}
 MP4_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
 
 
@@ -62,7 +80,8 @@ class VideoReader(Iterator[Frame]):
         self._stream = _video_stream(self._container, self._path)
         self._codec = self._stream.codec_context
         self._codec.thread_type = "AUTO"
-        self._codec.thread_count = threads
+        self._codec.thread_count = threads if _check_size(self._codec, self._path) <= MAX_PIXELS_OF_THREADS else 1
+        self._codec.options = {**self._codec.options, "max_pixels": str(MAX_PIXELS)}
         self._start = _clock_start(self._container)
         self._coded_order = self._container.format.name in CODED_ORDER_FORMATS and self._codec.has_b_frames
 
@@ -73,9 +92,11 @@ class VideoReader(Iterator[Frame]):
 
         self._interval = 1 / (self.average_rate or UNKNOWN_RATE)
         self._last_time = -math.inf  # of the frames so far
+        self._outliers: set[float] = set()  # times of packets that leapt ahead, until their picture came
         self._end = 0.0  # of the packets so far, seconds
         self._packet_times: deque[float] = deque()  # in coded order, of the packets whose picture is still to come
         self._num_packets = 0
+        self._num_timed = 0  # of them, whose time was looked at ahead
         self._num_pictures = 0
         self._num_failures = 0
         self._interlaced = False
@@ -100,9 +121,11 @@ class VideoReader(Iterator[Frame]):
                 for picture in pictures:
                     consecutive_failures = 0
                     time = self._time(picture)
-                    if picture.is_corrupt or time > MAX_TIME:
+                    if picture.is_corrupt or time > MAX_TIME or time in self._outliers:
                         self.broken_frames += 1
                         continue
+                    if picture.width * picture.height > MAX_PIXELS:  # of a decoder that doesn't know the limit
+                        raise UnreadableVideo(_too_large(picture.width, picture.height, self._path))
                     if time < self._last_time:  # the clock was set back, as where recordings are joined
                         time = self._last_time + self._interval
                     self._last_time = time
@@ -112,16 +135,45 @@ class VideoReader(Iterator[Frame]):
 
     def _video_packets(self) -> Iterator[av.Packet]:
         """The video stream's packets; notes their times, and where all streams end."""
-        for packet in self._whole_packets():
-            time = self._packet_time(packet)
+        for packet, time, is_outlier in self._timed_packets():
             end = time + float((packet.duration or 0) * packet.time_base)
-            if end <= MAX_TIME:
+            if is_outlier and packet.stream is self._stream:
+                self._outliers.add(time)
+            elif end <= MAX_TIME and not is_outlier:
                 self._end = max(self._end, end)
             if packet.stream is self._stream:
                 if not packet.is_discard:  # an edit list hides the others: the decoder needs them, but shows nothing
                     self._num_packets += 1
                     self._packet_times.append(time)
                 yield packet
+
+    def _timed_packets(self) -> Iterator[tuple[av.Packet, float, bool]]:
+        """All packets with their time, and whether that leaps ahead of what follows in its stream."""
+        latest: dict[int, float] = {}  # by stream, without outliers
+        waiting: deque[tuple[av.Packet, float]] = deque()
+        leap = max(LEAP_SECONDS, LEAP_INTERVALS * self._interval)
+        reordered = (
+            MAX_REORDERED if self._codec.has_b_frames else 0
+        )  # that come behind a packet and are shown before it
+
+        def first() -> tuple[av.Packet, float, bool]:
+            packet, time = waiting.popleft()
+            stream = packet.stream_index
+            is_outlier = time > latest.get(stream, time) + leap and reordered < sum(
+                later.stream_index == stream and after < time - leap for later, after in waiting
+            )
+            if not is_outlier:
+                latest[stream] = time
+            return packet, time, is_outlier
+
+        for packet in self._whole_packets():
+            waiting.append((packet, self._packet_time(packet)))
+            if packet.stream is self._stream and not packet.is_discard:
+                self._num_timed += 1
+            if len(waiting) > LOOK_AHEAD:
+                yield first()
+        while waiting:
+            yield first()
 
     def _whole_packets(self) -> Iterator[av.Packet]:
         """All packets, but not a last one that the file's end cuts in two.
@@ -159,7 +211,7 @@ class VideoReader(Iterator[Frame]):
         use_dts = packet.pts is None or (self._coded_order and packet.dts is not None)
         timestamp = packet.dts if use_dts else packet.pts
         if timestamp is None:
-            return self._num_packets * self._interval
+            return self._num_timed * self._interval
         return self._seconds(timestamp, packet.time_base)
 
     def _declared_end(self) -> float:
@@ -240,10 +292,13 @@ def _open(path: Path) -> av.container.InputContainer:
 
 def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(16)
+    kind = next((kind for start, kind in NOT_SHOWN.items() if re.match(start, head, re.DOTALL)), None)
+    if kind is not None:
+        return f"{path.name} is {kind}, which Label Studio's player doesn't show. Upload it as MP4: {REENCODE}"
     if not head:
         return f"{path.name} is empty (0 bytes). Upload it again."
-    if head[4:] in MP4_FIRST_BOXES:
+    if head[4:8] in MP4_FIRST_BOXES:
         return (
             f"{path.name} is an MP4 or MOV file without a usable index (moov): the recording or the upload was cut "
             "off. Upload a complete copy."
@@ -255,16 +310,33 @@ def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The first stream of moving pictures; the cover of an audio file is none."""
+    """The stream of moving pictures that Chromium plays, else the first that can be decoded; a cover is none."""
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams and container.streams.audio:
         raise UnreadableVideo(f"{path.name} has sound but no moving pictures. Upload a file with video.")
     if not streams:
         raise UnreadableVideo(f"The header of {path.name} names no video: it is cut off. Upload a complete copy.")
-    for stream in streams:
-        if stream.codec_context is not None:
-            return stream
-    raise UnreadableVideo(f"There is no decoder for the codec of {path.name}. Upload it in another one: {REENCODE}")
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if not decodable:
+        raise UnreadableVideo(f"There is no decoder for the codec of {path.name}. Upload it in another one: {REENCODE}")
+    shown = [stream for stream in decodable if stream.codec_context.name in BROWSER_CODECS] or decodable
+    if "mp4" in container.format.name:
+        shown = [stream for stream in shown if stream.disposition & Disposition.default] or shown
+    return shown[0]
+
+
+def _check_size(codec: av.VideoCodecContext, path: Path) -> int:
+    """The pixels of a picture, as the header has them. Raises UnreadableVideo where they are too many."""
+    if codec.width * codec.height > MAX_PIXELS:
+        raise UnreadableVideo(_too_large(codec.width, codec.height, path))
+    return codec.width * codec.height
+
+
+def _too_large(width: int, height: int, path: Path) -> str:
+    return (
+        f"The pictures of {path.name} have {width}×{height} pixels; at most those of 8K (7680×4320) are read. Make it "
+        "smaller: ffmpeg -i ORIGINAL -vf scale=1920:-2 -c:v libx264 -pix_fmt yuv420p NEW.mp4"
+    )
 
 
 def _clock_start(container: av.container.InputContainer) -> float:
