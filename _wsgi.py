@@ -13,6 +13,8 @@ from ml_backend.logs import configure_logging
 from ml_backend.settings import PROJECT_ROOT, get_settings
 from model import YOLO
 
+# Videos, features, models and the state are for this user alone, whatever the folders' own rights are.
+os.umask(0o077)
 configure_logging(get_settings().log_level, get_settings().log_format)
 app = init_app(YOLO)
 

@@ -33,7 +33,7 @@ class TimelineLabelsParameters(BaseModel):
     model_config = ConfigDict(protected_namespaces=(), extra="ignore")
 
     model_trainable: bool = False
-    model_classifier_epochs: int = Field(1000, ge=1)
+    model_classifier_epochs: int = Field(1000, ge=1, le=1_000_000)
     model_classifier_sequence_size: int = Field(16, ge=2, le=4096)
     model_classifier_hidden_size: int = Field(32, ge=1, le=1024)
     model_classifier_num_layers: int = Field(1, ge=1, le=8)
@@ -42,7 +42,7 @@ class TimelineLabelsParameters(BaseModel):
     model_score_threshold: float = Field(
         0.5, ge=0, le=1, validation_alias=AliasChoices("model_score_threshold", "score_threshold")
     )
-    model_path: str | None = None
+    model_path: str | None = Field(None, max_length=200)  # a file's name may have 255 bytes
     model_frame_stride: int = Field(1, ge=1, le=1000)
     model_reviewed_label: str | None = None
     model_skip: bool = False
@@ -86,4 +86,4 @@ def _fault(fault: Any) -> str:
     allowed = {"bool_parsing": "true or false", "int_parsing": "a whole number", "float_parsing": "a number"}.get(
         fault["type"], allowed
     )
-    return f'{fault["loc"][0]}="{fault["input"]}" isn\'t allowed; it must be {allowed}'
+    return f'{fault["loc"][0]}="{str(fault["input"])[:100]}" isn\'t allowed; it must be {allowed}'

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from errors import InvalidRequest
+from exchange.cells import from_cell, to_cell
 from exchange.timeline import SECONDS_DIGITS, Event, Observation, Timeline
 
 COLUMNS = (
@@ -34,10 +35,10 @@ def write(timelines: Sequence[Timeline], file: TextIO) -> None:
         for event in observation.events:
             writer.writerow(
                 (
-                    observation.video,
+                    to_cell(observation.video),
                     "" if observation.task is None else observation.task,
-                    observation.source,
-                    event.label,
+                    to_cell(observation.source),
+                    to_cell(event.label),
                     round(event.start, SECONDS_DIGITS),
                     round(event.stop, SECONDS_DIGITS),
                     *timeline.clock.frames(event),
@@ -62,7 +63,7 @@ def read(file: TextIO) -> list[Observation]:
         raise InvalidRequest(f"The table has no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}.")
     found: dict[tuple[str, str, str], list[Event]] = {}
     for row in reader:
-        key = (row.get("video") or "", row.get("task") or "", row.get("source") or "")
+        key = (from_cell(row.get("video") or ""), row.get("task") or "", from_cell(row.get("source") or ""))
         found.setdefault(key, []).append(_event(row, reader.line_num))
     try:
         return [
@@ -85,4 +86,4 @@ def _event(row: dict[str, str], line: int) -> Event:
         raise InvalidRequest(f"Line {line}: the event must start at 0 or later and not after its stop.")
     if not row["label"]:
         raise InvalidRequest(f"Line {line}: the label is missing.")
-    return Event(row["label"], start, stop, score)
+    return Event(from_cell(row["label"]), start, stop, score)

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from typing import TextIO
 
+from exchange.cells import to_cell
 from exchange.timeline import SECONDS_DIGITS, Timeline
 
 COLUMNS = ("video", "task", "source", "frame", "seconds", "file_frame")
@@ -21,15 +22,17 @@ def write(timelines: Sequence[Timeline], file: TextIO) -> None:
     labels = list(dict.fromkeys(label for timeline in timelines for label in timeline.labels))
     with_probabilities = any(timeline.probabilities is not None for timeline in timelines)
     writer = csv.writer(file)
-    writer.writerow((*COLUMNS, *labels, *(f"probability of {label}" for label in labels if with_probabilities)))
+    writer.writerow(
+        (*COLUMNS, *map(to_cell, labels), *(f"probability of {label}" for label in labels if with_probabilities))
+    )
     for timeline in timelines:
         observation, marks = timeline.observation, timeline.marks().astype(int)
         columns = [timeline.labels.index(label) if label in timeline.labels else None for label in labels]
         for index, shown in enumerate(timeline.clock.shown):
             row = [
-                observation.video,
+                to_cell(observation.video),
                 "" if observation.task is None else observation.task,
-                observation.source,
+                to_cell(observation.source),
                 index + 1,
                 round(index / timeline.clock.frame_rate, SECONDS_DIGITS),
                 shown + 1,

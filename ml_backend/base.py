@@ -396,14 +396,6 @@ class LabelStudioMLBase:
             setup=label_studio.Connection(*((project.hostname, project.access_token) if project else (None, None))),
         )
 
-    def has_local_path(self, url: str, task_id: int | None = None) -> bool:
-        """Whether `get_local_path` needs no download.
-
-        Raises:
-            MediaError: the file can't be had.
-        """
-        return self.media_files.find(url, self.connection, task_id) is not None
-
     def media_place(self, url: str, task_id: int | None = None) -> Path:
         """Where a task's file is, or would be once it is downloaded. Raises MediaError where it can't be had."""
         return self.media_files.place(url, self.connection, task_id)

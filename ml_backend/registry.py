@@ -12,6 +12,8 @@ from ml_backend.store import Store
 # A model without its encoder is small; more projects than this at once are unusual, and one that was dropped is made
 # again.
 MAX_MODELS = 64
+# Parsed, a labeling config takes some thirty times its text.
+MAX_CONFIG_CHARS = 4_000_000
 
 
 class ModelRegistry:
@@ -61,6 +63,9 @@ class ModelRegistry:
         with self._lock:
             if key in self._models:
                 self._models.move_to_end(key)
-            while len(self._models) > MAX_MODELS:
+            while len(self._models) > 1 and (len(self._models) > MAX_MODELS or self._config_chars() > MAX_CONFIG_CHARS):
                 self._models.popitem(last=False)
         return model
+
+    def _config_chars(self) -> int:
+        return sum(len(label_config) for _, label_config in self._models)

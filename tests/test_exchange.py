@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from errors import InvalidRequest
 from exchange import boris, event_csv
+from exchange.cells import FORMULA, TEXT, from_cell, to_cell
 from exchange.formats import FORMATS
 from exchange.label_studio import tasks_with_annotations
 from exchange.timeline import Clock, Event, Observation, Timeline, events_of_regions, regions_of_events
@@ -102,7 +104,7 @@ def test_a_frame_csv_has_a_row_for_each_frame(events: list, rate: float) -> None
     table = pd.read_csv(written("frames", made))
     assert len(table) == made.clock.num_frames
     assert table["frame"].tolist() == list(range(1, made.clock.num_frames + 1))
-    np.testing.assert_array_equal(table[list(LABELS)].to_numpy(), made.marks())
+    np.testing.assert_array_equal(table[list(map(to_cell, LABELS))].to_numpy(), made.marks())
     assert not any(column.startswith("probability") for column in table)
 
 
@@ -191,6 +193,24 @@ def test_a_boris_project_that_cannot_be_read(file: io.StringIO, words: str) -> N
 def test_an_event_table_that_cannot_be_read(text: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         event_csv.read(io.StringIO(text))
+
+
+@given(st.text(max_size=20), st.sampled_from(["", *FORMULA, TEXT, TEXT + "="]))
+def test_no_text_is_a_formula(text: str, start: str) -> None:
+    cell = to_cell(start + text)
+    assert not cell.startswith(FORMULA)
+    assert from_cell(cell) == start + text
+
+
+@pytest.mark.parametrize("name", ["events", "frames"])
+def test_no_cell_of_a_table_is_a_formula(name: str) -> None:
+    """A label, an annotator's name and a file's name are anybody's."""
+    formula = "=cmd|' /C calc'!A0"
+    made = timeline(Event(formula, 1, 2), source=formula, video=formula, labels=("@SUM(1)", formula))
+    cells = [cell for row in csv.reader(written(name, made)) for cell in row]
+    assert formula not in cells
+    assert not [cell for cell in cells if cell.startswith(FORMULA)]
+    assert "'" + formula in cells
 
 
 def test_a_table_of_another_program_becomes_annotations() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mimetypes
-from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, make_response, redirect, render_template, request, send_file, url_for
+from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 
 from errors import BackendError, NotFound, NotReady
 from exchange.timeline import Timeline, Track
@@ -18,6 +16,7 @@ from ml_backend.dashboard import timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
 from ml_backend.dashboard.curves import learning_curve
 from ml_backend.dashboard.label_studio_state import LabelStudioState
+from ml_backend.dashboard.video_file import send_video
 from ml_backend.folder_size import FolderSize
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
 from ml_backend.label_studio import Connection
@@ -219,11 +218,11 @@ class Dashboard:
         if model is None:
             raise NotFound(error or "")
         media = model.media(task).get(name)
-        if media is None or not model.has_local_path(media, task_id):
+        # What was read is a video; a file that nobody could read may be anything.
+        path = model.media_files.find(media, model.connection, task_id) if media and model.is_prepared(task) else None
+        if path is None:
             raise NotFound("The video isn't here: read it first.")
-        path = Path(model.get_local_path(media, task_id=task_id))
-        kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
-        return send_file(path, mimetype=kind, conditional=True, etag=True)
+        return send_video(path)
 
     # -- actions
 
@@ -300,7 +299,8 @@ class Dashboard:
     def _label_studio_url(project: Project, model: LabelStudioMLBase | None) -> str | None:
         """Where Label Studio shows the project's tasks, None where its address isn't known."""
         url = model.connection.url if model else None
-        return f"{url.rstrip('/')}/projects/{project.id}/data" if url else None
+        is_address = url is not None and url.startswith(("http://", "https://"))  # not a script, as was once stored
+        return f"{url.rstrip('/')}/projects/{project.id}/data" if is_address else None
 
     @staticmethod
     def _page(template: str, status: int = 200, **values: Any) -> Response:
@@ -324,7 +324,7 @@ def _protect(response: Response) -> Response:
     is_media = request.endpoint in ("dashboard.video", "dashboard.static")
     for name, value in SECURITY_HEADERS.items():
         if not (is_media and name == "Cache-Control"):
-            response.headers[name] = value
+            response.headers.setdefault(name, value)
     return set_csrf_cookie(response)
 
 

@@ -70,9 +70,17 @@ class LabelStudio:
         """The organization's switch for legacy tokens."""
         self.post("/api/jwt/settings", {"api_tokens_enabled": True, "legacy_api_tokens_enabled": allowed})
 
-    def connect(self, project: int, backend_url: str) -> int:
-        """Add a model, as on the project's model page. Returns its id."""
-        return self.post("/api/ml", {"project": project, "url": backend_url, "title": "Timeline"})["id"]
+    def connect(self, project: int, backend_url: str, password: tuple[str, str] | None = None) -> int:
+        """Add a model, as on the project's model page, with user and password where it needs them. Returns its id."""
+        body = {"project": project, "url": backend_url, "title": "Timeline"}
+        if password:
+            body |= {"auth_method": "BASIC_AUTH", "basic_auth_user": password[0], "basic_auth_pass": password[1]}
+        return self.post("/api/ml", body)["id"]
+
+    def webhook(self, project: int) -> dict[str, Any]:
+        """The project's only webhook."""
+        (webhook,) = self.get("/api/webhooks/", project=project)
+        return webhook
 
     def submit(self, task: int, result: list[dict[str, Any]], prediction: int | None = None) -> int:
         """Submit a new annotation, begun from a prediction or from nothing. Returns its id."""

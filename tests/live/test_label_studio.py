@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cache_folder import CacheFolder
 from errors import MediaError
 from ml_backend.label_studio import (
     Connection,
@@ -16,7 +17,7 @@ from ml_backend.label_studio import (
     create_prediction,
     prediction_versions,
 )
-from ml_backend.media import local_path
+from ml_backend.media import MediaFiles
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
 from tests.live.timelines import Truth, agreement, frames, regions
@@ -187,6 +188,10 @@ def legacy_tokens(label_studio: LabelStudio) -> Iterator[None]:
     label_studio.allow_legacy_tokens(False)
 
 
+def downloads(cache: Path) -> MediaFiles:
+    return MediaFiles(None, CacheFolder(cache, 10**9))
+
+
 def assert_api_serves(label_studio: LabelStudio, key: str, annotated: tuple[int, int, Path], cache: Path) -> None:
     """Everything that the backend asks of Label Studio's API, each answer checked."""
     project, task, video = annotated
@@ -198,7 +203,7 @@ def assert_api_serves(label_studio: LabelStudio, key: str, annotated: tuple[int,
     assert annotation["result"] == regions(FIRST)
     assert annotation["was_cancelled"] is False
 
-    path = local_path(found["data"]["video"], connection, document_root=None, cache_dir=cache)
+    path = downloads(cache).get(found["data"]["video"], connection)
     assert path.read_bytes() == video.read_bytes()
 
     assert prediction_versions(connection, task) == set()
@@ -227,7 +232,7 @@ def test_legacy_token_is_refused_with_advice(
     connection = Connection(label_studio.url, LEGACY_TOKEN)
     upload = label_studio.get(f"/api/tasks/{task}/")["data"]["video"]
     with pytest.raises(MediaError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
-        local_path(upload, connection, document_root=None, cache_dir=tmp_path)
+        downloads(tmp_path).get(upload, connection)
     with pytest.raises(LabelStudioError, match=r"LABEL_STUDIO_API_KEY.*personal access token"):
         list(annotated_tasks(connection, project))
 
@@ -239,10 +244,10 @@ def test_local_files_over_http(label_studio: LabelStudio, tmp_path: Path) -> Non
     video = draw(folder, "clip", FIRST)
     label_studio.serve_folder(project, folder)
     connection = Connection(label_studio.url, label_studio.personal_access_token)
-    path = local_path("/data/local-files/?d=videos/clip.mp4", connection, document_root=None, cache_dir=tmp_path)
+    path = downloads(tmp_path).get("/data/local-files/?d=videos/clip.mp4", connection)
     assert path.read_bytes() == video.read_bytes()
     with pytest.raises(MediaError, match="404"):
-        local_path("/data/local-files/?d=videos/none.mp4", connection, document_root=None, cache_dir=tmp_path)
+        downloads(tmp_path).get("/data/local-files/?d=videos/none.mp4", connection)
 
 
 def test_annotated_tasks_over_several_pages(label_studio: LabelStudio) -> None:
