@@ -20,7 +20,7 @@ COPY --from=environment /opt/venv /opt/venv
 WORKDIR /app
 COPY . .
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 \
-    MODEL_ROOT=/models CACHE_DIR=/cache DATA_DIR=/data
+    MODEL_ROOT=/models CACHE_DIR=/cache DATA_DIR=/data HOST=0.0.0.0
 # yolov8n-cls, where there is a network; without one the bundled network stands in, and it is tried again later. Of a failure
 # the last line is the reason.
 RUN mkdir /models /cache /data \

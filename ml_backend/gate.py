@@ -110,7 +110,7 @@ def host_is_allowed(name: str, settings: Settings) -> bool:
     never a name that only this network knows. A server on loopback is reached by loopback's names alone.
     """
     name = name.rstrip(".").lower()
-    if name in [allowed.strip().lower() for allowed in settings.allowed_hosts.split(",") if allowed.strip()]:
+    if name in {allowed.lower() for allowed in settings.allowed_hosts}:
         return True
     with suppress(ValueError):
         return ipaddress.ip_address(name).is_loopback or not settings.is_local

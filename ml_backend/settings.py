@@ -30,6 +30,7 @@ def _make_private(database: Path) -> None:
 
 
 Folder = Annotated[Path, AfterValidator(_from_project_root)]
+Hosts = Annotated[tuple[str, ...], NoDecode]  # separated by commas
 
 
 class Settings(BaseSettings):
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
     basic_auth_user: str | None = None
     basic_auth_pass: SecretStr | None = None
     allow_no_password: bool = Field(False, description="whether HOST may be beyond loopback without a password")
-    allowed_hosts: str = Field("", description="more host names that requests may name, separated by commas")
+    allowed_hosts: Hosts = Field((), description="more host names that requests may name: ml.example.com, …")
 
     label_studio_url: str | None = Field(
         None,
@@ -62,7 +63,7 @@ class Settings(BaseSettings):
     )
     label_studio_api_key: SecretStr | None = None
     local_files_document_root: Folder | None = None
-    media_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    media_allowed_hosts: Hosts = Field(
         (), description="private hosts that tasks' videos may be fetched from: host, host:port, 10.1.0.0/16, …"
     )
 
@@ -88,7 +89,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("media_allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "media_allowed_hosts", mode="before")
     @classmethod
     def _hosts(cls, value: object) -> object:
         hosts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -64,7 +64,7 @@ def names_and_defaults(model: type) -> dict[str, object]:
 
 
 def as_written(default: object) -> str:
-    if default is None or default is PydanticUndefined:
+    if default in (None, ()) or default is PydanticUndefined:
         return ""
     if isinstance(default, bool):
         return str(default).lower()
