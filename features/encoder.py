@@ -9,6 +9,7 @@ layer reads. Where the default checkpoint can't be fetched, a bundled EfficientN
     probs = encoder.probabilities(encoder.preprocess(frames, View.CROP))
 """
 
+import copy
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +38,11 @@ from features.checkpoints import (
 from features.network import Network
 from features.timm_models import fetch_timm_weights, load_bundled, load_timm
 from features.yolo_models import load_yolo, speed_up
-from video.preprocessing import Transform, View, upright
+from video.preprocessing import Region, Transform, View, cropped, upright
 from video.reader import Frame
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PREPROCESSING_VERSION = 6  # part of the fingerprint: raise it whenever the same video would give other numbers
+PREPROCESSING_VERSION = 7  # part of the fingerprint: raise it whenever the same video would give other numbers
 
 _lock = threading.Lock()
 _encoders: dict[tuple[Path, str], tuple[tuple[int, int], "Encoder"]] = {}
@@ -58,6 +59,8 @@ class Encoder:
         device: what it computes on.
         precision: what it computes in: "fp32", "bf16" or "fp16".
         is_fallback: whether this is the bundled encoder in place of the default one.
+        region: the part of the pictures that it looks at; None for all of them.
+        image_size: pixels a side of the picture that it looks at, were that square; None for the model's own.
     """
 
     def __init__(
@@ -76,6 +79,10 @@ class Encoder:
         self._path = path
         self._is_timm = path.suffix == TIMM_SUFFIX
         self._weights_hash = file_hash(path)
+        self.region: Region | None = None
+        self.image_size: int | None = None
+        self._checkpoint = self  # the encoder whose model is used
+        self._variants: dict[tuple[Region | None, int | None], Encoder] = {(None, None): self}
         self._load_lock = threading.Lock()
         self._loader = threading.Thread(target=self._try_to_load, name=f"load {self.name}", daemon=True)
 
@@ -88,8 +95,19 @@ class Encoder:
         machine with a GPU extracted is found by one without.
         """
         weights = self._weights_hash + (self.name if self._is_timm else "")
-        parts = (weights, str(PREPROCESSING_VERSION), self._asked_precision)
+        parts = [weights, str(PREPROCESSING_VERSION), self._asked_precision]
+        parts += [str(look) for look in (self.region, self.image_size) if look is not None]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+    def looking_at(self, region: Region | None, image_size: int | None) -> "Encoder":
+        """The same model, shown a part of the pictures, or more or fewer pixels; the same object for the same look."""
+        look = (region, image_size)
+        with _lock:
+            if look not in self._variants:
+                variant = copy.copy(self)
+                variant.region, variant.image_size = look
+                self._variants[look] = variant
+            return self._variants[look]
 
     def is_loaded(self, within: float = 0.0) -> bool:
         """Whether the model is loaded, or can't be; begins that in the background where it isn't, and waits `within`
@@ -115,24 +133,42 @@ class Encoder:
         return self._model.feature_dim
 
     @property
+    def cell_dim(self) -> int:
+        """Numbers per frame of all cells; 0 where the model gives no feature map, but tokens."""
+        return self._model.cell_dim
+
+    @property
     def num_classes(self) -> int:
         """Class probabilities per frame; 0 where the model is no classifier."""
         return self._model.num_classes
 
+    @property
+    def size_factor(self) -> float:
+        """Pixels that the network is shown for each that it would be at its own size; at least 1."""
+        return max(1.0, (self.image_size or 1) / self._model.image_size) ** 2
+
     def preprocess(self, frames: Sequence[Frame], view: View) -> torch.Tensor:
-        """A view of upright pictures, as the network takes it; they must all have the same size and rotation.
+        """A view of upright pictures, or of their region, as the network takes it; they must all have the same size and
+        rotation.
 
         Returns:
             [num_frames, 3, height, width] uint8 RGB, channels last in memory.
         """
-        transform, reformatter = self._model.transforms[view], VideoReformatter()
-        pictures = [transform(upright(reformatter, frame)) for frame in frames]
+        model, reformatter = self._model, VideoReformatter()
+        transform = model.transforms(self.image_size or model.image_size)[view]
+        pictures = [transform(cropped(upright(reformatter, frame), self.region)) for frame in frames]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
     def features(self, batch: torch.Tensor) -> np.ndarray:
         """Features, [num_frames, feature_dim] float32, of what `preprocess` returned."""
         return self._model.network(batch.to(self.device)).cpu().numpy()
+
+    @torch.inference_mode()
+    def features_and_cells(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """As `features`, and in the same pass the cells of the feature map: [num_frames, cell_dim] float32."""
+        features, cells = self._model.network.with_cells(batch.to(self.device))
+        return features.cpu().numpy(), cells.cpu().numpy()
 
     @torch.inference_mode()
     def probabilities(self, batch: torch.Tensor) -> np.ndarray:
@@ -147,8 +183,9 @@ class Encoder:
 
     @property
     def _model(self) -> "_Model":
-        with self._load_lock:
-            return self._loaded
+        checkpoint = self._checkpoint
+        with checkpoint._load_lock:
+            return checkpoint._loaded
 
     @cached_property
     def _loaded(self) -> "_Model":
@@ -163,11 +200,10 @@ class Encoder:
         computes_bf16 = self.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         if self.precision == "bf16" and computes_bf16 and not (self.is_fallback or self._is_timm):
             speed_up(network)
-        size = (2 * parts.multiple, 3 * parts.multiple)
-        with torch.inference_mode():
-            features = network(torch.zeros(1, 3, *size, dtype=torch.uint8, device=self.device))
         num_classes = 0 if parts.linear is None else parts.linear.out_features
-        return _Model(network, parts.transforms, parts.class_names, features.shape[1], num_classes)
+        cell_dim = 0 if network.cells is None else network.cells.size
+        dims = (network.feature_dim, cell_dim, num_classes)
+        return _Model(network, parts.transforms, parts.image_size, parts.class_names, *dims)
 
 
 def get_encoder(
@@ -178,6 +214,8 @@ def get_encoder(
     allow_custom: bool = True,
     fallback: bool = True,
     wait: bool = True,
+    region: Region | None = None,
+    image_size: int | None = None,
 ) -> Encoder:
     """The encoder that a labeling config asks for; the same object as long as the file stays the same.
 
@@ -190,6 +228,7 @@ def get_encoder(
         fallback: whether the bundled encoder takes the place of a default model that can't be fetched.
         wait: whether a file is fetched before this returns. Where not, that goes on in the background, and the bundled
             encoder takes the place of the default model meanwhile.
+        region, image_size: as of `Encoder`.
 
     Raises:
         EncoderError: not allowed, not found or not to be fetched, and what to do about it.
@@ -221,7 +260,7 @@ def get_encoder(
         if encoder is None or known_version != version:
             encoder = Encoder(path, device, resolved, is_fallback, precision)
             _encoders[path, precision] = (version, encoder)
-        return encoder
+    return encoder.looking_at(region, image_size)
 
 
 def _fetch(path: Path, fetch: Callable[[Path], None], wait: bool, patience: float = BACKGROUND_PATIENCE) -> None:
@@ -248,8 +287,10 @@ def _resolve_precision(precision: str, device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class _Model:
-    network: "Network"
-    transforms: Mapping[View, Transform]
+    network: Network
+    transforms: Callable[[int], Mapping[View, Transform]]
+    image_size: int
     class_names: dict[int, str]
     feature_dim: int
+    cell_dim: int
     num_classes: int

@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
+from features.cells import CELL_DTYPE, SCALE_DTYPE, quantised
 from features.checkpoints import file_hash
 from features.encoder import Encoder
 from features.motion import MOTION_DTYPE, MOTION_SIZE, History, Moment, describe
+from features.sound import SOUND_DTYPE, SOUND_SIZE, Sound
 from video.preprocessing import View, small_grey
 from video.reader import Frame, VideoReader, decode
 
@@ -51,6 +53,10 @@ class VideoFeatures:
         content: hash of the file's bytes.
         features: [num_frames, feature_dim] `FEATURE_DTYPE`, of `View.WHOLE`; else None.
         motion: [num_frames, MOTION_SIZE] `MOTION_DTYPE`, of `View.WHOLE`; else None.
+        cells: [num_frames, cell_dim] `CELL_DTYPE`, of `View.WHOLE`, to be multiplied by `cell_scale`; else None.
+            cell_dim is 0 where the encoder gives no feature map.
+        cell_scale: [num_frames] `SCALE_DTYPE`, of `View.WHOLE`; else None.
+        sound: [num_frames, SOUND_SIZE] `SOUND_DTYPE`, of `View.WHOLE`; else None. Zeros where there is none.
         probs: [num_frames, num_classes] float32, of `View.CROP`; else None. num_classes is 0 where the encoder is no
             classifier.
     """
@@ -63,6 +69,9 @@ class VideoFeatures:
     content: str
     features: np.ndarray | None = None
     motion: np.ndarray | None = None
+    cells: np.ndarray | None = None
+    cell_scale: np.ndarray | None = None
+    sound: np.ndarray | None = None
     probs: np.ndarray | None = None
 
 
@@ -71,20 +80,30 @@ class Chunk(NamedTuple):
 
     Attributes:
         times: [num_frames] seconds.
-        encoded: for each view that was asked for, what the encoder gave for these frames, or for every n-th of them:
-            [num_encoded, numbers].
+        encoded: what the encoder gave for these frames, or for every n-th of them, by name: "probs" where `View.CROP`
+            was asked for, "features" and "cells" where `View.WHOLE` was; [num_encoded, numbers].
         motion: [num_frames, MOTION_SIZE], or None where only `View.CROP` was asked for.
+        sound: [num_frames, SOUND_SIZE], or None as `motion`.
     """
 
     times: np.ndarray
-    encoded: dict[View, np.ndarray]
+    encoded: dict[str, np.ndarray]
     motion: np.ndarray | None
+    sound: np.ndarray | None
 
     def arrays(self, view: View) -> dict[str, np.ndarray]:
         """A view's arrays of `VideoFeatures`, by name."""
         if view is View.CROP:
-            return {"times": self.times, "probs": self.encoded[view]}
-        return {"times": self.times, "features": self.encoded[view], "motion": self.motion}
+            return {"times": self.times, "probs": self.encoded["probs"]}
+        cells, cell_scale = quantised(self.encoded["cells"])
+        return {
+            "times": self.times,
+            "features": self.encoded["features"],
+            "motion": self.motion,
+            "cells": cells,
+            "cell_scale": cell_scale,
+            "sound": self.sound,
+        }
 
 
 class Batch(NamedTuple):
@@ -93,12 +112,14 @@ class Batch(NamedTuple):
     Attributes:
         times: of all of them, seconds.
         moments: of all of them; empty where nobody asked for motion.
+        sound: of all of them; None where nobody asked for motion.
         frames: every n-th of them, from the first on.
     """
 
     times: list[float]
     moments: list[Moment]
     frames: list[Frame]
+    sound: np.ndarray | None = None
 
 
 def extract(
@@ -139,8 +160,14 @@ def rows(encoder: Encoder, view: View) -> dict[str, np.ndarray]:
     times = np.zeros((), np.float64)
     if view is View.CROP:
         return {"times": times, "probs": np.zeros(encoder.num_classes, np.float32)}
-    features, motion = np.zeros(encoder.feature_dim, FEATURE_DTYPE), np.zeros(MOTION_SIZE, MOTION_DTYPE)
-    return {"times": times, "features": features, "motion": motion}
+    return {
+        "times": times,
+        "features": np.zeros(encoder.feature_dim, FEATURE_DTYPE),
+        "motion": np.zeros(MOTION_SIZE, MOTION_DTYPE),
+        "cells": np.zeros(encoder.cell_dim, CELL_DTYPE),
+        "cell_scale": np.zeros((), SCALE_DTYPE),
+        "sound": np.zeros(SOUND_SIZE, SOUND_DTYPE),
+    }
 
 
 def stream(
@@ -179,7 +206,7 @@ def _encoded(encoder: Encoder, reader: VideoReader, views: Collection[View], str
     pending: deque[tuple[Future[Chunk], int]] = deque()
     num_workers, pixels = joblib.cpu_count(), 0
     with _worker_threads(num_workers) as pool:
-        for batch in _batches(reader, stride, with_motion=View.WHOLE in views):
+        for batch in _batches(encoder, reader, stride, with_motion=View.WHOLE in views):
             pending.append((pool.submit(_encode, encoder, batch, views), _pixels(batch)))
             pixels += pending[-1][1]
             while len(pending) > num_workers * (1 + QUEUED_BATCHES) or pixels > MAX_PIXELS_ON_THE_WAY:
@@ -199,10 +226,11 @@ def _encode(encoder: Encoder, batch: Batch, views: Collection[View]) -> Chunk:
     for view in views:
         pictures = encoder.preprocess(batch.frames, view)
         if view is View.CROP:
-            encoded[view] = encoder.probabilities(pictures)
+            encoded["probs"] = encoder.probabilities(pictures)
         else:
-            encoded[view] = encoder.features(pictures).astype(FEATURE_DTYPE)
-    return Chunk(np.array(batch.times), encoded, describe(batch.moments) if batch.moments else None)
+            features, encoded["cells"] = encoder.features_and_cells(pictures)
+            encoded["features"] = features.astype(FEATURE_DTYPE)
+    return Chunk(np.array(batch.times), encoded, describe(batch.moments) if batch.moments else None, batch.sound)
 
 
 @contextmanager
@@ -246,27 +274,37 @@ def _default_threads() -> int:
     return torch.get_num_threads()
 
 
-def _batches(reader: VideoReader, stride: int, with_motion: bool) -> Iterator[Batch]:
+def _batches(encoder: Encoder, reader: VideoReader, stride: int, with_motion: bool) -> Iterator[Batch]:
     """The reader's frames in batches; all of a batch have one size, as the encoder wants them."""
     history, reformatter = History(), VideoReformatter()
-    batch = Batch([], [], [])
-    for index, frame in enumerate(reader):
-        if index % stride == 0:
-            if batch.frames and (_is_full(batch, frame) or _geometry(frame) != _geometry(batch.frames[0])):
-                yield batch
-                batch = Batch([], [], [])
-            batch.frames.append(frame)
-        batch.times.append(frame.time)
-        if with_motion:
-            batch.moments.append(history.add(frame.time, small_grey(reformatter, frame)))
-    if batch.frames:
-        yield batch
+    sound = Sound(reader.path, reader.average_rate) if with_motion and reader.has_sound else None
+
+    def whole(batch: Batch) -> Batch:
+        if not with_motion:
+            return batch
+        silence = np.zeros((len(batch.times), SOUND_SIZE), SOUND_DTYPE)
+        return batch._replace(sound=silence if sound is None else sound.at(batch.times))
+
+    with closing(sound) if sound is not None else nullcontext():
+        batch = Batch([], [], [])
+        for index, frame in enumerate(reader):
+            if index % stride == 0:
+                full = batch.frames and _is_full(batch, frame, encoder)
+                if full or (batch.frames and _geometry(frame) != _geometry(batch.frames[0])):
+                    yield whole(batch)
+                    batch = Batch([], [], [])
+                batch.frames.append(frame)
+            batch.times.append(frame.time)
+            if with_motion:
+                batch.moments.append(history.add(frame.time, small_grey(reformatter, frame, encoder.region)))
+        if batch.frames:
+            yield whole(batch)
 
 
-def _is_full(batch: Batch, frame: Frame) -> bool:
+def _is_full(batch: Batch, frame: Frame, encoder: Encoder) -> bool:
     pixels = frame.picture.width * frame.picture.height
-    size = max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // pixels))
-    return len(batch.frames) == size or len(batch.times) >= MAX_BATCH_SPAN
+    size = max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // pixels, int(BATCH_SIZE / encoder.size_factor)))
+    return len(batch.frames) >= size or len(batch.times) >= MAX_BATCH_SPAN
 
 
 def _geometry(frame: Frame) -> tuple[int, int, int]:
@@ -305,4 +343,4 @@ def _fill(chunk: Chunk, stride: int, following: Chunk | None) -> Chunk:
         rows = np.concatenate([known, next_rows[last]])
         return (rows[left] * (1 - weight) + rows[left + 1] * weight).astype(known.dtype)
 
-    return chunk._replace(encoded={view: fill(known, end.encoded[view]) for view, known in chunk.encoded.items()})
+    return chunk._replace(encoded={name: fill(known, end.encoded[name]) for name, known in chunk.encoded.items()})

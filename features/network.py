@@ -1,11 +1,12 @@
-"""The network of an encoder: normalised pictures in, pooled features out."""
+"""The network of an encoder: normalised pictures in, features of the whole picture and of its cells out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from features.cells import CellProjection
 from video.preprocessing import Transform, View
 
 
@@ -13,26 +14,34 @@ from video.preprocessing import Transform, View
 class Parts:
     """A checkpoint taken apart."""
 
-    trunk: nn.Module  # normalised pictures, or what the stem makes of them -> feature map or pooled features
+    trunk: nn.Module  # normalised pictures, or what the stem makes of them -> feature map, or tokens
     linear: nn.Linear | None  # pooled features -> class logits
-    transforms: Mapping[View, Transform]
+    transforms: Callable[[int], Mapping[View, Transform]]  # of pictures of so many pixels a side, were they square
+    image_size: int  # that the model was made for
     multiple: int  # of which the sides of a picture are multiples
     mean: Sequence[float] = (0.0, 0.0, 0.0)  # of the network's input, pixels in [0, 1]
     std: Sequence[float] = (1.0, 1.0, 1.0)
     class_names: dict[int, str] = field(default_factory=dict)
     stem: nn.Module = field(default_factory=nn.Identity)  # first layers, which need float32
+    pool: Callable[[Tensor], Tensor] = lambda feature_map: feature_map.float().mean((2, 3))  # what the trunk gives
 
 
 class Network(nn.Module):
-    """Pictures to pooled features; `linear` makes class logits of them, where there are classes.
+    """Pictures to pooled features, and to the cells of the feature map where the trunk gives one; `linear` makes class
+    logits of features, where there are classes.
 
-    Stem, pooling and last layer compute in float32, the trunk between them in `dtype`.
+    Stem, pooling by average and last layer compute in float32, the trunk between them in `dtype`.
     """
 
     def __init__(self, parts: Parts, dtype: torch.dtype) -> None:
         super().__init__()
+        with torch.inference_mode():  # in float32, which every device computes in
+            example = parts.trunk(parts.stem(torch.zeros(1, 3, 2 * parts.multiple, 3 * parts.multiple)))
+            self.feature_dim: int = parts.pool(example).shape[1]
+        self.cells = CellProjection(example.shape[1]) if example.ndim == 4 else None
         self.stem = parts.stem
         self.trunk = parts.trunk.to(dtype)
+        self.pool = parts.pool
         self.linear = parts.linear
         self.dtype = dtype
         self.input_dtype = next(self.stem.parameters(), torch.empty(0, dtype=dtype)).dtype
@@ -41,12 +50,20 @@ class Network(nn.Module):
         self.register_buffer("scale", 1 / (255 * _per_channel(parts.std)))
         self.eval().requires_grad_(False)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.pool(self._mapped(pictures)).float()
+
+    def with_cells(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [num_pictures, feature_dim], and cells [num_pictures, cell_dim], in one pass."""
+        feature_map = self._mapped(pictures)
+        pooled = self.pool(feature_map).float()
+        return pooled, pooled[:, :0] if self.cells is None else self.cells(feature_map)
+
+    def _mapped(self, pictures: Tensor) -> Tensor:
         x = pictures.to(self.input_dtype, memory_format=torch.channels_last)
         if self.has_mean:
             x.sub_(self.mean)  # before scaling: pixels and their differences from 127.5 are exact in bfloat16
-        x = self.trunk(self.stem(x.mul_(self.scale)).to(self.dtype)).float()
-        return x.mean((2, 3)) if x.ndim == 4 else x
+        return self.trunk(self.stem(x.mul_(self.scale)).to(self.dtype))
 
 
 def _per_channel(values: Sequence[float]) -> torch.Tensor:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import DTypeLike
 
 from features.array_store import MappedArray
 from features.extraction import VideoFeatures
 
+APPEARANCE, CELLS, MOTION, SOUND = "appearance", "cells", "motion", "sound"
+BLOCKS = (APPEARANCE, CELLS, MOTION, SOUND)  # in the order in which they stand in a row
+
 
 class FeatureSequence:
-    """The encoder's features and, behind them, motion: [num_frames, feature_dim + motion_size].
+    """Blocks of a video's numbers side by side: [num_frames, numbers].
 
     A slice of it is read and put together when it is asked for, so that neither the arrays, which may be memory-mapped,
     nor those rows of them that labeling frames show are copied as a whole.
@@ -18,28 +23,47 @@ class FeatureSequence:
     Args:
         video: of `View.WHOLE`.
         index: [num_frames], for each labeling frame the row of `video` that it shows; None for all rows in order.
+        blocks: which of `BLOCKS`. Cells are left out where the encoder gives none.
+
+    Attributes:
+        content: hash of the video file's bytes.
+        layout: block -> how many numbers of a row are its own, in their order.
     """
 
-    def __init__(self, video: VideoFeatures, index: np.ndarray | None = None) -> None:
-        self._features, self._motion = video.features, video.motion
+    def __init__(
+        self, video: VideoFeatures, index: np.ndarray | None = None, blocks: Sequence[str] = (APPEARANCE, MOTION)
+    ) -> None:
+        arrays = {APPEARANCE: video.features, CELLS: video.cells, MOTION: video.motion, SOUND: video.sound}
+        self._arrays = {
+            block: arrays[block]
+            for block in BLOCKS
+            if block in blocks and arrays[block] is not None and arrays[block].shape[1]
+        }
+        self._cell_scale = video.cell_scale
         if index is not None and np.array_equal(index, np.arange(len(video.times))):
             index = None
         self._index = index
+        self._num_rows = len(video.times)
+        self.content = video.content
+        self.layout: dict[str, int] = {block: array.shape[1] for block, array in self._arrays.items()}
 
     def __len__(self) -> int:
-        return len(self._features if self._index is None else self._index)
+        return self._num_rows if self._index is None else len(self._index)
 
     @property
     def shape(self) -> tuple[int, int]:
         """num_frames, numbers per frame."""
-        return len(self), self._features.shape[1] + self._motion.shape[1]
+        return len(self), sum(self.layout.values())
 
     def __getitem__(self, frames: slice) -> np.ndarray:
         """The rows of a range of frames: [num_frames, numbers] float32."""
         rows = frames if self._index is None else self._index[frames]
-        features, motion = self._features[rows], self._motion[rows]
-        values = np.concatenate([features, motion], axis=1, dtype=np.float32)
-        for array in (self._features, self._motion):
+        parts = {block: array[rows] for block, array in self._arrays.items()}
+        values = np.concatenate(list(parts.values()), axis=1, dtype=np.float32)
+        if CELLS in parts:
+            start = self.layout.get(APPEARANCE, 0)
+            values[:, start : start + self.layout[CELLS]] *= self._cell_scale[rows][:, None]
+        for array in (*self._arrays.values(), self._cell_scale):
             if isinstance(array, MappedArray):
                 array.release()
         return values

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from errors import EncoderError
 from features.checkpoints import download
 from features.network import Parts
-from video.preprocessing import View, resize_and_crop, resize_whole
+from video.preprocessing import Transform, View, resize_and_crop, resize_whole
 
 HUB_HOST = "https://huggingface.co"
 HUB_TIMEOUT = 30.0  # seconds without a byte
@@ -56,15 +56,21 @@ def _download_file(url: str, path: Path) -> None:
         unfinished.replace(path)
 
 
-class _Pooled(nn.Module):
-    """A timm model up to the input of its last layer: pooled as its authors do it, by token or by average."""
+class _Trunk(nn.Module):
+    """A timm model up to its pooling: a feature map with its channels first, or tokens."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.channels_last = getattr(model, "output_fmt", None) == "NHWC"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model.forward_head(self.model.forward_features(x), pre_logits=True)
+        given = self.model.forward_features(x)
+        return given.permute(0, 3, 1, 2) if self.channels_last else given
+
+    def pool(self, given: torch.Tensor) -> torch.Tensor:
+        """What the model's last layer reads: pooled as its authors do it, by token or by average."""
+        return self.model.forward_head(given.permute(0, 2, 3, 1) if self.channels_last else given, pre_logits=True)
 
 
 def load_timm(path: Path) -> Parts:
@@ -89,9 +95,14 @@ def load_timm(path: Path) -> Parts:
         raise EncoderError(f"{path.name} in MODEL_ROOT can't be loaded as timm's {path.stem}: {error}") from error
     config = resolve_model_data_config(model)
     multiple = max(stage["reduction"] for stage in model.feature_info)
-    area = math.prod(config["input_size"][1:])
-    whole = resize_whole(area, multiple, str_to_interp_mode(config["interpolation"]))
-    return Parts(_Pooled(model), None, dict.fromkeys(View, whole), multiple, config["mean"], config["std"])
+    size = math.isqrt(math.prod(config["input_size"][1:]))
+    interpolation = str_to_interp_mode(config["interpolation"])
+    trunk = _Trunk(model)
+
+    def transforms(image_size: int) -> dict[View, Transform]:
+        return dict.fromkeys(View, resize_whole(image_size**2, multiple, interpolation))
+
+    return Parts(trunk, None, transforms, size, multiple, config["mean"], config["std"], pool=trunk.pool)
 
 
 def timm_config(name: str) -> Any:
@@ -122,13 +133,16 @@ def load_bundled(path: Path, exact: bool) -> Parts:
     # Rounded to bfloat16, the weights of the first layers alone would turn features by up to 9 degrees (cosine 0.99).
     stem = nn.Sequential(model.conv_stem, model.bn1, model.blocks[0])
     trunk = nn.Sequential(*model.blocks[1:], model.conv_head, model.bn2)
-    # The sizes, interpolation, mean and deviation that timm documents for these weights.
-    transforms = {
-        View.CROP: resize_and_crop(256, (224, 224), InterpolationMode.BICUBIC, exact),
-        View.WHOLE: resize_whole(224 * 224, CNN_STRIDE, InterpolationMode.BICUBIC),
-    }
-    half = (0.5, 0.5, 0.5)
-    return Parts(trunk, model.classifier, transforms, CNN_STRIDE, half, half, _imagenet_names(), stem)
+    bicubic = InterpolationMode.BICUBIC
+
+    def transforms(image_size: int) -> dict[View, Transform]:
+        return {
+            View.CROP: resize_and_crop(256 * image_size // 224, (image_size, image_size), bicubic, exact),
+            View.WHOLE: resize_whole(image_size**2, CNN_STRIDE, bicubic),
+        }
+
+    half = (0.5, 0.5, 0.5)  # size, interpolation, mean and deviation are those that timm documents for these weights
+    return Parts(trunk, model.classifier, transforms, 224, CNN_STRIDE, half, half, _imagenet_names(), stem)
 
 
 def _fold_batch_norm(model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from errors import EncoderError
 from features.checkpoints import import_ultralytics
 from features.network import Parts
-from video.preprocessing import View, letterbox, resize_and_crop, resize_whole
+from video.preprocessing import Transform, View, letterbox, resize_and_crop, resize_whole
 
 MIN_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, whatever the model
 
@@ -58,16 +58,33 @@ def load_yolo(path: Path, exact: bool) -> Parts:
             f"{path.name} in MODEL_ROOT can't be loaded as an Ultralytics checkpoint: {error}"
         ) from error
     trunk = _Layers(layers, model.save)
+    own_size = math.isqrt(math.prod(size))
+
+    def scaled(sides: int | list[int], image_size: int) -> int | list[int]:
+        """Sides for the model's own size, for another one."""
+        if isinstance(sides, int):
+            return sides * image_size // own_size
+        return [side * image_size // own_size for side in sides]
+
     if not isinstance(head, Classify):
-        return Parts(trunk, None, dict.fromkeys(View, letterbox(size, stride)), stride)
+        return Parts(
+            trunk, None, lambda side: dict.fromkeys(View, letterbox(scaled(size, side), stride)), own_size, stride
+        )
     resize, crop, normalize = _classifier_transforms(path, model, size)
+
+    def transforms(image_size: int) -> dict[View, Transform]:
+        sides = scaled(resize.size, image_size), scaled(list(crop.size), image_size)
+        area = math.prod(scaled(size, image_size))
+        return {
+            View.CROP: resize_and_crop(*sides, resize.interpolation, exact),
+            View.WHOLE: resize_whole(area, stride, resize.interpolation),
+        }
+
     return Parts(
         nn.Sequential(trunk, head.conv),
         head.linear,
-        {
-            View.CROP: resize_and_crop(resize.size, crop.size, resize.interpolation, exact),
-            View.WHOLE: resize_whole(math.prod(size), stride, resize.interpolation),
-        },
+        transforms,
+        own_size,
         stride,
         [float(value) for value in normalize.mean],
         [float(value) for value in normalize.std],

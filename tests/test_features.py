@@ -45,8 +45,10 @@ PROJECT = Path(__file__).parent.parent
 class BrightnessEncoder:
     """Stands in for a model: the features are the picture's mean brightness, so that they say which frame it is."""
 
-    feature_dim = 456  # with motion and times, 1 kB a frame
+    feature_dim = 316  # with all that stands beside, 1 kB a frame
+    cell_dim = 276
     num_classes = 2
+    region, size_factor = None, 1.0
 
     def __init__(self, fingerprint: str = "brightness", work: Callable[[], None] = lambda: None) -> None:
         self.fingerprint = fingerprint
@@ -61,6 +63,10 @@ class BrightnessEncoder:
     def features(self, batch: torch.Tensor) -> np.ndarray:
         self._count(batch)
         return np.repeat(batch[:, None].numpy(), self.feature_dim, axis=1)
+
+    def features_and_cells(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        features = self.features(batch)
+        return features, features[:, : self.cell_dim] - 100
 
     def probabilities(self, batch: torch.Tensor) -> np.ndarray:
         self._count(batch)
@@ -120,7 +126,7 @@ def test_every_frame_in_order(tmp_path):
     levels = [20 + 2 * index for index in range(100)]
     video = write_video(tmp_path / "video.mp4", grey(*levels), rate=10)
     result = extract(BrightnessEncoder(), video)
-    assert result.features.shape == (100, 456)
+    assert result.features.shape == (100, 316)
     assert result.features.dtype == np.float16
     np.testing.assert_allclose(result.features[:, 0], levels, atol=3)
     assert result.probs is None
@@ -216,7 +222,7 @@ def test_a_picture_size_that_changes_starts_a_new_batch(tmp_path, monkeypatch):
     large = write_video(tmp_path / "large.mp4", grey(*[160] * 10), size=(128, 64))
 
     class Spliced:
-        average_rate, duration, broken_frames, truncated = 25.0, 0.8, 0, False
+        average_rate, duration, broken_frames, truncated, has_sound = 25.0, 0.8, 0, False, False
 
         def __iter__(self):
             yield from decode(small)
@@ -412,7 +418,10 @@ def test_each_view_stores_only_what_it_gives(cache, classifier, videos, tmp_path
     assert {path.name for path in (tmp_path / "cache").rglob("*.npy")} == {"times.npy", "probs.npy"}
     size = usage(tmp_path / "cache" / "features")
     cache.get(classifier, videos[2])
-    assert usage(tmp_path / "cache" / "features") - size < 65 * (2 * classifier.feature_dim + 8 + 512) + 4096
+    assert (
+        usage(tmp_path / "cache" / "features") - size
+        < 65 * (2 * classifier.feature_dim + classifier.cell_dim + 8 + 512) + 4096
+    )
 
 
 def test_peek_neither_decodes_nor_waits(cache, videos, no_decoding):
@@ -459,7 +468,7 @@ def test_the_documented_functions(tmp_path, videos):
     encoder = BrightnessEncoder()
     params = CacheParams(tmp_path / "cache", 10**9, stride=2)
     for _ in range(2):
-        assert cached_feature_extraction(encoder, videos[0], params).shape == (21, 456)
+        assert cached_feature_extraction(encoder, videos[0], params).shape == (21, 316)
         assert cached_yolo_predict(encoder, videos[0], params).shape == (21, 2)
     assert encoder.num_encoded == 2 * 11
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
@@ -15,7 +16,17 @@ from video.reader import Frame
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
 
 AREA_TOLERANCE = 1.05  # times the model's own pixels: more would cost more time than the square picture did
+PIXEL_TOLERANCE = 1e-6  # per cents of a side are no exact fractions: 58 % of 100 pixels are 58, not 59
 GREY_AREA, GREY_MULTIPLE = 64 * 112, 8  # pixels, of a small grey picture: 64 rows where a picture is 16:9
+
+
+class Region(NamedTuple):
+    """A part of the upright picture, in per cent of its width and height, as Label Studio counts."""
+
+    x: float  # of the left edge
+    y: float  # of the upper edge
+    width: float
+    height: float
 
 
 class View(str, Enum):
@@ -37,9 +48,29 @@ def upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(rgba.to_ndarray(), -frame.rotation // 90))
 
 
-def small_grey(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
-    """The whole picture, upright, averaged to about `GREY_AREA` pixels: uint8 [rows, columns], multiples of 8."""
+def cropped(picture: np.ndarray, region: Region | None) -> np.ndarray:
+    """The region of an upright picture [height, width, …]: every pixel that lies in it in part."""
+    if region is None:
+        return picture
+    height, width = picture.shape[:2]
+    rows, columns = _pixels(region.y, region.height, height), _pixels(region.x, region.width, width)
+    return np.ascontiguousarray(picture[rows, columns])
+
+
+def _pixels(start: float, length: float, total: int) -> slice:
+    first = min(math.floor(start * total / 100 + PIXEL_TOLERANCE), total - 1)
+    return slice(first, max(first + 1, math.ceil((start + length) * total / 100 - PIXEL_TOLERANCE)))
+
+
+def small_grey(reformatter: VideoReformatter, frame: Frame, region: Region | None = None) -> np.ndarray:
+    """The picture or its region, upright, averaged to about `GREY_AREA` pixels: uint8 [rows, columns], multiples of
+    8."""
     picture = frame.picture
+    if region is not None:
+        grey = reformatter.reformat(picture, format="gray", threads=1).to_ndarray()
+        part = cropped(np.rot90(grey, -frame.rotation // 90), region)
+        height, width = whole_size(part.shape[1], part.shape[0], GREY_AREA, GREY_MULTIPLE)
+        return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
     height, width = whole_size(picture.width, picture.height, GREY_AREA, GREY_MULTIPLE)
     grey = reformatter.reformat(picture, width, height, "gray", interpolation="AREA", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(grey, -frame.rotation // 90))
@@ -57,7 +88,6 @@ def resize_and_crop(size: int | Sequence[int], crop: Sequence[int], interpolatio
         interpolation: torchvision's InterpolationMode.
         exact: on PIL images.
     """
-    import cv2
     from PIL import Image
     from torchvision.transforms.v2.functional import center_crop, resize
 
@@ -101,7 +131,6 @@ def resize_whole(area: int, multiple: int, interpolation: Any) -> Transform:
         multiple: of which both sides must be.
         interpolation: torchvision's InterpolationMode.
     """
-    import cv2
     from torchvision.transforms.v2.functional import resize
 
     def transform(rgba: np.ndarray) -> np.ndarray:

@@ -72,21 +72,24 @@ class VideoReader(Iterator[Frame]):
             file declares it (0 where it doesn't), and in the end as far as it could be read.
         broken_frames: frames skipped because they could not be decoded; complete when the iteration has ended.
         truncated: whether the file is cut off or its rest can't be read; known when the iteration has ended.
+        path: the file.
+        has_sound: whether it declares any.
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
-        self._path = Path(path)
-        self._container = _open(self._path)
-        self._stream = _video_stream(self._container, self._path)
+        self.path = Path(path)
+        self._container = open_container(self.path)
+        self._stream = _video_stream(self._container, self.path)
         self._codec = self._stream.codec_context
         self._codec.thread_type = "AUTO"
-        self._codec.thread_count = threads if _check_size(self._codec, self._path) <= MAX_PIXELS_OF_THREADS else 1
+        self._codec.thread_count = threads if _check_size(self._codec, self.path) <= MAX_PIXELS_OF_THREADS else 1
         self._codec.options = {**self._codec.options, "max_pixels": str(MAX_PIXELS)}
-        self._start = _clock_start(self._container)
+        self._start = clock_start(self._container)
         self._coded_order = self._container.format.name in CODED_ORDER_FORMATS and self._codec.has_b_frames
 
         self.average_rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         self.duration = self._declared_end()
+        self.has_sound = bool(self._container.streams.audio)
         self.broken_frames = 0
         self.truncated = False
 
@@ -125,7 +128,7 @@ class VideoReader(Iterator[Frame]):
                         self.broken_frames += 1
                         continue
                     if picture.width * picture.height > MAX_PIXELS:  # of a decoder that doesn't know the limit
-                        raise UnreadableVideo(_too_large(picture.width, picture.height, self._path))
+                        raise UnreadableVideo(_too_large(picture.width, picture.height, self.path))
                     if time < self._last_time:  # the clock was set back, as where recordings are joined
                         time = self._last_time + self._interval
                     self._last_time = time
@@ -255,7 +258,7 @@ class VideoReader(Iterator[Frame]):
         if self._last_time == -math.inf:
             state = "cut off" if self.truncated else "damaged"
             raise UnreadableVideo(
-                f"No picture of {self._path.name} can be decoded: the file is {state} (codec {self._codec.name}). "
+                f"No picture of {self.path.name} can be decoded: the file is {state} (codec {self._codec.name}). "
                 f"Upload a complete copy, or re-encode the original: {REENCODE}"
             )
         if self.truncated or declared <= self._last_time:
@@ -279,7 +282,8 @@ def decode(path: str | Path, threads: int = 0) -> VideoReader:
     return VideoReader(path, threads)
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def open_container(path: Path) -> av.container.InputContainer:
+    """A video file, opened by FFmpeg. Errors as of `decode`."""
     if not path.is_file():
         raise MediaError(f"The file {path.name} does not exist.")
     options = {"format_whitelist": FORMATS}
@@ -339,7 +343,7 @@ def _too_large(width: int, height: int, path: Path) -> str:
     )
 
 
-def _clock_start(container: av.container.InputContainer) -> float:
+def clock_start(container: av.container.InputContainer) -> float:
     """The timestamp, in seconds, that is the video's zero."""
     starts_anywhere = container.format.flags & Flags.ts_discont.value
     return (container.start_time or 0) / av.time_base if starts_anywhere else 0.0
