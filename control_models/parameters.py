@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from errors import InvalidConfig
+from video.preprocessing import Region
+
+LARGEST_IMAGE = 1280  # pixels a side; takes 33 times as long as the 224 that most classifiers are made for
+
+
+def _region(text: Any) -> Region:
+    try:
+        region = Region(*(float(part) for part in str(text).split(",")))
+    except (TypeError, ValueError):
+        region = Region(math.nan, 0, 0, 0)
+    x, y, width, height = region
+    if min(x, y) >= 0 and min(width, height) >= 1 and max(x + width, y + height) <= 100 + 1e-6:
+        return region
+    raise PydanticCustomError(
+        "region",
+        'x,y,width,height in per cent of the picture, as Label Studio counts: "50,0,50,100" is its right half. All of '
+        "it must lie in the picture, and width and height must be at least 1",
+    )
 
 
 class TimelineLabelsParameters(BaseModel):
@@ -25,6 +45,9 @@ class TimelineLabelsParameters(BaseModel):
         model_path: the encoder: a file in MODEL_ROOT, an official Ultralytics asset, or `timm/` and the name of a model
             of timm; None is the default encoder.
         model_frame_stride: compute the features of every n-th frame and fill in between.
+        model_region: the only part of the pictures that is looked at; None: all of them.
+        model_image_size: pixels a side of the picture that the encoder is shown, were that square; None: as the encoder
+            was made for.
         model_reviewed_label: a label of the tag that marks which frames of a video were annotated; the others count for
             nothing. None: all were.
         model_skip: leave this control tag alone.
@@ -44,6 +67,8 @@ class TimelineLabelsParameters(BaseModel):
     )
     model_path: str | None = Field(None, max_length=200)  # a file's name may have 255 bytes
     model_frame_stride: int = Field(1, ge=1, le=1000)
+    model_region: Annotated[Region, BeforeValidator(_region)] | None = None
+    model_image_size: int | None = Field(None, ge=64, le=LARGEST_IMAGE, multiple_of=32)
     model_reviewed_label: str | None = None
     model_skip: bool = False
 

@@ -106,6 +106,8 @@ class TimelineLabelsModel(ControlModel):
             allow_custom=settings.allow_custom_model_path,
             fallback=settings.model_fallback,
             wait=not self.backend.in_request,
+            region=self.parameters.model_region,
+            image_size=self.parameters.model_image_size,
         )
 
     @classmethod

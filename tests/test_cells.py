@@ -19,7 +19,7 @@ from video.reader import decode
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     write_checkpoint(root / "classifier.pt", image_size=96)
-    write_checkpoint(root / "detector.pt", "yolov8n", image_size=96)
+    write_checkpoint(root / "detector.pt", "yolov8n", image_size=320)
     for name in ("resnet10t.c3_in1k", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"):
         write_timm_weights(root, name)
     return root

@@ -174,6 +174,12 @@ def test_simple_mode_version_follows_what_predictions_depend_on(make_model: Any)
         ("model_score_threshold", "high", "a number"),
         ("score_threshold", "2", "less than or equal to 1"),
         ("model_frame_stride", "0", "greater than or equal to 1"),
+        ("model_region", "60,0,50,100", "x,y,width,height in per cent of the picture"),
+        ("model_region", "0,0,0.5,100", "at least 1"),
+        ("model_region", "nan,0,50,50", "in per cent"),
+        ("model_region", "1,2,3", "x,y,width,height"),
+        ("model_image_size", "450", "a multiple of 32"),
+        ("model_image_size", "2240", "less than or equal to 1280"),
     ],
 )
 def test_a_wrong_attribute_is_named_with_what_is_allowed(
@@ -346,6 +352,8 @@ def test_a_worse_classifier_is_not_published(
         ('model_classifier_sequence_size="20"', ("Red", "Blue"), False),
         ('model_classifier_num_layers="2"', ("Red", "Blue"), False),
         ('model_frame_stride="2"', ("Red", "Blue"), False),
+        ('model_region="0,0,100,50"', ("Red", "Blue"), False),
+        ('model_image_size="96"', ("Red", "Blue"), False),
         ("", ("Red", "Blue", "Green"), False),
     ],
 )
