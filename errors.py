@@ -4,6 +4,8 @@ The lowest layer: every other module may import this one, and it imports nothing
 to mend it; the web layer sends it as `{"error": message}`. Anything that isn't a `BackendError` is a bug (status 500).
 """
 
+import uuid
+
 
 class BackendError(Exception):
     """Base of every error with a message for the user.
@@ -15,6 +17,18 @@ class BackendError(Exception):
 
     status = 500
     retry_after: int | None = None
+
+
+class InternalError(BackendError):
+    """A bug.
+
+    Attributes:
+        reference: stands in the answer, and in the log beside the traceback.
+    """
+
+    def __init__(self) -> None:
+        self.reference = uuid.uuid4().hex[:8]
+        super().__init__(f"Something went wrong here, not with the request. Reference {self.reference} in the log.")
 
 
 class InvalidRequest(BackendError):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from commands.common import Backend, ExitCode, JsonOption, console, known_project, print_json
+from commands.common import Backend, ExitCode, JsonOption, console, known_number, known_project, print_json
 from errors import BackendError
 from ml_backend import label_studio
 
@@ -56,7 +56,7 @@ def _findings(backend: Backend, project: str | None) -> Iterator[Finding]:
     except BackendError as error:
         yield Finding("token", False, str(error))
         return
-    for project_id in [project] if project else [one.id for one in backend.store.projects() if one.id.isdigit()]:
+    for project_id in [project] if project else [one.id for one in backend.store.projects() if one.number.isdecimal()]:
         yield from _project_findings(backend, connection, project_id)
 
 
@@ -69,15 +69,16 @@ def _connection(backend: Backend, project: str | None) -> label_studio.Connectio
 
 def _project_findings(backend: Backend, connection: label_studio.Connection, project_id: str) -> Iterator[Finding]:
     what = f"project {project_id}, webhook"
+    number = known_number(backend.store, project_id)
     try:
-        webhooks = label_studio.webhooks(connection, int(project_id))
+        webhooks = label_studio.webhooks(connection, number)
         url = next((one.url for one in webhooks if one.url.rstrip("/").endswith("/webhook")), None)
         missing = (
             "there is none: connect this backend in the project's Settings, Model; without it nothing is learnt from "
             "submitted annotations."
         )
         yield Finding(what, url is not None, url or missing)
-        task = next(iter(label_studio.tasks(connection, int(project_id))), None)
+        task = next(iter(label_studio.tasks(connection, number)), None)
     except BackendError as error:
         yield Finding(what, False, str(error))
         return

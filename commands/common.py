@@ -105,6 +105,19 @@ def known_project(store: Store, project: str) -> str:
     )
 
 
+def known_number(store: Store, project: str) -> int:
+    """A project's number in its Label Studio, also of one that isn't known here.
+
+    Raises:
+        InvalidRequest: it has none.
+    """
+    known = store.project(project)
+    number = known.number if known else project
+    if not number.isdecimal():
+        raise InvalidRequest(f"{project!r} isn't the id of a project: it is the number in the project's address.")
+    return int(number)
+
+
 def local_task(model: YOLO, path: Path) -> dict[str, Any]:
     """A task for a local file."""
     return {"id": None, "data": {control.object.value_name: str(path.resolve()) for control in model.control_models}}

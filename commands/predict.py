@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.common import Backend, JsonOption, ProjectOption, console, end, errors, local_task, print_json, progress
+from commands.common import (
+    Backend,
+    JsonOption,
+    ProjectOption,
+    console,
+    end,
+    errors,
+    known_number,
+    local_task,
+    print_json,
+    progress,
+)
 from errors import BackendError, InvalidRequest
 from ml_backend import label_studio
 from ml_backend.handlers import predict_task
@@ -58,7 +69,7 @@ def predict(
     model = _project_model(backend, project, connection)
     model.check_ready()
     outcomes: list[dict[str, Any]] = []
-    for task in _chosen_tasks(connection, project, tasks):
+    for task in _chosen_tasks(backend, connection, project, tasks):
         outcomes.append(_deliver(model, connection, task))
         if not as_json:
             _show(outcomes[-1])
@@ -117,7 +128,7 @@ def extract(
     connection = _connection(backend, project, url, key)
     model = _project_model(backend, project, connection)
     outcomes: list[dict[str, Any]] = []
-    for task in _chosen_tasks(connection, project, tasks):
+    for task in _chosen_tasks(backend, connection, project, tasks):
         outcome: dict[str, Any] = {"task": task["id"]}
         try:
             outcome["already"] = model.is_prepared(task)
@@ -150,22 +161,16 @@ def _project_model(backend: Backend, project: str, connection: Connection) -> YO
     """The project's model, by the labeling config that is stored here, else by Label Studio's."""
     if backend.store.project(project) is not None:
         return backend.model(project)
-    return backend.registry.get(project, label_studio.label_config(connection, _number(project)))
+    return backend.registry.get(project, label_studio.label_config(connection, known_number(backend.store, project)))
 
 
-def _chosen_tasks(connection: Connection, project: str, tasks: str | None) -> list[dict[str, Any]]:
+def _chosen_tasks(backend: Backend, connection: Connection, project: str, tasks: str | None) -> list[dict[str, Any]]:
     wanted = _task_ids(tasks) if tasks else None
-    found = list(label_studio.tasks(connection, _number(project), wanted))
+    found = list(label_studio.tasks(connection, known_number(backend.store, project), wanted))
     missing = sorted(set(wanted or ()) - {task["id"] for task in found})
     if missing:
         raise InvalidRequest(f"Project {project} has no task {', '.join(map(str, missing))}.")
     return found
-
-
-def _number(project: str) -> int:
-    if not project.isdigit():
-        raise InvalidRequest(f"{project!r} isn't the id of a project: it is the number in the project's address.")
-    return int(project)
 
 
 def _task_ids(tasks: str) -> list[int]:

@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 import time
-import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +13,7 @@ from flask import Flask, Response, current_app, g, has_request_context, jsonify,
 from pydantic import SecretStr
 from werkzeug.exceptions import HTTPException
 
-from errors import BackendError, Forbidden, InvalidRequest
+from errors import BackendError, Forbidden, InternalError, InvalidRequest
 from ml_backend import openapi
 from ml_backend.base import LabelStudioMLBase, Services
 from ml_backend.consumers import HEALTH_KEY
@@ -34,6 +33,7 @@ from ml_backend.schemas import (
     SetupRequest,
     VersionsRequest,
     WebhookRequest,
+    identity,
     parse,
 )
 from ml_backend.settings import Settings, get_settings
@@ -186,9 +186,11 @@ class Routes:
     def setup(self) -> Response:
         """Connects a project: checks its labeling config, and reports the model version."""
         body = parse(SetupRequest, _json())
+        number, created = identity(body.project)
+        body.project = self._store.identify(number, created)
         model = self._registry.get(body.project, body.label_config)
         hostname, token = self._address(body)
-        changed = self._store.update_project(body.project, body.label_config, hostname, token)
+        changed = self._store.update_project(body.project, body.label_config, hostname, token, created=created)
         if self._settings.proves_webhooks:
             self._prove_webhook(body.project)
         model.set_extra_params(body.extra_params)
@@ -223,14 +225,22 @@ class Routes:
 
         Where no task succeeds, the first one's error is the answer, with its status.
         """
-        return jsonify(self._predictions.answer(parse(PredictRequest, _json())))
+        body = parse(PredictRequest, _json())
+        if body.project is not None:
+            body.project = self._store.identify(*identity(body.project))
+        return jsonify(self._predictions.answer(body))
 
     def webhook(self) -> tuple[Response, int]:
         """Takes an event: stores what it says, and queues the work that follows."""
         body = parse(WebhookRequest, _json())
         if not self._events.knows(body.action):
             return jsonify({"status": "Unknown event"}), 200
+        if body.project is not None:
+            number, created = body.project.identity
+            body.project.id = self._store.identify(number, created)
         self._check_proof(body)
+        if body.project is not None:
+            self._store.adopt(body.project.id, created)
         work = self._events.apply(body)
         project_id = body.project.id
         if work.reconcile and not self._jobs.can_reconcile(project_id):
@@ -279,7 +289,7 @@ class Routes:
         named = request.args.get("project")
         if request.method == "POST":
             named = parse(VersionsRequest, _json()).project or named
-        ids = [named.split(".")[0]] if named else [project.id for project in self._store.projects()]
+        ids = [self._store.identify(*identity(named))] if named else [project.id for project in self._store.projects()]
         versions: list[str] = []
         for project_id in ids:
             try:
@@ -358,10 +368,8 @@ def _answer_errors_as_json(app: Flask) -> None:
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
         g.error_kind = type(error).__name__
-        reference = uuid.uuid4().hex[:8]
-        logger.exception("Reference %s: %s %s failed", reference, request.method, request.path)
-        response = jsonify(
-            {"error": f"Something went wrong here, not with the request. Reference {reference} in the log."}
-        )
-        response.status_code = 500
+        answer = InternalError()
+        logger.exception("Reference %s: %s %s failed", answer.reference, request.method, request.path)
+        response = jsonify({"error": str(answer)})
+        response.status_code = answer.status
         return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from errors import BackendError, InvalidRequest
 from ml_backend.registry import ModelRegistry
 from ml_backend.schemas import Annotation, Project, Task, WebhookRequest
 from ml_backend.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 class Work(NamedTuple):
@@ -131,6 +134,14 @@ class Events:
         return Work(train=changed)
 
     def _project_deleted(self, project: Project, request: WebhookRequest) -> Work:
+        same = self._store.numbered(project.identity.number)
+        if len(same) > 1 and project.created_at is None:  # Label Studio sends the number alone
+            logger.warning(
+                "A project %s was deleted in one of %d Label Studios. It isn't said in which: none is deleted here.",
+                project.id,
+                len(same),
+            )
+            return Work()
         with suppress(BackendError):
             self._registry.get(project.id).forget()
         self._store.delete_project(project.id)

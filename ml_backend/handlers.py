@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from errors import BackendError, DatabaseUnavailable, InvalidRequest, MediaError, UnreadableVideo
+from errors import BackendError, DatabaseUnavailable, InvalidRequest, InvalidTask, MediaError, UnreadableVideo
 from ml_backend import label_studio
 from ml_backend.base import LabelStudioMLBase, ModelResponse
-from ml_backend.label_studio import LabelStudioError
+from ml_backend.label_studio import Connection, LabelStudioError
 from ml_backend.leases import JobStopped, Run, Stop
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.tables import Job, JobKind, Project, QueueName, TrainingStatus
@@ -32,9 +32,17 @@ LONGEST_RETRY = timedelta(hours=1)
 MAX_RETRIES = 20
 
 
+class OtherLabelStudio(BackendError):
+    """The Label Studio that is reached isn't the project's."""
+
+
 def retry_delay(retries: int) -> timedelta:
     """How long to wait before the next try, after so many."""
     return min(FIRST_RETRY * 2 ** min(retries, 16), LONGEST_RETRY)
+
+
+# Trying again can't help.
+LASTING = (UnreadableVideo, InvalidTask, OtherLabelStudio)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class Handlers:
 
     def is_passing(self, job: Job, error: Exception) -> bool:
         """Whether a job that failed so is to be tried again."""
-        passing = isinstance(error, self._table[job.kind].passing) and not isinstance(error, UnreadableVideo)
+        passing = isinstance(error, self._table[job.kind].passing) and not isinstance(error, LASTING)
         return passing and job.retries < MAX_RETRIES
 
     # -- training
@@ -193,7 +201,7 @@ class Handlers:
     def _reconcile(self, run: Run) -> dict[str, Any]:
         """Makes the stored annotations those that Label Studio has."""
         project_id = run.job.project_id
-        connection = self._registry.get(project_id).connection
+        project, connection = self._in_label_studio(project_id)
         self._store.begin_reconciliation(project_id)
         self._prove_webhook(project_id, connection)
         fetched = 0
@@ -203,7 +211,7 @@ class Handlers:
             fetched = done
             run.progress(done / total if total else 0.0)
 
-        tasks = label_studio.annotated_tasks(connection, int(project_id), page)
+        tasks = label_studio.annotated_tasks(connection, int(project.number), page)
         changed = self._store.replace_annotations(project_id, tasks)
         logger.log(
             logging.INFO if changed else logging.DEBUG,
@@ -216,7 +224,7 @@ class Handlers:
             self._jobs.add_training(project_id)
         return {"tasks": fetched, "changed": changed}
 
-    def _prove_webhook(self, project_id: str, connection: label_studio.Connection) -> None:
+    def _prove_webhook(self, project_id: str, connection: Connection) -> None:
         """Has Label Studio send the project's secret with its webhook, where it must (`webhook_secret.py`)."""
         if not self._registry.model_class.services.settings.proves_webhooks:
             return
@@ -225,6 +233,22 @@ class Handlers:
                 logger.warning("Project %s: Label Studio has no webhook to this backend: connect it again.", project_id)
         except LabelStudioError as error:
             logger.warning("Project %s: its webhook can't be given its secret: %s", project_id, error)
+
+    def _in_label_studio(self, project_id: str) -> tuple[Project, Connection]:
+        """A project, and how to reach its Label Studio.
+
+        Raises:
+            OtherLabelStudio: what is reached has another project of that number.
+            LabelStudioError: it can't be reached or refuses.
+        """
+        project, connection = self._store.project(project_id), self._registry.get(project_id).connection
+        if project.created is not None and label_studio.created(connection, int(project.number)) != project.created:
+            raise OtherLabelStudio(
+                f"The Label Studio at {connection.url} has another project {project.number} than the one that is "
+                f"known here as {project.id}: nothing is fetched from it or stored there. LABEL_STUDIO_URL names one "
+                "Label Studio; with two, leave it unset."
+            )
+        return project, connection
 
     def _prepare(self, run: Run) -> dict[str, Any]:
         model, task = self._registry.get(run.job.project_id), run.job.arguments["task"]
@@ -261,16 +285,15 @@ class Handlers:
     def _deliver(self, run: Run) -> dict[str, Any]:
         """Predicts a task and stores the prediction in Label Studio, once for each model version."""
         model = self._registry.get(run.job.project_id)
+        _, connection = self._in_label_studio(run.job.project_id)
         task = run.job.arguments["task"]
         model.check_ready()
         model.prepare(task, run.progress)
         prediction = predict_task(model, task)
         self._remember(run, task, prediction)
         version = prediction["model_version"]
-        if version not in label_studio.prediction_versions(model.connection, task["id"]):
-            label_studio.create_prediction(
-                model.connection, task["id"], prediction["result"], prediction["score"], version
-            )
+        if version not in label_studio.prediction_versions(connection, task["id"]):
+            label_studio.create_prediction(connection, task["id"], prediction["result"], prediction["score"], version)
         return {"model_version": version}
 
 

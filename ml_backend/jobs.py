@@ -74,11 +74,12 @@ class Jobs:
 
     def can_reconcile(self, project_id: str) -> bool:
         """Whether Label Studio's annotations can be asked for: its address and a key are known."""
+        project = self.store.project(project_id)
         try:
             connection = self.registry.get(project_id).connection
         except BackendError:
             return False  # its labeling config can't work
-        return project_id.isdecimal() and bool(connection.url and connection.api_key)
+        return project is not None and project.number.isdecimal() and bool(connection.url and connection.api_key)
 
     def add_preparation(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
         """Queues the heavy part of a task's prediction.

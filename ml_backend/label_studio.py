@@ -205,6 +205,16 @@ def label_config(connection: Connection, project_id: int) -> str:
         return _client(connection).projects.get(id=project_id).label_config or ""
 
 
+def created(connection: Connection, project_id: int) -> int:
+    """When a project was made, in seconds of Unix time: what tells it from another Label Studio's of the same number.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses, or there is no such project.
+    """
+    with explained(f"Project {project_id}", LabelStudioError):
+        return int(_client(connection).projects.get(id=project_id).created_at.timestamp())
+
+
 def tasks(connection: Connection, project_id: int, task_ids: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
     """A project's tasks, page by page: `{"id", "data"}`, cloud URIs unresolved.
 

@@ -59,19 +59,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Connect a project: check its labeling config, report the model version",
         {200: answers.SetupAnswer},
         schemas.SetupRequest,
-        {409: "Another Label Studio's project has this number here."},
     ),
     ("POST", "/predict"): Operation(
         "Predict tasks, in their order",
         {200: answers.PredictAnswer},
         schemas.PredictRequest,
-        {409: "Another Label Studio's project has this number here."},
     ),
     ("POST", "/webhook"): Operation(
         "Take an event: store what it says, queue the work that follows",
         {200: answers.WebhookAnswer, 201: answers.WebhookAnswer},
         schemas.WebhookRequest,
-        {409: "Another Label Studio's project has this number here."},
     ),
     ("GET", "/versions"): Operation(
         "The published versions of a project, or of all",

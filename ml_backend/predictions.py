@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from errors import BackendError, DatabaseUnavailable, InvalidRequest, Loading, NotReady
+from errors import BackendError, DatabaseUnavailable, InternalError, InvalidRequest, Loading, NotReady
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.handlers import predict_task
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
@@ -111,8 +111,9 @@ class Predictions:
                 answers[index] = error
             except Exception:
                 # One task's data is never a reason to give the others no prediction.
-                logger.exception("Project %s, task %s: it can't be predicted", body.project, body.tasks[index].id)
-                answers[index] = BackendError("Something in this task's data can't be used: see the server's log.")
+                answers[index] = error = InternalError()
+                task_id = body.tasks[index].id
+                logger.exception("Reference %s: project %s, task %s failed", error.reference, body.project, task_id)
             return None
 
         def predict(index: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -11,15 +13,35 @@ from errors import InvalidRequest
 
 
 def _project_id(value: Any) -> Any:
-    """Label Studio writes a project as `7` (webhooks) or as `"7.1795355528"`, its id and creation time (setup,
-    predict)."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, str | int):
         return value
-    return str(value).split(".")[0] if isinstance(value, str | int) else value
+    number, _, created = str(value).partition(".")
+    return f"{number}.{created}" if re.fullmatch("[0-9]{1,12}", created) else number
 
 
+# Label Studio writes a project as `7` (webhooks) or as `"7.1795355528"`, its id and creation time (setup, predict).
 # The id becomes part of a file name, so it is confined to what can't leave a folder.
-ProjectId = Annotated[str, BeforeValidator(_project_id), StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ProjectId = Annotated[
+    str, BeforeValidator(_project_id), StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}(\.[0-9]{1,12})?$")
+]
+
+
+class Identity(NamedTuple):
+    """Which project a request means.
+
+    Attributes:
+        number: its id in its Label Studio.
+        created: when that made it, in seconds of Unix time; None where the request doesn't say so.
+    """
+
+    number: str
+    created: int | None
+
+
+def identity(project: str) -> Identity:
+    """What a `ProjectId` says."""
+    number, _, created = project.partition(".")
+    return Identity(number, int(created) if created.isdecimal() else None)
 
 
 # Label Studio's ids of tasks and annotations, which a database column of 64 bits holds.
@@ -84,6 +106,15 @@ class Project(_Sent):
 
     id: ProjectId
     label_config: LabelConfig | None = None
+    created_at: Any = None
+
+    @property
+    def identity(self) -> Identity:
+        """Which project it is; its creation time is written in ISO 8601 here."""
+        number, created = identity(self.id)
+        with suppress(AttributeError, ValueError, OverflowError):
+            created = int(datetime.fromisoformat(self.created_at.replace("Z", "+00:00")).timestamp())
+        return Identity(number, created)
 
 
 class SetupRequest(_Sent):

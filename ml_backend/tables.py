@@ -80,14 +80,21 @@ def storable(text: str) -> str:
 
 
 class Text(sa.types.TypeDecorator):
-    """A column of text that may quote what somebody sent."""
+    """Text that may quote what somebody sent."""
 
-    impl = sa.Text
+    impl = sa.String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
         """The text to be stored or compared with."""
         return None if value is None else storable(value)
+
+
+class LongText(Text):
+    """The same of any length."""
+
+    impl = sa.Text
+    cache_ok = True
 
 
 def _words(names: type[_Name]) -> sa.Enum:
@@ -105,6 +112,7 @@ class Base(DeclarativeBase):
 
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's interface)
         int: BIG_INTEGER,
+        str: Text,
         dict[str, Any]: sa.JSON,
         list[Any]: sa.JSON,
         **{names: _words(names) for names in (JobKind, JobStatus, QueueName, TrainingStatus, AnnotationState)},
@@ -112,11 +120,16 @@ class Base(DeclarativeBase):
 
 
 class Project(Base):
-    """A Label Studio project that this backend is connected to."""
+    """A Label Studio project that this backend is connected to.
+
+    Its id is its number in Label Studio, for the first project of that number; another one's, of another Label Studio,
+    is number-created.
+    """
 
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(primary_key=True)
-    label_config: Mapped[str] = mapped_column(Text, default="")
+    created: Mapped[int | None]  # when Label Studio made it, in seconds of Unix time; None until it says so
+    label_config: Mapped[str] = mapped_column(LongText, default="")
     hostname: Mapped[str | None]
     access_token: Mapped[str | None]
     revision: Mapped[int] = mapped_column(default=0)  # raised by each change of the annotations or the config
@@ -126,7 +139,12 @@ class Project(Base):
     retry_at: Mapped[datetime | None]  # videos that couldn't be reached are tried again from then on
     retries: Mapped[int] = mapped_column(default=0)  # how often they have been
     reconciled_at: Mapped[datetime | None]  # the latest comparison with Label Studio began then
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[datetime] = mapped_column(default=now)  # here
+
+    @property
+    def number(self) -> str:
+        """Its id in Label Studio."""
+        return self.id.removesuffix(f"-{self.created}")
 
 
 class Task(Base):
@@ -168,7 +186,7 @@ class Training(Base):
     status: Mapped[TrainingStatus] = mapped_column(default=TrainingStatus.RUNNING)
     model_version: Mapped[str | None]
     metrics: Mapped[dict[str, Any] | None]
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(LongText)
     __table_args__ = (sa.Index("ix_trainings_project_id_status", "project_id", "status"),)
 
 
@@ -217,7 +235,7 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None]
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(LongText)
     superseded_by: Mapped[str | None]  # it was interrupted, and that job waits already to do the same
     __table_args__ = (
         sa.Index("uq_jobs_queued_key", "key", unique=True, **_where("queued")),
@@ -249,7 +267,7 @@ class Value(Base):
     __tablename__ = "model_values"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str] = mapped_column(Text)
+    value: Mapped[str] = mapped_column(LongText)
 
 
 class Note(Base):
@@ -258,7 +276,7 @@ class Note(Base):
     __tablename__ = "notes"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    text: Mapped[str] = mapped_column(sa.String(300), primary_key=True)
+    text: Mapped[str] = mapped_column(Text(300), primary_key=True)
 
 
 class Prediction(Base):

@@ -27,6 +27,7 @@ from ml_backend.label_studio import (
 )
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.tables import JobKind, JobStatus
 from tests.http_server import Answer, Server, as_json, guarded, redirect, status
 
 # The SDK's own.
@@ -225,3 +226,28 @@ def test_a_redirected_address_is_named(key: str, to: str, server: Server) -> Non
 def test_a_certificate_of_ones_own_is_named() -> None:
     with pytest.raises(LabelStudioError, match="SSL_CERT_FILE"), explained("Label Studio", LabelStudioError):
         raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
+
+
+# Whose project
+
+
+@pytest.mark.parametrize(
+    ("created", "is_theirs"), [("2026-11-22T13:52:08.9Z", True), ("2027-01-29T14:56:07.1Z", False)]
+)
+def test_annotations_are_fetched_from_the_project_s_own_label_studio_alone(
+    make_app: Callable[..., Flask], server: Server, created: str, is_theirs: bool
+) -> None:
+    """A Label Studio that was made anew at the same address has another project of the same number."""
+    server.answers["/api/projects/7/"] = as_json({"id": 7, "created_at": created})
+    theirs = task(5) | {"project": 7, "annotations": [{"id": 6, "result": []}]}
+    server.answers["/api/tasks/"] = pages([[theirs]], total=1)
+    app = make_app(Learner, label_studio_url=server.url, label_studio_api_key=SecretStr(KEY))
+    store: Store = app.extensions["jobs"].store
+    client = app.test_client()
+    assert client.post("/setup", json={"project": "7.1795355528", "schema": CONFIG}).status_code == 200
+    store.save_annotations("7", None, [({"id": 1, "data": {"t": "a"}}, {"id": 2, "result": []})], "ANNOTATION_CREATED")
+    client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 7, "label_config": CONFIG}})
+    assert [task["id"] for task in store.annotated_tasks("7")] == ([5] if is_theirs else [1])
+    (job,) = [job for job in store.latest_jobs("7") if job.kind == JobKind.RECONCILE]
+    assert job.status == (JobStatus.FINISHED if is_theirs else JobStatus.FAILED)
+    assert is_theirs or "another project 7" in job.error

@@ -105,6 +105,76 @@ def test_a_backend_written_for_2x_learns_and_predicts(client: FlaskClient) -> No
     assert client.get("/versions").json == client.post("/versions", json={"project": "7"}).json
 
 
+FIRST, SECOND = 1795355528, 1801234567
+CREATED_AT = {None: None, FIRST: "2026-11-22T13:52:08.903112Z", SECOND: "2027-01-29T14:56:07.000001Z"}
+
+
+@pytest.fixture
+def as_label_studio(client: FlaskClient) -> Callable[[int], Callable[..., Any]]:
+    """`as_label_studio(created)(route, body)`: posts as the Label Studio whose project 7 was created then."""
+
+    def of(created: int) -> Callable[..., Any]:
+        def post(route: str, **body: Any) -> Any:
+            if route == "/webhook":
+                body["project"] = {"id": 7, "label_config": CONFIG, "created_at": CREATED_AT[created]}
+            else:
+                body["project"] = f"7.{created}"
+            return client.post(route, json=body)
+
+        return post
+
+    return of
+
+
+def submit(post: Callable[..., Any], number: int, choice: str) -> None:
+    body = annotated(number, choice)
+    assert (
+        post("/webhook", action="ANNOTATION_CREATED", task=body["task"], annotation=body["annotation"]).status_code
+        == 201
+    )
+
+
+def test_two_label_studios_with_projects_of_one_number(
+    app: Flask, client: FlaskClient, as_label_studio: Callable[[int], Callable[..., Any]]
+) -> None:
+    """Neither inherits nor overwrites the other's annotations, model or address."""
+    first, second = as_label_studio(FIRST), as_label_studio(SECOND)
+    store = app.extensions["jobs"].store
+    tasks = [{"id": 9, "data": {"image": "z.png"}}]
+    assert first("/setup", schema=CONFIG, hostname="http://first", access_token="a").json == {"model_version": "0.0.1"}
+    submit(first, 1, "dog")
+    # The second one finds neither a model nor annotations, and says its own.
+    assert second("/setup", schema=CONFIG, hostname="http://second").json == {"model_version": "0.0.1"}
+    assert second("/predict", tasks=tasks, label_config=CONFIG).status_code == 503
+    submit(second, 1, "Cat")
+    for post, choice in ((first, "dog"), (second, "Cat")):
+        (prediction,) = post("/predict", tasks=tasks, label_config=CONFIG).json["results"]
+        assert prediction["result"][0]["value"] == {"choices": [choice]}
+    known = {project.id: (project.number, project.created, project.hostname) for project in store.projects()}
+    assert known == {"7": ("7", FIRST, "http://first"), f"7-{SECOND}": ("7", SECOND, "http://second")}
+    assert store.project("7").access_token == "a"
+    assert store.project(f"7-{SECOND}").access_token is None
+    # Label Studio says of a deleted project nothing but its number.
+    client.post("/webhook", json={"action": "PROJECT_DELETED", "project": {"id": 7}})
+    assert len(store.projects()) == 2
+    second("/webhook", action="PROJECT_DELETED")
+    assert [project.id for project in store.projects()] == ["7"]
+    client.post("/webhook", json={"action": "PROJECT_DELETED", "project": {"id": 7}})
+    assert store.projects() == []
+
+
+def test_a_project_of_an_earlier_release_is_the_first_one_that_is_heard_of(
+    app: Flask, client: FlaskClient, as_label_studio: Callable[[int], Callable[..., Any]]
+) -> None:
+    client.post("/webhook", json=annotated(1, "dog"))  # says no creation time
+    store = app.extensions["jobs"].store
+    assert store.project("7").created is None
+    submit(as_label_studio(FIRST), 2, "dog")
+    assert store.project("7").created == FIRST
+    as_label_studio(SECOND)("/setup", schema=CONFIG)
+    assert [project.id for project in store.projects()] == ["7", f"7-{SECOND}"]
+
+
 def test_train_in_request_answers_with_the_metrics(make_app: Callable[..., Flask]) -> None:
     client = make_app(MajorityModel, train_in_request=True).test_client()
     answer = client.post("/webhook", json=annotated(1, "Bird"))

@@ -300,7 +300,7 @@ class Dashboard:
         """Where Label Studio shows the project's tasks, None where its address isn't known."""
         url = model.connection.url if model else None
         is_address = url is not None and url.startswith(("http://", "https://"))  # not a script, as was once stored
-        return f"{url.rstrip('/')}/projects/{project.id}/data" if is_address else None
+        return f"{url.rstrip('/')}/projects/{project.number}/data" if is_address else None
 
     @staticmethod
     def _page(template: str, status: int = 200, **values: Any) -> Response:

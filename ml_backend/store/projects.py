@@ -40,6 +40,39 @@ class Projects(Database):
         with self._reading() as session:
             return list(session.scalars(sa.select(Project).order_by(Project.id)))
 
+    def identify(self, number: str, created: int | None) -> str:
+        """The id that a Label Studio's project has here.
+
+        A number alone names no project where a Label Studio was made anew, or where two use one backend; the time when
+        the project was created does.
+
+        Args:
+            number: its id in Label Studio.
+            created: when Label Studio made it, in seconds of Unix time; None where the request doesn't say so: then it
+                is the only project of that number, or the first one.
+        """
+        if created is None:
+            same = self.numbered(number)
+            return same[0].id if len(same) == 1 else number
+        known = self.project(number)
+        return number if known is None or known.created in (None, created) else f"{number}-{created}"
+
+    def adopt(self, project_id: str, created: int | None) -> None:
+        """Keeps when Label Studio made a project of which that wasn't known: one of an earlier release, or that a
+        request made which didn't say it."""
+        known = self.project(project_id)
+        if created is None or known is None or known.created is not None:
+            return
+        unknown = sa.and_(Project.id == project_id, Project.created.is_(None))
+        with self._transaction() as session:
+            session.execute(sa.update(Project).where(unknown).values(created=created))
+
+    def numbered(self, number: str) -> list[Project]:
+        """The projects that have this number in their Label Studios."""
+        with self._reading() as session:
+            query = sa.select(Project).where(sa.or_(Project.id == number, Project.id.startswith(f"{number}-")))
+            return [project for project in session.scalars(query.order_by(Project.id)) if project.number == number]
+
     def _insert(self, table: type[Any]) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that can say what happens where the row is there already."""
         return (sqlite if self.is_sqlite else postgresql).insert(table)
@@ -63,6 +96,7 @@ class Projects(Database):
         label_config: str | None = None,
         hostname: str | None = None,
         access_token: str | None = None,
+        created: int | None = None,
     ) -> bool:
         """Stores what `/setup` or a webhook says of a project. True where the labeling config changed.
 
@@ -74,6 +108,7 @@ class Projects(Database):
             and label_config in (None, known.label_config)
             and hostname in (None, "", known.hostname)
             and access_token in (None, "", known.access_token)
+            and created in (None, known.created)
         ):
             return False  # nothing to write, so nothing to wait for
         with self._transaction() as session:
@@ -82,6 +117,7 @@ class Projects(Database):
             if hostname and hostname.rstrip("/") != (project.hostname or "").rstrip("/"):
                 project.hostname, project.access_token = hostname, None
             project.access_token = access_token or project.access_token
+            project.created = project.created or created
             if (project.hostname, project.access_token) != before:
                 project.reconciled_at = None  # what couldn't be asked for may be possible now
             return self._set_label_config(session, project, label_config)
