@@ -11,6 +11,7 @@ from control_models.base import ControlModel, ControlPrediction
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidConfig, InvalidRequest, Loading, NotReady
 from exchange.timeline import Track
+from features.cache import Attempts
 from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.counters import COUNTERS
 from features.encoder import Encoder, get_encoder
@@ -212,6 +213,11 @@ class YOLO(LabelStudioMLBase):
     def health(cls) -> dict[str, Any]:
         """The default encoder, whether it is the bundled one, the device and the precision."""
         return cls._health
+
+    @classmethod
+    def shut_down(cls) -> None:
+        """Takes back the attempts at videos that are being read: a worker that stops didn't die of them."""
+        Attempts.take_back_all()
 
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Trains each trainable control model on the project's annotations.

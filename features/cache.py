@@ -12,12 +12,12 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -25,7 +25,7 @@ import joblib
 import numpy as np
 
 from cache_folder import CacheFolder
-from errors import MediaError
+from errors import MediaError, UnreadableVideo
 from features.array_store import ArrayFolder, ArrayStore, DescriptorsExhausted, Item
 from features.checkpoints import file_hash
 from features.counters import EVICTIONS, EXTRACTION_SECONDS, FRAMES, LOOKUPS
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 MAX_KNOWN_FILES = 10_000  # paths whose content's hash is remembered
+MAX_DEATHS = 3  # of processes, after which a video is given up
 RESERVED_ROWS = 10_000  # that room is made for at once, in a long video: some 50 MB
 
 _room_lock = threading.Lock()
@@ -67,6 +68,7 @@ class FeatureCache:
         self.folder.make()
         memory = joblib.Memory(self.folder.features, backend=ArrayStore.register(), verbose=0)
         self._lookup = memory.cache(_features, ignore=["compute"])
+        self._attempts = Attempts(self.folder.root / "attempts")
         self._hashes = FileHashes(self.folder.root / "hashes", self.folder.media)
 
     def get(
@@ -114,11 +116,14 @@ class FeatureCache:
         return self._find(encoder, content, view, stride, _refuse) if content else None
 
     def drop(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> None:
-        """Removes the video's features, where they are cached. Arrays in use stay valid."""
+        """Removes the video's features, where they are cached, and forgets its deaths. Arrays in use stay valid."""
+        content = self._hashes.known(path)
+        if content is None:
+            return
+        self._hashes.forget(path)
+        self._attempts.forget(content)
         with suppress(_NotCached):
-            self._lookup.call_and_shelve(
-                self._hashes.of(path), encoder.fingerprint, view.value, stride, _refuse
-            ).clear()
+            self._lookup.call_and_shelve(content, encoder.fingerprint, view.value, stride, _refuse).clear()
 
     def _find(
         self, encoder: Encoder, content: str, view: View, stride: int, compute: Callable[[], Item]
@@ -141,6 +146,18 @@ class FeatureCache:
         progress: Progress | None,
     ) -> dict[View, Item]:
         """Extracts into a new folder for each view, which the store then moves among its items."""
+        with self._attempts.of(content, Path(path).name):
+            return self._extract_new(encoder, path, content, views, stride, progress)
+
+    def _extract_new(
+        self,
+        encoder: Encoder,
+        path: str | Path,
+        content: str,
+        views: Collection[View],
+        stride: int,
+        progress: Progress | None,
+    ) -> dict[View, Item]:
         reader = open_video(path)
         view_rows = {view: rows(encoder, view) for view in views}
         expected_rows = int(reader.duration * reader.average_rate)
@@ -173,6 +190,76 @@ class FeatureCache:
                 EVICTIONS.inc(self.folder.make_room(step * sum(folder.row_size for folder in growing)))
                 for folder in growing:
                     folder.reserve(step)
+
+
+class Attempts:
+    """How often a process died while it read a video: counted by content, whoever asks for it and under what name.
+
+    A count is a small file that is written before the video is read and taken back afterwards, whatever happened:
+    what stays is of a process that was killed.
+
+    Args:
+        folder: of these files; made when missing.
+    """
+
+    _begun: ClassVar[dict[Path, int]] = {}  # in this process, and the deaths before
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def of(self, content: str, name: str) -> Iterator[None]:
+        """Counts one attempt while it lasts.
+
+        Raises:
+            UnreadableVideo: too many processes died of it.
+        """
+        file = self._folder / content
+        deaths = self._deaths(file)
+        if deaths >= MAX_DEATHS:
+            raise UnreadableVideo(
+                f"{name} is given up: the worker died {deaths} times while it read it, perhaps for want of memory. "
+                "Make the video smaller, or clear it on its task's page to try again."
+            )
+        self._begun[file] = deaths
+        self._write(file, deaths + 1)
+        try:
+            yield
+        finally:
+            self._take_back(file)
+
+    def forget(self, content: str) -> None:
+        """Forget a video's deaths."""
+        self._write(self._folder / content, 0)
+
+    @classmethod
+    def take_back_all(cls) -> None:
+        """Take back what was begun in this process, which ends of its own accord."""
+        for file in list(cls._begun):
+            cls._take_back(file)
+
+    @classmethod
+    def _take_back(cls, file: Path) -> None:
+        deaths = cls._begun.pop(file, None)
+        if deaths is not None:
+            cls._write(file, deaths)
+
+    @staticmethod
+    def _deaths(file: Path) -> int:
+        try:
+            text = file.read_text()
+        except FileNotFoundError:
+            return 0
+        return int(text) if text.isdecimal() and len(text) < 3 else 0
+
+    @staticmethod
+    def _write(file: Path, deaths: int) -> None:
+        with suppress(OSError):  # a full or read-only disk, which the extraction meets itself
+            if deaths:
+                file.write_text(str(deaths))
+            else:
+                file.unlink(missing_ok=True)
 
 
 class FileHashes:

@@ -221,6 +221,10 @@ class LabelStudioMLBase:
         """Level and sentence of each fact about the model that a starting worker logs, after `warm_up`."""
         return []
 
+    @classmethod
+    def shut_down(cls) -> None:
+        """Called in a worker that stops, with work perhaps still running in its threads."""
+
     # -- the labeling config
 
     def use_label_config(self, label_config: str) -> None:

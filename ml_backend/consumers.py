@@ -140,6 +140,7 @@ class WorkerProcess:
             self._store.worker_gone(self._jobs.leases.owner)
         except BackendError as error:
             logger.warning("%s", error)  # the leases run out
+        self._jobs.registry.model_class.shut_down()
         logging.shutdown()
         # Threads may be inside PyTorch, which doesn't survive the interpreter's end.
         os._exit(0)

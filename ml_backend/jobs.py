@@ -31,8 +31,9 @@ PRIORITY_TRAINING = 10
 PRIORITY_RECONCILE = 11
 # A queue longer than this would take days; what is refused then is asked for again when it is needed.
 MAX_QUEUED_JOBS = 10_000
-# A job that was begun this often and never ended killed its worker each time (out of memory, say).
-MAX_ATTEMPTS = 3
+# A job that was begun this often and never ended killed its worker each time (out of memory, say). One more than the
+# deaths after which the cache refuses a video: a training goes on without it.
+MAX_ATTEMPTS = 4
 WAIT_SECONDS = 0.1
 
 TRAININGS = (JobKind.TRAIN, JobKind.RESET)
@@ -54,7 +55,7 @@ class Jobs:
         self.leases = Leases(store)
         self._handlers = Handlers(self)
         self._claiming = threading.Lock()
-        self._ahead = 0  # running jobs that nobody waits for
+        self._running: dict[str, Job] = {}  # in this process
         self._messages = {name: huey.task(name="wake")(self._work_off(name)) for name, huey in queues.items()}
 
     # -- adding
@@ -234,25 +235,38 @@ class Jobs:
         return True
 
     def _claim(self, queue: QueueName) -> Job | None:
-        """Takes a job. What nobody waits for runs one at a time in a process, so that it never takes all places."""
+        """Takes a job. What nobody waits for runs one at a time in a process, so that it never takes all places; what
+        ran when a worker died runs alone, so that it takes no other job along."""
         with self._claiming:
             try:
-                job = self.store.claim_job(self.leases.owner, queue, ahead=self._ahead == 0)
+                job = self._choose(queue, list(self._running.values()))
             except DatabaseUnavailable as error:
                 logger.warning("No job can be taken now: %s", error)
                 return None
-            if job is not None and job.priority <= PRIORITY_AHEAD:
-                self._ahead += 1
+            if job is not None:
+                self._running[job.id] = job
             return job
 
+    def _choose(self, queue: QueueName, running: list[Job]) -> Job | None:
+        if any(job.attempts for job in running):
+            return None
+        suspect = self.store.waiting_suspect()
+        if suspect is not None:
+            if running or suspect.queue != queue:
+                return None  # the places become free for it
+            return self.store.claim_job(self.leases.owner, queue, job_id=suspect.id)
+        ahead = all(job.priority > PRIORITY_AHEAD for job in running)
+        return self.store.claim_job(self.leases.owner, queue, ahead=ahead)
+
     def _done(self, job: Job, queue: QueueName | None) -> None:
-        if job.priority <= PRIORITY_AHEAD:
-            with self._claiming:
-                self._ahead -= 1
+        with self._claiming:
+            self._running.pop(job.id, None)
         try:
-            for waiting in self.store.queues_waiting_for(job.resource):
-                if waiting != queue:
-                    self.wake(waiting)
+            waiting = set(self.store.queues_waiting_for(job.resource)) - {queue}
+            if job.attempts or self.store.waiting_suspect() is not None:  # the other places stood idle for it, or shall
+                waiting |= set(self.queues)
+            for other in waiting:
+                self.wake(other)
         except DatabaseUnavailable as error:
             logger.debug("%s", error)  # workers look by themselves, too
 

@@ -1,7 +1,9 @@
 """Extraction and its cache: the right frames in order, the same numbers every time, nothing stale or broken."""
 
 import os
+import pickle
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -715,6 +717,96 @@ def test_a_killed_extraction_leaves_nothing_that_is_trusted(videos, tmp_path):
         os.utime(path, (long_ago, long_ago))
     cache.get(BrightnessEncoder(), videos[1])
     assert usage(tmp_path / "unfinished") == 0
+
+
+def test_a_video_that_kills_its_process_is_given_up_whatever_its_name(videos, tmp_path):
+    program = """
+        import os, signal
+        from tests.test_features import BrightnessEncoder
+        from features.cache import FeatureCache
+
+        encoder = BrightnessEncoder(work=lambda: os.kill(os.getpid(), signal.SIGKILL))
+        FeatureCache({folder!r}, 10**9).get(encoder, {video!r})
+    """
+    for number in range(cache_module.MAX_DEATHS):
+        video = shutil.copy(videos[2], tmp_path / f"{number}.mp4")
+        text = textwrap.dedent(program.format(folder=str(tmp_path / "cache"), video=str(video)))
+        killed = subprocess.run([sys.executable, "-c", text], cwd=PROJECT, check=False)
+        assert killed.returncode == -signal.SIGKILL
+    cache = FeatureCache(tmp_path / "cache", 10**9)
+    with pytest.raises(UnreadableVideo, match=r"other\.mp4 is given up: the worker died 3 times"):
+        cache.get(BrightnessEncoder(), shutil.copy(videos[2], tmp_path / "other.mp4"))
+    assert len(cache.get(BrightnessEncoder(), videos[1]).times) > 0
+    cache.drop(BrightnessEncoder(), tmp_path / "other.mp4")
+    assert len(cache.get(BrightnessEncoder(), videos[2]).times) == 65
+
+
+def test_an_extraction_that_ends_is_no_death(cache, videos):
+    def fail() -> None:
+        raise RuntimeError("stopped")
+
+    for _ in range(cache_module.MAX_DEATHS + 1):
+        with pytest.raises(RuntimeError):
+            cache.get(BrightnessEncoder(work=fail), videos[2])
+    assert len(cache.get(BrightnessEncoder(), videos[2]).times) == 65
+
+
+def test_a_declared_length_drops_nothing(cache, videos, tmp_path):
+    """A file of 2 kB that declares 13 hours at 1000 pictures a second."""
+    moments = [0.0, 0.001, 47_000.0]
+    liar = write_video(tmp_path / "liar.mkv", grey(20, 30, 40), times=moments, rate=1000, size=(64, 64))
+    cache = FeatureCache(tmp_path / "small", 200_000)
+    cache.get(BrightnessEncoder(), videos[0])
+    assert len(cache.get(BrightnessEncoder(), liar).times) == 3
+    assert cache.peek(BrightnessEncoder(), videos[0]) is not None
+
+
+def test_cached_arrays_hold_no_file_open(cache, many_videos):
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    encoder = BrightnessEncoder()
+    before = open_files()
+    held = [cache.get(encoder, video) for video in many_videos]
+    assert open_files() <= before + 2
+    assert [int(video.features[0, 0]) for video in held] == pytest.approx(range(20, 140, 10), abs=3)
+
+
+def test_too_many_open_files_are_no_damage(cache, videos):
+    encoder = BrightnessEncoder()
+    cache.get(encoder, videos[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            cache.get(encoder, videos[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert encoder.num_encoded == len(cache.peek(encoder, videos[0]).times)
+
+
+def test_the_cache_holds_no_pickle_and_runs_none(cache, videos, tmp_path):
+    cache.get(BrightnessEncoder(), videos[0])
+    assert not list((tmp_path / "cache").rglob("*.pkl"))
+    ran = tmp_path / "ran"
+    payload = pickle.dumps(_Touch(ran))
+    for folder in [path for path in (tmp_path / "cache").rglob("*") if path.is_dir()]:
+        (folder / "output.pkl").write_bytes(payload)
+        (folder / "metadata.json").write_text("{}")
+    again = FeatureCache(tmp_path / "cache", 10**9)
+    assert again.peek(BrightnessEncoder(), videos[0]) is not None
+    again.get(BrightnessEncoder(), videos[1])
+    assert not ran.exists()
+
+
+class _Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
 
 
 # --- What a classifier reads

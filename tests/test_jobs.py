@@ -388,11 +388,52 @@ def test_a_job_that_kills_its_worker_is_given_up(queued: tuple[FlaskClient, Jobs
     assert model.fitted == []
     status = client.post("/job_status", json={"job": job}).json
     assert status["job_status"] == "failed"
-    assert "died 3 times" in status["error"]
+    assert f"died {jobs.MAX_ATTEMPTS} times" in status["error"]
     # The next annotation tries again.
     annotate(client, 2)
     work_off(queue)
     assert model.fitted[-1][1] == [(1, 1), (1, 2)]
+
+
+def test_what_ran_when_a_worker_died_runs_alone(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    """Of two jobs one killed the worker: they are tried one at a time, and nothing beside them."""
+    _, queue = queued
+    suspects = [queue.add_preparation("1", {"id": number, "data": {}}, priority=20).id for number in (1, 2)]
+    for job_id in suspects:
+        assert queue.store.claim_job("worker that died", job_id=job_id) is not None
+    other = queue.add_preparation("1", {"id": 3, "data": {}}, priority=30).id
+    training = queue.add_training("1").id
+    let_leases_run_out(queue.store)
+    recover(queue)
+    first = queue._claim(QueueName.EXTRACT)
+    assert first.id in suspects
+    assert queue._claim(QueueName.EXTRACT) is None
+    assert queue._claim(QueueName.TRAIN) is None
+    queue.store.end_job(first.id, queue.leases.owner)
+    queue._done(first, QueueName.EXTRACT)
+    assert queue._claim(QueueName.TRAIN) is None  # the places stay free for the next one
+    second = queue._claim(QueueName.EXTRACT)
+    assert {first.id, second.id} == set(suspects)
+    queue.store.end_job(second.id, queue.leases.owner)
+    queue._done(second, QueueName.EXTRACT)
+    assert queue._claim(QueueName.TRAIN).id == training
+    assert queue._claim(QueueName.EXTRACT).id == other
+
+
+def test_a_suspect_waits_until_the_others_have_ended(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    _, queue = queued
+    running = queue.add_preparation("1", {"id": 1, "data": {}}, priority=20)
+    assert queue._claim(QueueName.EXTRACT).id == running.id
+    suspect = queue.add_preparation("1", {"id": 2, "data": {}}, priority=20).id
+    assert queue.store.claim_job("worker that died", job_id=suspect) is not None
+    with queue.store._transaction() as session:
+        session.execute(sa.update(Job).where(Job.id == suspect).values(lease_expires_at=now() - timedelta(seconds=1)))
+    recover(queue)
+    queue.add_preparation("1", {"id": 3, "data": {}}, priority=20)
+    assert queue._claim(QueueName.EXTRACT) is None
+    queue.store.end_job(running.id, queue.leases.owner)
+    queue._done(running, QueueName.EXTRACT)
+    assert queue._claim(QueueName.EXTRACT).id == suspect
 
 
 def test_a_prediction_waits_for_its_preparation(settings: Settings, model: Any) -> None:
