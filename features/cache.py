@@ -6,6 +6,7 @@ video.features[video.times > 2.5]
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -195,14 +196,14 @@ class FeatureCache:
 class Attempts:
     """How often a process died while it read a video: counted by content, whoever asks for it and under what name.
 
-    A count is a small file that is written before the video is read and taken back afterwards, whatever happened:
-    what stays is of a process that was killed.
+    Whoever reads a video holds the lock of a file meanwhile, and removes it in the end, whatever happened. A file
+    whose lock nobody holds is of a process that was killed.
 
     Args:
         folder: of these files; made when missing.
     """
 
-    _begun: ClassVar[dict[Path, int]] = {}  # in this process, and the deaths before
+    _begun: ClassVar[set[Path]] = set()  # in this process
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -210,56 +211,54 @@ class Attempts:
 
     @contextmanager
     def of(self, content: str, name: str) -> Iterator[None]:
-        """Counts one attempt while it lasts.
+        """Marks an attempt while it lasts.
 
         Raises:
             UnreadableVideo: too many processes died of it.
         """
-        file = self._folder / content
-        deaths = self._deaths(file)
+        deaths = len(self._dead(content))
         if deaths >= MAX_DEATHS:
             raise UnreadableVideo(
                 f"{name} is given up: the worker died {deaths} times while it read it, perhaps for want of memory. "
                 "Make the video smaller, or clear it on its task's page to try again."
             )
-        self._begun[file] = deaths
-        self._write(file, deaths + 1)
-        try:
-            yield
-        finally:
-            self._take_back(file)
+        new = self._folder / uuid4().hex
+        with new.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            mark = new.rename(self._folder / f"{content}.{new.name}")
+            self._begun.add(mark)
+            try:
+                yield
+            finally:
+                self._take_back(mark)
 
     def forget(self, content: str) -> None:
         """Forget a video's deaths."""
-        self._write(self._folder / content, 0)
+        for mark in self._dead(content):
+            mark.unlink(missing_ok=True)
 
     @classmethod
     def take_back_all(cls) -> None:
         """Take back what was begun in this process, which ends of its own accord."""
-        for file in list(cls._begun):
-            cls._take_back(file)
+        for mark in list(cls._begun):
+            cls._take_back(mark)
 
     @classmethod
-    def _take_back(cls, file: Path) -> None:
-        deaths = cls._begun.pop(file, None)
-        if deaths is not None:
-            cls._write(file, deaths)
+    def _take_back(cls, mark: Path) -> None:
+        cls._begun.discard(mark)
+        mark.unlink(missing_ok=True)
+
+    def _dead(self, content: str) -> list[Path]:
+        return [mark for mark in self._folder.glob(f"{content}.*") if not self._is_held(mark)]
 
     @staticmethod
-    def _deaths(file: Path) -> int:
+    def _is_held(mark: Path) -> bool:
         try:
-            text = file.read_text()
-        except FileNotFoundError:
-            return 0
-        return int(text) if text.isdecimal() and len(text) < 3 else 0
-
-    @staticmethod
-    def _write(file: Path, deaths: int) -> None:
-        with suppress(OSError):  # a full or read-only disk, which the extraction meets itself
-            if deaths:
-                file.write_text(str(deaths))
-            else:
-                file.unlink(missing_ok=True)
+            with mark.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError):
+            return True
+        return False
 
 
 class FileHashes:

@@ -30,7 +30,7 @@ OTHER_CONFIG = CONFIG.replace('"A"', '"B"')
 
 
 class PreparedModel(LabelStudioMLBase):
-    """Predicts what `prepare` was called for under the same labeling config; task 13 can't be read, and task 14 not at
+    """Predicts what `prepare` was called for under the same labeling config; task 13 can't be read, and task 24 not at
     the first try."""
 
     prepared: set[tuple[int, str]]
@@ -47,7 +47,7 @@ class PreparedModel(LabelStudioMLBase):
     def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
         if task["id"] == 13:
             raise MediaError("It can't be read.")
-        if task["id"] == 14 and self.tries == 0:
+        if task["id"] == 24 and self.tries == 0:
             type(self).tries += 1
             raise TransientMediaError("The server answers 503.")
         self.prepared.add((task["id"], self.label_config))
@@ -137,13 +137,13 @@ def test_what_is_refused_for_a_moment_is_delivered_later(
     assert app.test_client().post("/setup", json=setup).status_code == 200
     jobs = app.extensions["jobs"]
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(app.test_client().post, "/predict", json=body(13, 14, 15))
+        answer = pool.submit(app.test_client().post, "/predict", json=body(13, 24, 15))
         wait_until(lambda: len(jobs.store.jobs("queued")) == 3, 10, "the jobs")
         work_off(jobs)
         results = answer.result().json["results"]
     assert [item.get("error") for item in results] == ["It can't be read.", "The server answers 503.", None]
     work_off(jobs)
-    assert stored == [14]
+    assert stored == [24]
 
 
 def test_what_there_is_no_time_to_predict_is_delivered(

@@ -161,13 +161,13 @@ class JobRows(Trainings):
         return None
 
     def waiting_suspect(self) -> Job | None:
-        """The first job that waits, is due, could be begun, and ran when a worker died."""
+        """The first job that waits, is due, could be begun, and ran when a worker died: the one with the fewest deaths."""
         other = sa.orm.aliased(Job)
         in_use = sa.exists().where(other.resource == Job.resource, other.status == JobStatus.STARTED)
         with self._reading() as session:
             suspects = sa.select(Job).where(Job.status == JobStatus.QUEUED, Job.attempts > 0)
             suspects = suspects.where(self._is_due(session), ~in_use)
-            return session.scalar(suspects.order_by(Job.priority.desc(), Job.created_at).limit(1))
+            return session.scalar(suspects.order_by(Job.attempts, Job.priority.desc(), Job.created_at).limit(1))
 
     def _claim_job(self, owner: str, queue: QueueName | None, job_id: str | None, ahead: bool) -> Job | None:
         other = sa.orm.aliased(Job)
