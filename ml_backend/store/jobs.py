@@ -161,7 +161,7 @@ class JobRows(Trainings):
         return None
 
     def waiting_suspect(self) -> Job | None:
-        """The first job that waits, is due, could be begun, and ran when a worker died: the one with the fewest deaths."""
+        """Of the jobs that wait, could be begun and ran when a worker died, the one with the fewest deaths."""
         other = sa.orm.aliased(Job)
         in_use = sa.exists().where(other.resource == Job.resource, other.status == JobStatus.STARTED)
         with self._reading() as session:
