@@ -193,7 +193,7 @@ class Guesses:
             while len(self._left) > REMEMBERED_ADDRESSES:
                 self._left.popitem(last=False)
         pause = "" if left >= 1 else f"; from now on one each {SECONDS_PER_GUESS:.0f} s is looked at"
-        logger.warning("A wrong password came from %s, for %s%s", address, request.path[:100], pause)
+        logger.warning("A wrong password was refused: from %s, for %s%s", address, request.path[:100], pause)
 
     def _now_left(self, address: str) -> float:
         left, at = self._left.get(address, (float(GUESSES), 0.0))

@@ -134,7 +134,7 @@ def test_wrong_passwords_are_logged_and_then_not_looked_at(
     elsewhere = {"REMOTE_ADDR": "10.0.0.9"}
     assert client.get("/versions", headers=basic("anna:p:ss"), environ_overrides=elsewhere).status_code == 200
     assert client.get("/health").status_code == 200
-    assert caplog.text.count("A wrong password came from 127.0.0.1") == GUESSES
+    assert caplog.text.count("A wrong password was refused: from 127.0.0.1") == GUESSES
 
 
 @pytest.mark.parametrize(
