@@ -203,7 +203,7 @@ class Handlers:
         project_id = run.job.project_id
         project, connection = self._in_label_studio(project_id)
         self._store.begin_reconciliation(project_id)
-        self._prove_webhook(project_id, connection)
+        self._prove_webhook(project, connection)
         fetched = 0
 
         def page(done: int, total: int) -> None:
@@ -224,15 +224,15 @@ class Handlers:
             self._jobs.add_training(project_id)
         return {"tasks": fetched, "changed": changed}
 
-    def _prove_webhook(self, project_id: str, connection: Connection) -> None:
+    def _prove_webhook(self, project: Project, connection: Connection) -> None:
         """Has Label Studio send the project's secret with its webhook, where it must (`webhook_secret.py`)."""
         if not self._registry.model_class.services.settings.proves_webhooks:
             return
         try:
-            if not self._secrets.put_in_place(connection, project_id):
-                logger.warning("Project %s: Label Studio has no webhook to this backend: connect it again.", project_id)
+            if not self._secrets.put_in_place(connection, project):
+                logger.warning("Project %s: Label Studio has no webhook to this backend: connect it again.", project.id)
         except LabelStudioError as error:
-            logger.warning("Project %s: its webhook can't be given its secret: %s", project_id, error)
+            logger.warning("Project %s: its webhook can't be given its secret: %s", project.id, error)
 
     def _in_label_studio(self, project_id: str) -> tuple[Project, Connection]:
         """A project, and how to reach its Label Studio.

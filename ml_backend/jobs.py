@@ -88,7 +88,7 @@ class Jobs:
         Raises:
             NotReady: the queue is full.
         """
-        name = str(task["id"] if task.get("id") is not None else task["data"])
+        name = str(task["id"]) if task.get("id") is not None else _digest([task["data"]])  # an index's row is short
         live = self.store.live_job(f"{JobKind.PREPARE}:{project_id}:{name}")
         arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
         if live is not None and live.status == JobStatus.STARTED and live.arguments == arguments:

@@ -21,6 +21,7 @@ from ml_backend import label_studio
 from ml_backend.label_studio import Connection
 from ml_backend.store import Store
 from ml_backend.store.values import NO_PROJECT
+from ml_backend.tables import Project
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +62,20 @@ class WebhookSecrets:
         known = self._store.get_value(NO_PROJECT, KEY)
         return bytes.fromhex(known or self._store.set_value_once(NO_PROJECT, KEY, secrets.token_hex(32)))
 
-    def put_in_place(self, connection: Connection, project_id: str) -> bool:
+    def put_in_place(self, connection: Connection, project: Project) -> bool:
         """Makes Label Studio send a project's secret with its webhook to this backend. Whether it does now.
 
         Raises:
             LabelStudioError: it can't be reached or refuses.
         """
-        webhook = self._own(label_studio.webhooks(connection, int(project_id)), project_id)
+        webhook = self._own(label_studio.webhooks(connection, int(project.number)), project.id)
         if webhook is None:
             return False
         headers = dict(webhook.headers or {})
-        if headers.get(HEADER) != self.of(project_id):
-            label_studio.set_webhook_headers(connection, webhook, headers | {HEADER: self.of(project_id)})
-            logger.info("Project %s: its webhook in Label Studio sends the secret now", project_id)
-        self._store.set_value(project_id, PROVED, "true")
+        if headers.get(HEADER) != self.of(project.id):
+            label_studio.set_webhook_headers(connection, webhook, headers | {HEADER: self.of(project.id)})
+            logger.info("Project %s: its webhook in Label Studio sends the secret now", project.id)
+        self._store.set_value(project.id, PROVED, "true")
         return True
 
     def _own(self, webhooks: list[Any], project_id: str) -> Any | None:

@@ -17,6 +17,7 @@ from ml_backend.gate import GUESSES, MAX_BODY_BYTES
 from ml_backend.label_studio import Connection
 from ml_backend.settings import Settings
 from ml_backend.strict_json import MAX_CONTAINERS, loads
+from ml_backend.tables import Project
 from ml_backend.webhook_secret import HEADER, OWN_HOST, CatchUp, WebhookSecrets
 from tests.http_server import Server, as_json, send
 from tests.test_protocol import CONFIG, MajorityModel, annotated
@@ -24,8 +25,7 @@ from tests.test_protocol import CONFIG, MajorityModel, annotated
 PASSWORD = {"basic_auth_user": "anna", "basic_auth_pass": SecretStr("p:ss")}
 LABEL_STUDIO = {"label_studio_url": "http://127.0.0.1:9", "label_studio_api_key": SecretStr("a" * 40)}
 DELETE = {"action": "PROJECT_DELETED", "project": {"id": 7}}
-# Label Studio's id of a webhook.
-WEBHOOK = 3
+PROJECT = Project(id="7")
 
 
 @pytest.fixture
@@ -293,19 +293,19 @@ def test_the_secret_is_put_into_label_studio_and_repaired(server: Server, make_a
         webhook(2, "http://backend:9090/webhook", headers=theirs, actions=["ANNOTATION_CREATED"]),
         webhook(4, "http://backend:9090/webhook", is_active=False),
     )
-    assert not secrets.put_in_place(connection, "7"), "which of two is ours isn't known yet"
+    assert not secrets.put_in_place(connection, PROJECT), "which of two is ours isn't known yet"
     assert label_studio.changes == []
     secrets._store.set_value("7", OWN_HOST, "backend:9090")
     for _ in range(2):
-        assert secrets.put_in_place(connection, "7")
+        assert secrets.put_in_place(connection, PROJECT)
     assert label_studio.changes == [
         {"headers": theirs | {HEADER: secrets.of("7")}, "actions": ["ANNOTATION_CREATED"]}
     ], "once, and nothing else of it"
     label_studio.webhooks[1]["headers"] = {HEADER: "forged"}
-    assert secrets.put_in_place(connection, "7")
+    assert secrets.put_in_place(connection, PROJECT)
     assert secrets.project_of(label_studio.webhooks[1]["headers"][HEADER]) == "7"
     del label_studio.webhooks[:]
-    assert not secrets.put_in_place(connection, "7")
+    assert not secrets.put_in_place(connection, PROJECT)
 
 
 def test_comparing_with_label_studio_puts_the_secret_in_place(
@@ -313,6 +313,7 @@ def test_comparing_with_label_studio_puts_the_secret_in_place(
 ) -> None:
     label_studio = FakeWebhooks(server, webhook(1, "http://localhost/webhook"))
     server.answers["/api/tasks/"] = as_json({"total": 0, "tasks": []})
+    server.answers["/api/projects/7/"] = as_json({"id": 7, "created_at": "1970-01-01T00:00:01Z"})
     app = make_app(MajorityModel, label_studio_url=server.url, label_studio_api_key=SecretStr("a" * 40))
     with caplog.at_level(logging.INFO):
         assert app.test_client().post("/setup", json={"project": "7.1", "schema": CONFIG}).status_code == 200
