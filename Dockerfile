@@ -1,14 +1,15 @@
 # The backend. Without a GPU:  docker build -t timeline-backend .
 # With one:                    docker build -t timeline-backend:cuda --build-arg TORCH=cuda .
 # Any image with Debian's or Docker's Python 3.10 to 3.14, its venv module included.
+# A tag may change what it means: --build-arg BASE=python:3.11-slim-bookworm@sha256:… pins it (docs/operations.md).
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS environment
-ARG UV_VERSION=0.13.9
 # Where PyTorch's wheels for CPUs come from, with TORCH=cpu.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH=cpu
-RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==${UV_VERSION}
+COPY requirements-uv.txt /opt/
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --require-hashes -r /opt/requirements-uv.txt
 # The dependencies are a layer of their own: a change of the code leaves it as it is.
 COPY install.sh requirements.txt /opt/
 RUN python3 -m venv --without-pip /opt/venv \

@@ -1,10 +1,12 @@
 # `make run` serves the backend, `make test` tests it, `make demo` shows it with a Label Studio beside it. Each makes .venv
 # first, when it is missing or the requirements changed.
 PYTHON ?= python3
-UV_VERSION = 0.13.9
 LABEL_STUDIO_VERSION = 1.23.2
+UV_VERSION = 0.13.9
+AUDIT = $(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit
+SBOM = $(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py
 BIN = .venv/bin
-LOCK = $(BIN)/uv pip compile --quiet --no-python-downloads --universal --python-version 3.10 --no-header --no-emit-index-url
+LOCK = $(BIN)/uv pip compile --quiet --no-python-downloads --universal --python-version 3.10 --no-header --no-emit-index-url --generate-hashes
 
 export DEMO_DATA ?= demo-data
 LABEL_STUDIO = .label-studio/bin/label-studio
@@ -16,7 +18,7 @@ TORCH_INSTALLED := $(shell cat .venv/torch 2>/dev/null || echo cuda)
 TORCH ?= $(TORCH_INSTALLED)
 export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: .venv run test e2e demo demo-submit demo-clean lint format lock clean
+.PHONY: .venv run test e2e audit sbom licences demo demo-submit demo-clean lint format lock clean
 .NOTPARALLEL:
 
 run: .venv
@@ -54,7 +56,8 @@ format: .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 …")'
 	@test "$(TORCH)" = "$(TORCH_INSTALLED)" || rm -rf .venv
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 uv==$(UV_VERSION) \
+	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 \
+		--require-hashes -r requirements-uv.txt \
 		|| { echo "The installation failed; the reason is above. It needs a network, and some GB of disk." >&2; exit 1; }
 	@echo "Installing the backend into .venv …"
 	@sh install.sh $(BIN)/uv $(BIN)/python requirements-dev.txt $(TORCH) $(QUIET)
@@ -69,10 +72,24 @@ $(LABEL_STUDIO): requirements-label-studio.txt | .venv
 	@sh install.sh $(BIN)/uv .label-studio/bin/python requirements-label-studio.txt cuda $(QUIET)
 	@touch $@
 
+# The versions and hashes of everything that is installed, uv itself included: UV_VERSION changes that.
 lock:
+	echo "uv==$(UV_VERSION)" | $(LOCK) - --output-file requirements-uv.txt
 	$(LOCK) pyproject.toml --output-file requirements.txt
 	$(LOCK) --extra dev pyproject.toml --output-file requirements-dev.txt
 	echo "label-studio==$(LABEL_STUDIO_VERSION)" | $(LOCK) - --output-file requirements-label-studio.txt
+
+# Known vulnerabilities of what is locked; asks an index of advisories.
+audit: .venv
+	@$(AUDIT) --requirement requirements.txt --disable-pip --require-hashes --strict || { status=$$?; \
+		echo "Either a package has a known vulnerability, or the index of advisories can't be asked: see above." >&2; exit $$status; }
+
+# What is installed, as a CycloneDX document, and its licences as a page.
+sbom: .venv
+	$(SBOM) environment --pyproject pyproject.toml --output-file artefacts/sbom.json $(BIN)/python
+
+licences: .venv
+	$(BIN)/python docs/licences.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs the locked requirements into an environment: install.sh UV PYTHON REQUIREMENTS TORCH [uv's options]
 # TORCH is `cuda`, PyTorch as the package index serves it, or `cpu`, without CUDA's libraries, from TORCH_INDEX.
+# Each package must have one of the hashes in the requirements. PyTorch's wheels for CPUs are other files than the lock
+# names: for torch and torchvision alone, TORCH=cpu trusts TORCH_INDEX.
 set -eu
 uv=$1 python=$2 requirements=$3 torch=$4
 shift 4
@@ -12,18 +14,20 @@ failed() {
 
 case $torch in
 cuda)
-    "$uv" pip install "$@" --no-deps --python "$python" -r "$requirements" ||
+    "$uv" pip install "$@" --no-deps --require-hashes --python "$python" -r "$requirements" ||
         failed "It needs a network, and some GB of disk."
     ;;
 cpu)
     torch_only='^(torch|torchvision)=='
     # What PyTorch's CUDA build brings along; nvidia-ml-py is none of it.
     cuda_only='^(torch|torchvision|triton|cuda-[a-z]+|nvidia-(cu|nccl|nvjitlink|nvshmem|nvtx)[a-z0-9-]*)=='
-    grep -E "$torch_only" "$requirements" |
+    # One line a package, with its hashes.
+    lines=$(sed -e ':join' -e '/\\$/{N;s/\\\n *//;b join' -e '}' "$requirements")
+    echo "$lines" | grep -E "$torch_only" | sed 's/ --hash=[^ ]*//g' |
         "$uv" pip install "$@" --no-deps --python "$python" --index-url "$TORCH_INDEX" -r - ||
         failed "PyTorch's wheels for CPUs come from $TORCH_INDEX; TORCH_INDEX names another place."
-    grep -vE "$cuda_only" "$requirements" |
-        "$uv" pip install "$@" --no-deps --python "$python" -r - ||
+    echo "$lines" | grep -vE "$cuda_only" |
+        "$uv" pip install "$@" --no-deps --require-hashes --python "$python" -r - ||
         failed "It needs a network, and some GB of disk."
     ;;
 *)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import AliasChoices
 from pydantic_core import PydanticUndefined
 
@@ -175,3 +176,59 @@ def test_where_wheels_for_cpus_come_from_is_said_where_they_cant_be_had(tmp_path
     ended = subprocess.run(install, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "wheels for CPUs come from http://127.0.0.1:9/cpu; TORCH_INDEX names another place" in ended.stderr
+
+
+KNOWN_TOKEN = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("environment", "refused"),
+    [
+        ({}, False),
+        ({"LABEL_STUDIO_PASSWORD": "label-timelines", "BASIC_AUTH_PASS": ""}, False),
+        ({"BIND": "127.0.0.1", "LABEL_STUDIO_API_KEY": KNOWN_TOKEN}, False),
+        ({"BIND": "0.0.0.0", "LABEL_STUDIO_API_KEY": "mine", "BASIC_AUTH_PASS": "mine"}, False),
+        ({"BIND": "0.0.0.0", "LABEL_STUDIO_API_KEY": KNOWN_TOKEN, "BASIC_AUTH_PASS": "mine"}, True),
+        ({"BIND": "192.168.1.5", "LABEL_STUDIO_USER_TOKEN": KNOWN_TOKEN}, True),
+        ({"BIND": "0.0.0.0", "LABEL_STUDIO_PASSWORD": "label-timelines"}, True),
+        ({"BIND": "::", "BASIC_AUTH_PASS": ""}, True),
+    ],
+)
+def test_compose_publishes_nothing_with_secrets_that_everybody_knows(
+    environment: dict[str, str], refused: bool
+) -> None:
+    guard = ["sh", "compose-guard.sh", "echo", "started"]
+    ended = subprocess.run(guard, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == refused
+    assert ended.stdout == ("" if refused else "started\n")
+    assert ("in .env" in ended.stderr) == refused
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose isn't installed")
+def test_the_containers_are_confined() -> None:
+    command = ["docker-compose", "--profile", "gpu", "--profile", "scale", "config"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    services = yaml.safe_load(ended.stdout)["services"]
+    assert {"label-studio", "backend", "backend-gpu", "web", "worker", "database"} == set(services)
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service.get("read_only", False) == (name not in ("label-studio", "database"))
+        assert all("127.0.0.1" in str(port) for port in service.get("ports", ()))
+
+
+@pytest.mark.parametrize("name", ["", "-dev", "-label-studio", "-uv"])
+def test_every_locked_package_has_hashes(name: str) -> None:
+    text = (ROOT / f"requirements{name}.txt").read_text()
+    packages = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.lstrip().startswith("#")]
+    assert packages
+    assert all("==" in line and "--hash=sha256:" in line for line in packages)
+
+
+def test_a_package_of_another_hash_is_not_installed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (tmp_path / "requirements.txt").write_text(f"typer==0.19.2 --hash=sha256:{'0' * 64}\n")
+    install = ["sh", "install.sh", f"{sys.prefix}/bin/uv", tmp_path / "venv/bin/python", tmp_path / "requirements.txt"]
+    ended = subprocess.run([*install, "cuda"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert not list((tmp_path / "venv").rglob("typer"))
