@@ -26,7 +26,8 @@ def report(rows: list[Row]) -> str:
         lines += curves(group, "segment_f1", "Segment F1 (IoU 0.5) on never-seen videos")
         lines += annotated(group)
         lines += reliability_table(group)
-    drawn = [row for row in rows if row["scenario"] != FOOTAGE and SCENARIOS[row["scenario"]].group != Group.SIMPLER]
+    counted = (Group.TUNING, Group.KEPT_ASIDE)
+    drawn = [row for row in rows if row["scenario"] != FOOTAGE and SCENARIOS[row["scenario"]].group in counted]
     if drawn:
         lines += ["## All scenarios of the tuning and kept aside", "", *margins(drawn)]
     return "\n".join(lines)

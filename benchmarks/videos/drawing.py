@@ -9,6 +9,8 @@ import numpy as np
 
 from benchmarks.videos.footage import FPS, NUM_FRAMES
 
+SOUND_RATE = 16_000  # samples a second
+
 
 def paste(frame: np.ndarray, image: np.ndarray, left: int, top: int, opacity: float) -> float:
     """Blend a patch into a float frame in place; returns how much of it lies inside, in [0, 1]."""
@@ -88,13 +90,23 @@ def wander(rng: np.random.Generator, low: np.ndarray, high: np.ndarray, pace: fl
     return knots[left] * (1 - share) + knots[left + 1] * share
 
 
-def write_video(frames: np.ndarray, path: Path) -> None:
-    """Write frames [num_frames, height, width, 3] as H.264; float ones are rounded down."""
+def write_video(frames: np.ndarray, path: Path, sound: np.ndarray | None = None) -> None:
+    """Write frames [num_frames, height, width, 3] as H.264; float ones are rounded down.
+
+    Args:
+        sound: samples in [-1, 1] at `SOUND_RATE`, written as AAC.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "23"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
+        audio = None if sound is None else container.add_stream("aac", rate=SOUND_RATE, layout="mono")
         for picture in frames.clip(0, 255).astype(np.uint8, copy=False):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
+        if audio is not None:
+            frame = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
+            frame.sample_rate = SOUND_RATE
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode())

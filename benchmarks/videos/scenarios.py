@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.videos import appearing, changing, moving, staying
+from benchmarks.videos import appearing, changing, moving, sounding, staying
 from benchmarks.videos.drawing import write_video
 
-# (rng of the video, rng of the project) -> frames [num_frames, height, width, 3], labels [num_frames, num_labels]
-Draw = Callable[[np.random.Generator, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+# (rng of the video, rng of the project) -> frames [num_frames, height, width, 3], labels [num_frames, num_labels], and
+# sound [num_samples] where there is any
+Draw = Callable[[np.random.Generator, np.random.Generator], tuple[np.ndarray, ...]]
 
 
 class Group(str, Enum):
@@ -25,6 +26,7 @@ class Group(str, Enum):
     TUNING = "Scenarios of the tuning"
     KEPT_ASIDE = "Scenarios kept aside"  # nothing is tuned on them
     SIMPLER = "Simpler relatives of hard scenarios"  # they tell what makes the others hard
+    SOUND = "Scenarios with sound"  # in the one it decides, in the other it misleads; the others have none
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,28 @@ SCENARIOS = {
     "workshop": _of_things(appearing.WORKSHOP, Group.KEPT_ASIDE),
     "docking": Scenario(("approaches", "retreats"), changing.docking, Group.SIMPLER),
     "porch": _of_things(appearing.PORCH, Group.SIMPLER),
+    "heard": Scenario(sounding.SOUNDS, sounding.heard, Group.SOUND),
+    "misheard": Scenario(("Close", "Lid open", "Lamp on"), sounding.misheard, Group.SOUND),
 }
 
 
-def draw_video(scenario: str, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames [num_frames, height, width, 3] and labels [num_frames, num_labels] in {0, 1} of one video, 0 to 31."""
+def draw_video(scenario: str, seed: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Frames [num_frames, height, width, 3], labels [num_frames, num_labels] in {0, 1} and sound [num_samples] of one
+    video, 0 to 31."""
     name = zlib.crc32(scenario.encode())
     task = SCENARIOS[scenario].task
     of_video, of_project = np.random.default_rng([seed, name, number]), np.random.default_rng([seed, name])
     if isinstance(task, appearing.Task):
-        return appearing.draw(task, appearing.occurrences(task, of_project)[number], of_video)
-    return task(of_video, of_project)
+        drawn = appearing.draw(task, appearing.occurrences(task, of_project)[number], of_video)
+    else:
+        drawn = task(of_video, of_project)
+    frames, labels, *sound = drawn
+    return frames, labels, sound[0] if sound else None
 
 
 def make_video(scenario: str, seed: int, number: int, path: Path) -> np.ndarray:
-    """Write one video to `path` (H.264) and return its labels [num_frames, num_labels] in {0, 1}."""
-    frames, labels = draw_video(scenario, seed, number)
-    write_video(frames, path)
+    """Write one video to `path` (H.264, and AAC where there is sound) and return its labels [num_frames, num_labels] in
+    {0, 1}."""
+    frames, labels, sound = draw_video(scenario, seed, number)
+    write_video(frames, path, sound)
     return labels
