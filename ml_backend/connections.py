@@ -32,7 +32,7 @@ LINGER_SECONDS = 3.0
 # A client that reads its answer must take something of it within this time.
 SEND_SECONDS = 30
 # Parsing takes several times the memory of a body: of those above this size one is handled at a time.
-LARGE_BYTES = 2 * 10**6
+LARGE_BYTES = 10**6
 LARGE_WAIT_SECONDS = 60.0
 # Of all requests that arrive now.
 MAX_BUFFERED_BYTES = 64 * 10**6
@@ -42,11 +42,11 @@ LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,15})[ \t]*\r?$", re.IGNORECAS
 CHUNKED = re.compile(rb"^transfer-encoding:", re.IGNORECASE | re.MULTILINE)
 EXPECTS = re.compile(rb"^expect:[ \t]*100-continue[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 REFUSALS = {
-    408: "Request Timeout",
-    411: "Length Required",
-    413: "Content Too Large",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
+    408: ("Request Timeout", "The request didn't arrive in time."),
+    411: ("Length Required", "The body needs the header Content-Length."),
+    413: ("Content Too Large", f"The body is larger than {MAX_BODY_BYTES // 10**6} MB: send fewer tasks at once."),
+    431: ("Request Header Fields Too Large", f"The request's head is larger than {MAX_HEAD_BYTES // 1024} kB."),
+    503: ("Service Unavailable", "Too many requests arrive at once: send this one again in a moment."),
 }
 
 
@@ -288,7 +288,8 @@ class PatientWorker(ThreadWorker):
 
 
 def _say(conn: TConn, status: int) -> None:
-    body = json.dumps({"error": REFUSALS[status]}).encode()
-    head = f"HTTP/1.1 {status} {REFUSALS[status]}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    reason, sentence = REFUSALS[status]
+    body = json.dumps({"error": sentence}).encode()
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     with suppress(OSError):
         conn.sock.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

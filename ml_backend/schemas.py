@@ -59,7 +59,7 @@ Regions = Annotated[list[Any], BeforeValidator(_list)]
 
 MAX_FAULTS = 10  # that one answer names
 # Of one request; Label Studio sends a page of tasks.
-MAX_ITEMS = 100_000
+MAX_ITEMS = 20_000
 # A thousand labels take some 50 kB.
 MAX_CONFIG_CHARS = 1_000_000
 LabelConfig = Annotated[str, StringConstraints(max_length=MAX_CONFIG_CHARS)]
