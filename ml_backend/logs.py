@@ -15,10 +15,10 @@ SUBJECTS = {
     "task": re.compile(r"\btask (\d+)\b", re.IGNORECASE),
     "job": re.compile(r"\bjob ([0-9a-f]{32})\b", re.IGNORECASE),
 }
-# A token never stands in a log, whatever error text of another library brings it along. Each pattern begins where a
-# word does, so that the search takes a time in proportion to the text.
-DOTTED = re.compile(r"(?<![\w-])[\w-]+\.[\w-]+\.[\w-]*")
-JWT_START = "eyJ"
+# A token never stands in a log, whatever error text of another library brings it along. No pattern looks over
+# a part of the text again and again: the search takes a time in proportion to its length.
+DOTTED = re.compile(r"[\w.-]+")
+JWT_START, JWT_DOTS = "eyJ", 2
 SECRETS = re.compile(
     r"(?<=Token )[0-9a-f]{40}\b|(?<=Bearer )\S+|(?<=Basic )[\w+/=]{8,}"
     r"|(?<=token=)[^\s&]+|(?<=Signature=)[^\s&]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
@@ -34,8 +34,8 @@ def redact(text: str) -> str:
 
 
 def _cut_jwt(found: re.Match[str]) -> str:
-    before, start, _ = found[0].partition(JWT_START)
-    return f"{before}…" if start else found[0]
+    before, _, token = found[0].partition(JWT_START)
+    return f"{before}…" if token.count(".") >= JWT_DOTS else found[0]
 
 
 def _on_one_line(text: str) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ml_backend import init_app
-from ml_backend.logs import JsonFormatter, LineFormatter
+from ml_backend.logs import JsonFormatter, LineFormatter, redact
 from ml_backend.settings import Settings
 from model import YOLO
 from tests.http_server import Server, whole_file
@@ -62,6 +62,40 @@ def test_no_secret_is_written(formatter: logging.Formatter, secret: str) -> None
         assert value not in text
 
 
+FORGED = "q://x\n2026-01-01 00:00:00,000 ERROR [1] ml_backend.app: forged \x1b[31mred \x9b2J \u2028 \u202e \r"
+
+
+def test_a_message_is_one_line_and_moves_no_cursor() -> None:
+    line = LineFormatter("%(asctime)s %(message)s").format(record("Task %s", FORGED))
+    assert line.isprintable()
+    assert "\\n2026-01-01" in line
+    assert "\\x1b[31mred" in line
+
+
+def test_the_lines_of_a_traceback_are_indented() -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError as error:
+        lines = LineFormatter("%(message)s").format(record("It failed", error=error)).split("\n")
+    assert lines[0] == "It failed"
+    assert len(lines) > 3
+    assert all(line.startswith("  ") and line.isprintable() for line in lines[1:])
+
+
+@pytest.mark.parametrize("part", ["eyJ", "eyJ.", "eyJ-", "a.b", "://", "://a:", "Bearer ", "Basic ", "token="])
+def test_long_texts_are_searched(part: str) -> None:
+    """With a search that looks on from each place, this would take minutes."""
+    text = part * (400_000 // len(part))
+    assert redact(text)
+    assert TOKEN not in redact(f"{text} {TOKEN}")
+
+
+@pytest.mark.parametrize("before", ["", " ", "=", "/", "?jwt=", "x-", "a.b."])
+def test_a_token_is_found_wherever_it_begins(before: str) -> None:
+    assert TOKEN[20:] not in redact(f"{before}{TOKEN} after")
+    assert redact("video.part.mp4 at 127.0.0.1 of a.b.c") == "video.part.mp4 at 127.0.0.1 of a.b.c"
+
+
 def test_a_video_that_can_not_be_read_is_named_with_its_task(
     settings: Settings, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,11 +113,10 @@ def test_a_video_that_can_not_be_read_is_named_with_its_task(
         wait_until(lambda: jobs.store.jobs("queued"), 10, "the job")
         work_off(jobs)
         assert answer.result().status_code == 404
-    (download,) = (settings.cache_dir / "media").iterdir()
     for logger in ("ml_backend.jobs", "ml_backend.predictions"):
         (refusal,) = [record for record in caplog.records if record.name == logger]
         entry = json.loads(JsonFormatter().format(refusal))
         assert (entry["level"], entry["project"], entry["task"]) == ("WARNING", "7", "31")
         assert "clip.mp4 is not a video" in entry["message"]
-        assert download.name not in entry["message"]
+        assert str(settings.cache_dir) not in entry["message"]
     close(jobs)
