@@ -38,6 +38,10 @@ CERTIFICATE_ADVICE = (
     "If your own organisation signed the certificate, set SSL_CERT_FILE to the file of its certificate authority "
     "(PEM), for the web process and the workers."
 )
+CONTAINER_ADVICE = (
+    "Check that it runs. In a container, localhost is the container itself: use the other container's name, or "
+    "http://host.docker.internal for the machine."
+)
 NOT_THE_API = "the answer isn't one of Label Studio's API. Is LABEL_STUDIO_URL its address?"
 
 
@@ -289,9 +293,9 @@ def explained(
     except httpx.HTTPError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise error_type(f"{subject}: {error}. {CERTIFICATE_ADVICE}") from error
-        raise transient_type(
-            f"{subject}: no connection ({error}). Check that this machine can reach the address."
-        ) from error
+        local = error.request.url.host in ("localhost", "127.0.0.1", "::1")
+        advice = CONTAINER_ADVICE if local else "Check that this machine can reach the address."
+        raise transient_type(f"{subject}: no connection ({error}). {advice}") from error
     except json.JSONDecodeError as error:
         raise error_type(f"{subject}: {NOT_THE_API}") from error
 

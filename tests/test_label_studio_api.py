@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import stat
 import time
 from collections.abc import Callable
@@ -251,3 +252,12 @@ def test_annotations_are_fetched_from_the_project_s_own_label_studio_alone(
     comparisons = [job for job in store.latest_jobs("7") if job.kind == JobKind.RECONCILE]
     assert {job.status for job in comparisons} == {JobStatus.FINISHED if is_theirs else JobStatus.FAILED}
     assert is_theirs or "another project 7" in comparisons[0].error
+
+
+def test_localhost_in_a_container_is_explained() -> None:
+    """As in HumanSignal/label-studio-ml-backend#384 and HumanSignal/label-studio#7092."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        with pytest.raises(LabelStudioError, match=r"refused.*host\.docker\.internal"):
+            who_am_i(Connection(url, KEY))

@@ -86,6 +86,15 @@ def predict(client: FlaskClient, *images: str) -> Any:
     return client.post("/predict", json={"tasks": tasks, "project": "7.1795355528", "label_config": CONFIG})
 
 
+@pytest.mark.parametrize("params", [None, {}, {"context": None}, {"context": {}}, {"context": {"result": None}}])
+def test_a_context_of_any_kind_is_no_obstacle(make_app: Callable[..., Flask], params: Any) -> None:
+    """Label Studio sends none at times: HumanSignal/label-studio#4493, HumanSignal/label-studio-ml-backend#764."""
+    client = make_app(MajorityModel, train_in_request=True).test_client()
+    client.post("/webhook", json=annotated(1, "dog"))
+    body = {"tasks": [{"id": 1, "data": {"image": "a"}}], "project": "7", "label_config": CONFIG, "params": params}
+    assert client.post("/predict", json=body).json["results"][0]["score"] == 0.7
+
+
 def test_a_backend_written_for_2x_learns_and_predicts(client: FlaskClient) -> None:
     assert setup(client).json == {"model_version": "0.0.1"}
     assert predict(client, "a.png").status_code == 503

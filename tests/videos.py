@@ -215,6 +215,7 @@ def timed(moments: Sequence[float], offset: float = 0.0) -> dict[str, Any]:
 NTSC = Fraction(30000, 1001)
 STEADY = at_rate(25)
 LATE = at_rate(25, start=0.4)
+TRIMMED = at_rate(NTSC, start=0.066)
 DROPPED = [moment for index, moment in enumerate(at_rate(25, 120)) if index * index % 7 not in (2, 4)]
 PAUSE = [moment + 2 * (index >= 40) for index, moment in enumerate(STEADY)]
 HIDDEN_START = at_rate(25, start=-0.4)
@@ -237,6 +238,8 @@ FILE_KINDS = {
     "variable rate, dropped frames": FileKind(".mp4", DROPPED, writing=timed(DROPPED)),
     "variable rate, a pause of 2 s": FileKind(".mp4", PAUSE, writing=timed(PAUSE)),
     "first timestamp 0.4 s": FileKind(".mp4", LATE, writing=timed(LATE)),
+    # HumanSignal/label-studio#4714.
+    "first timestamp 0.066 s, 29.97 fps": FileKind(".mp4", TRIMMED, 29.97, writing=timed(TRIMMED)),
     "first timestamp 0.4 s, sound from 0": FileKind(".mp4", LATE, writing={**timed(LATE), "audio_seconds": 4}),
     "first timestamp 0.4 s, MKV": FileKind(".mkv", LATE, writing=timed(LATE)),
     "B-frames": FileKind(".mp4", STEADY, writing={"options": B_FRAMES}),
