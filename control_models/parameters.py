@@ -29,6 +29,16 @@ def _region(text: Any) -> Region:
     )
 
 
+# What one training may hold in memory, and how many multiplications one of its steps may take: about two seconds, since
+# between two steps it can be cancelled.
+MAX_TRAINING_BYTES = 10**9
+MAX_STEP_PRODUCTS = 2**28
+# A step's windows, real and made-up ones; numbers of float32 that are held for each parameter (its value, gradient, the
+# optimiser's two and one in passing) and, in each direction, for each unit of a layer at a frame.
+STEP_WINDOWS, NUMBERS_OF_A_PARAMETER, NUMBERS_OF_A_UNIT = 64, 5, 10
+LAYER_INPUT = 128  # numbers that the first layer of the LSTM reads at a frame
+
+
 class TimelineLabelsParameters(BaseModel):
     """Attributes of the control tag, with the defaults of the published model.
 
@@ -90,10 +100,29 @@ class TimelineLabelsParameters(BaseModel):
         if "score_threshold" not in given:
             given.setdefault("model_score_threshold", str(score_threshold))
         try:
-            return cls.model_validate(given)
+            parameters = cls.model_validate(given)
         except ValidationError as error:
             faults = "; ".join(_fault(fault) for fault in error.errors())
             raise InvalidConfig(f'<TimelineLabels name="{control_name}">: {faults}.') from error
+        parameters._check_size(control_name)
+        return parameters
+
+    def _check_size(self, control_name: str) -> None:
+        """Raises InvalidConfig where sizes that are possible each are too large together."""
+        frames, units = self.model_classifier_sequence_size, self.model_classifier_hidden_size
+        layers = self.model_classifier_num_layers
+        # Of a bidirectional LSTM: four gates, each reading the layer below (of both directions) and its own state.
+        weights = 8 * units * (LAYER_INPUT + units + (layers - 1) * 3 * units)
+        held = weights * NUMBERS_OF_A_PARAMETER + STEP_WINDOWS * frames * layers * 2 * units * NUMBERS_OF_A_UNIT
+        if 4 * held > MAX_TRAINING_BYTES or weights * frames > MAX_STEP_PRODUCTS:
+            raise InvalidConfig(
+                f'<TimelineLabels name="{control_name}">: model_classifier_sequence_size="{frames}", '
+                f'model_classifier_hidden_size="{units}" and model_classifier_num_layers="{layers}" are too large '
+                f"together: a training would hold {4 * held / 10**9:.1f} GB and take {weights * frames / 10**9:.2g} "
+                f"billion products a window; at most {MAX_TRAINING_BYTES / 10**9:.1f} GB and "
+                f"{MAX_STEP_PRODUCTS / 10**9:.2g} billion are possible. Make one of them smaller; their defaults are "
+                "16, 32 and 1."
+            )
 
 
 def is_skipped(control_name: str, attributes: dict[str, str]) -> bool:

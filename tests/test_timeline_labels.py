@@ -659,6 +659,30 @@ def test_a_frame_rate_that_can_not_be_meant_is_refused_with_the_config(make_mode
         make_model(config(rate=rate))
 
 
+@pytest.mark.parametrize(
+    ("frames", "units", "layers"), [(16, 1024, 8), (4096, 1024, 8), (4096, 64, 1), (16, 512, 4), (2, 1024, 8)]
+)
+def test_a_classifier_that_is_too_large_is_refused_in_the_attributes_words(
+    make_model: Any, frames: int, units: int, layers: int
+) -> None:
+    with pytest.raises(InvalidConfig) as error:
+        make_model(sized(frames, units, layers))
+    for name, value in (("sequence_size", frames), ("hidden_size", units), ("num_layers", layers)):
+        assert f'model_classifier_{name}="{value}"' in str(error.value)
+
+
+@pytest.mark.parametrize(("frames", "units", "layers"), [(16, 1024, 1), (16, 512, 2), (64, 256, 2), (4096, 32, 1)])
+def test_a_large_classifier_is_taken(make_model: Any, frames: int, units: int, layers: int) -> None:
+    make_model(sized(frames, units, layers))
+
+
+def sized(frames: int, units: int, layers: int) -> str:
+    return config(
+        f'model_trainable="true" model_classifier_sequence_size="{frames}" model_classifier_hidden_size="{units}" '
+        f'model_classifier_num_layers="{layers}"'
+    )
+
+
 @pytest.mark.parametrize("name", ["タイムラインラベルの名前はとても長い", "x" * 230])
 def test_a_tag_of_a_long_name_is_trained(make_model: Any, red_blue: dict[str, Any], name: str) -> None:
     model = make_model(config().replace('name="tl"', f'name="{name}"'))
