@@ -5,7 +5,7 @@
 
 Data: features of random numbers, written by the cache's own writer, with an event that shows in some; 25 frames a
 second. A project of many videos has 100 frames in each and one annotation; a long one three short videos beside it.
-Rule: each step runs in a process of its own with at most 256 open files. Memory is that process's peak less what it held
+Rule: each step runs in a process of its own with at most 256 open files. Memory is its peak less what it held
 before, without pages of files (`RssAnon`), which the kernel may drop at any moment. "First product" is when the readout
 is asked for, after all tasks were looked up and read. "Longest silence" is the longest time without progress, after
 which a training can be cancelled.
