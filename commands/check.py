@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from label_studio_sdk import Webhook
 
 from commands.common import Backend, ExitCode, JsonOption, console, known_number, known_project, print_json
 from errors import BackendError
 from ml_backend import label_studio
+from ml_backend.webhook_secret import HEADER
 
 
 class Finding(NamedTuple):
@@ -72,17 +74,28 @@ def _project_findings(backend: Backend, connection: label_studio.Connection, pro
     number = known_number(backend.store, project_id)
     try:
         webhooks = label_studio.webhooks(connection, number)
-        url = next((one.url for one in webhooks if one.url.rstrip("/").endswith("/webhook")), None)
-        missing = (
-            "there is none: connect this backend in the project's Settings, Model; without it nothing is learnt from "
-            "submitted annotations."
-        )
-        yield Finding(what, url is not None, url or missing)
+        webhook = next((one for one in webhooks if one.url.rstrip("/").endswith("/webhook")), None)
+        yield Finding(what, *_webhook_text(webhook, backend.settings.proves_webhooks))
         task = next(iter(label_studio.tasks(connection, number)), None)
     except BackendError as error:
         yield Finding(what, False, str(error))
         return
     yield _media_finding(backend, project_id, task)
+
+
+def _webhook_text(webhook: Webhook | None, needs_secret: bool) -> tuple[bool, str]:
+    """Whether a webhook works, and what was found or mends it."""
+    if webhook is None:
+        return False, (
+            "there is none: connect this backend in the project's Settings, Model; without it nothing is learnt from "
+            "submitted annotations."
+        )
+    if needs_secret and HEADER not in (webhook.headers or {}):
+        return False, (
+            f"{webhook.url} doesn't prove that Label Studio sends it: the running worker gives it its header {HEADER}, "
+            "where LABEL_STUDIO_API_KEY belongs to somebody who may change the project's webhooks."
+        )
+    return True, webhook.url
 
 
 def _media_finding(backend: Backend, project_id: str, task: dict[str, Any] | None) -> Finding:

@@ -34,7 +34,7 @@ SEND_SECONDS = 30
 # Parsing takes several times the memory of a body: of those above this size one is handled at a time.
 LARGE_BYTES = 10**6
 LARGE_WAIT_SECONDS = 60.0
-# Of all requests that arrive now.
+# Of all requests that arrive, wait and are handled now; those of one read's size are always taken.
 MAX_BUFFERED_BYTES = 64 * 10**6
 READ_BYTES = 1 << 16
 END_OF_HEAD = b"\r\n\r\n"
@@ -114,6 +114,7 @@ class PatientWorker(ThreadWorker):
         self._arriving: dict[TConn, Arriving] = {}  # those that wait the longest first
         self._large: deque[tuple[TConn, float]] = deque()  # complete, and until when they wait for their turn
         self._handled_large: TConn | None = None
+        self._held: dict[TConn, int] = {}  # bytes of the requests that wait for a thread or have one
         self._lingering: dict[TConn, float] = {}  # answered and half closed, and until when they are read
 
     # -- reading
@@ -166,7 +167,7 @@ class PatientWorker(ThreadWorker):
         arriving = self._arriving[conn]
         had_size = arriving.size is not None
         refusal = arriving.refusal()
-        if refusal is None and len(arriving.received) >= LARGE_BYTES and self._buffered() > MAX_BUFFERED_BYTES:
+        if refusal is None and len(arriving.received) > READ_BYTES and self._buffered() > MAX_BUFFERED_BYTES:
             refusal = 503
         if refusal is not None:
             self._drop(conn, refusal)
@@ -178,7 +179,7 @@ class PatientWorker(ThreadWorker):
                 conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _buffered(self) -> int:
-        return sum(len(arriving.received) for arriving in self._arriving.values())
+        return sum(len(arriving.received) for arriving in self._arriving.values()) + sum(self._held.values())
 
     def _forget(self, conn: TConn) -> None:
         del self._arriving[conn]
@@ -211,7 +212,9 @@ class PatientWorker(ThreadWorker):
         for conn in [conn for conn, arriving in self._arriving.items() if arriving.deadline < now]:
             self._drop(conn, 408 if self._arriving[conn].received else None)
         while self._large and self._large[0][1] < now:
-            self._refuse(self._large.popleft()[0], 503)
+            conn, _ = self._large.popleft()
+            del self._held[conn]
+            self._refuse(conn, 503)
         for conn in [conn for conn, until in self._lingering.items() if until < now or not self.alive]:
             self._end(conn)
         if not self.alive:
@@ -259,6 +262,7 @@ class PatientWorker(ThreadWorker):
     def _hand_over(self, conn: TConn, arriving: Arriving) -> None:
         conn.parser = http.get_parser(self.cfg, Arrived(arriving.received), conn.client)
         conn.data_ready = True
+        self._held[conn] = len(arriving.received)
         if len(arriving.received) <= LARGE_BYTES:
             self.enqueue_req(conn)
         elif self._handled_large is None:
@@ -272,6 +276,7 @@ class PatientWorker(ThreadWorker):
 
     def finish_request(self, conn: TConn, fs: Any) -> None:
         """After a request: reads the next one of its connection, and lets the next large one have its turn."""
+        del self._held[conn]
         if self._handled_large is conn:
             self._handled_large = None
             if self._large:

@@ -71,8 +71,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that waits for a request a second in place of ten."""
-    running = Running(tmp_path_factory.mktemp("hasty"), HEAD_SECONDS=1.0)
+    """A server that waits for a request a second in place of ten, and holds 3 MB of them in place of 64."""
+    running = Running(tmp_path_factory.mktemp("hasty"), HEAD_SECONDS=1.0, MAX_BUFFERED_BYTES=3_000_000)
     yield running
     running.stop()
 
@@ -162,7 +162,9 @@ def test_requests_that_come_in_pieces_or_together(server: Running, connect: Conn
     request = HEAD + b"Content-Length: 3\r\n\r\nabc"
     for byte in request:
         client.sendall(bytes([byte]))
-    assert client.recv(1000).endswith(b"/x 3")
+    answer = b""
+    while not answer.endswith(b"/x 3"):
+        answer += client.recv(1000)
     client.sendall(request * 3 + b"GET /y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     received = everything(client)
     assert received.count(b"/x 3") == 3
@@ -181,6 +183,20 @@ def test_large_requests_are_handled_one_at_a_time(server: Running) -> None:
         httpx.get(server.url + "/release")
         assert {done.result().status_code for done in large} == {200}
     assert httpx.get(server.url + "/most").text == "0 1"
+
+
+def test_bytes_on_their_way_are_bounded(hasty: Running, connect: Connect) -> None:
+    """Also of small bodies, and of many connections."""
+    refused = 0
+    for _ in range(6):
+        client = connect(hasty, HEAD + b"Content-Length: 1000000\r\n\r\n")
+        with suppress(ConnectionError):
+            client.sendall(b"x" * 900_000)  # the rest never comes
+        client.settimeout(0.2)
+        with suppress(TimeoutError):
+            refused += b"503" in client.recv(100)
+    assert 2 <= refused <= 3
+    assert httpx.post(hasty.url, content=b"x" * 1000).status_code == 200
 
 
 def test_idle_connections_don_t_keep_it_from_stopping(hasty: Running, connect: Connect) -> None:

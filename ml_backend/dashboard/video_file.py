@@ -27,7 +27,7 @@ MATROSKA = b"\x1a\x45\xdf\xa3"
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 POLICY = "sandbox; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 # A player asks for all of the rest and reads it as it plays: an answer no longer than this holds no thread meanwhile.
-PART_BYTES = 4 * 2**20
+PART_BYTES = 2**20
 
 
 def send_video(path: Path) -> Response:
