@@ -97,6 +97,9 @@ def test_it_opens_with_a_password(tmp_path: Path) -> None:
         assert 'Authentication: on, user "ann"' in backend.log.read_text()
         assert backend.http.get("/versions").status_code == 401
         assert backend.http.get("/versions", auth=("ann", "p")).status_code == 200
+        made = [path for name in ("data", "cache", "models") for path in (tmp_path / name).rglob("*")]
+        assert tmp_path / "data" / "state.db.queue" in made
+        assert not [path for path in made if path.stat().st_mode & 0o077], "they are for this user alone"
     finally:
         backend.stop()
 
