@@ -4,6 +4,7 @@ A learner is made for one project and seed; `annotate(count)` trains on its firs
 `probabilities(example)` predicts one. `versions` are the ways to turn probabilities into labels that are scored.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from benchmarks.other_tree import new_classifier
 from benchmarks.projects import Example, Project
 from benchmarks.published_recipe import PublishedRecipe
 from benchmarks.window_head import WindowHead
-from features.motion import MOTION_SIZE
 
 OTHER_TREE = Path(__file__).parent / "other_tree.py"
 
@@ -50,12 +50,17 @@ class Ours:
 
     def annotate(self, count: int) -> None:
         annotated = self.project.examples[:count]
-        self.model = new_classifier(annotated[0].ours.shape[1], len(self.project.labels), MOTION_SIZE, self.seed)
-        self.model.partial_fit([example.ours for example in annotated], [example.labels for example in annotated])
+        rows = annotated[0].sequence
+        self.model = new_classifier(rows.shape[1], len(self.project.labels), rows.layout, self.seed)
+        self.model.partial_fit(
+            [example.ours for example in annotated],
+            [example.labels for example in annotated],
+            frame_rates=[example.frame_rate for example in annotated],
+        )
         self.thresholds = {"ours": np.asarray(getattr(self.model, "thresholds", 0.5))}
 
     def probabilities(self, example: Example) -> np.ndarray:
-        return self.model.predict(example.ours)
+        return self.model.predict(example.ours, example.frame_rate, recall=False)
 
 
 class Published:
@@ -95,34 +100,34 @@ class PublishedOnAll(Published):
 
 
 class Window:
-    """The window head on our features, with thresholds of a half and with those that suit its training videos best."""
+    """The window head on appearance and motion; thresholds of a half, or those that suit its training videos best."""
 
-    features = "ours"
+    features = "whole"
 
     def __init__(self, project: Project, seed: int) -> None:
         self.project, self.seed, self.counts = project, seed, list(project.steps)
 
     def annotate(self, count: int) -> None:
         annotated = self.project.examples[:count]
-        self.model = WindowHead(annotated[0].ours.shape[1], len(self.project.labels), self.seed)
-        self.model.fit([example.ours for example in annotated], [example.labels for example in annotated])
+        self.model = WindowHead(annotated[0].whole.shape[1], len(self.project.labels), self.seed)
+        self.model.fit([example.whole for example in annotated], [example.labels for example in annotated])
         self.thresholds = {"window head": 0.5, "window head, tuned": self.model.thresholds}
 
     def probabilities(self, example: Example) -> np.ndarray:
-        return self.model.predict(example.ours)
+        return self.model.predict(example.whole)
 
 
 class Before:
-    """The classifier of an earlier commit, in a process of its own, on that commit's features: the middle square's."""
+    """The classifier of an earlier commit, in a process of its own, on what it read: appearance and motion."""
 
-    features = "square"
+    features = "whole"
     thresholds: ClassVar = {"before": 0.5}
 
     def __init__(self, project: Project, seed: int, tree: Path) -> None:
         self.project, self.counts = project, list(project.steps)
         with tempfile.TemporaryDirectory() as folder:
             data, predictions = Path(folder) / "data.npz", Path(folder) / "predictions.npz"
-            save_examples(data, [(example.square, example.labels) for example in project.examples])
+            save_examples(data, [(example.whole, example.labels) for example in project.examples])
             command = [
                 sys.executable,
                 OTHER_TREE,
@@ -131,6 +136,8 @@ class Before:
                 predictions,
                 "--seed",
                 seed,
+                "--layout",
+                json.dumps(project.examples[0].whole_layout),
                 "--counts",
                 *self.counts,
             ]

@@ -20,9 +20,9 @@ import torch
 from utils.neural_nets import MultiLabelLSTM
 
 
-def new_classifier(input_size: int, output_size: int, motion_size: int, seed: int) -> MultiLabelLSTM:
-    """A classifier that is told what it can be told: earlier trees know no motion."""
-    wanted = {"motion_size": motion_size, "seed": seed}
+def new_classifier(input_size: int, output_size: int, layout: dict[str, int], seed: int) -> MultiLabelLSTM:
+    """A classifier that is told what it can be told: earlier trees know motion behind features, or not even that."""
+    wanted = {"layout": layout, "motion_size": layout.get("motion", 0), "seed": seed}
     known = inspect.signature(MultiLabelLSTM).parameters
     return MultiLabelLSTM(input_size, output_size, **{name: wanted[name] for name in wanted if name in known})
 
@@ -34,14 +34,14 @@ def main() -> None:
     parser.add_argument("predictions", type=Path, nargs="?")
     parser.add_argument("--counts", type=int, nargs="+", help="train on the first so many videos, predict all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--motion", type=int, default=0, help="how many of the numbers of a frame are motion")
+    parser.add_argument("--layout", type=json.loads, default={}, help="JSON: a row's blocks and their widths")
     arguments = parser.parse_args()
     with np.load(arguments.data) as data:
         videos = [data[f"features-{number}"] for number in range(len(data.files) // 2)]
         labels = [data[f"labels-{number}"] for number in range(len(videos))]
 
     def trained(count: int) -> MultiLabelLSTM:
-        model = new_classifier(videos[0].shape[1], labels[0].shape[1], arguments.motion, arguments.seed)
+        model = new_classifier(videos[0].shape[1], labels[0].shape[1], arguments.layout, arguments.seed)
         model.partial_fit(videos[:count], labels[:count])
         return model
 

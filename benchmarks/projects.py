@@ -17,7 +17,7 @@ from benchmarks.videos.scenarios import SCENARIOS, make_video
 from features.cache import FeatureCache
 from features.checkpoints import bundled_path
 from features.encoder import Encoder
-from features.sequence import FeatureSequence
+from features.sequence import APPEARANCE, BLOCKS, MOTION, FeatureSequence
 from video.preprocessing import View
 from video.reader import decode
 
@@ -51,9 +51,31 @@ class Example:
         return np.load(path)
 
     @cached_property
+    def sequence(self) -> FeatureSequence:
+        """What a trainable tag's classifier reads."""
+        return FeatureSequence(FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), self.video), blocks=BLOCKS)
+
+    @cached_property
     def ours(self) -> np.ndarray:
-        """[num_frames, feature_dim + motion_size] float32: what a trainable tag's classifier reads."""
-        return np.asarray(FeatureSequence(FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), self.video)))
+        """[num_frames, width] float32: all of it."""
+        return np.asarray(self.sequence)
+
+    @cached_property
+    def whole(self) -> np.ndarray:
+        """[num_frames, feature_dim + motion_size] float32: appearance and motion alone."""
+        ends = np.cumsum(list(self.sequence.layout.values()))
+        parts = dict(zip(self.sequence.layout, np.split(self.ours, ends[:-1], axis=1), strict=True))
+        return np.concatenate([parts[APPEARANCE], parts[MOTION]], axis=1)
+
+    @property
+    def whole_layout(self) -> dict[str, int]:
+        """Of `whole`."""
+        return {name: self.sequence.layout[name] for name in (APPEARANCE, MOTION)}
+
+    @cached_property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), self.video).frame_rate
 
 
 class Project(NamedTuple):

@@ -19,7 +19,7 @@ import torch
 from benchmarks.learners import OTHER_TREE, run_in, save_examples
 from features.motion import MOTION_SIZE
 
-FEATURE_DIM, NUM_LABELS = 1280, 4
+FEATURE_DIM, CELL_DIM, NUM_LABELS = 1280, 6 * 8 * 72, 4
 SIZES = ((20, 300), (100, 500))  # videos, frames of each
 PROJECT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -48,17 +48,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="pairs of trainings per size; the medians count")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    trees = {"before": (arguments.before, 0), "ours": (PROJECT, MOTION_SIZE)}
+    whole = {"appearance": FEATURE_DIM, "motion": MOTION_SIZE}
+    ours = {"appearance": FEATURE_DIM, "cells": CELL_DIM, "motion": MOTION_SIZE}
+    trees = {"before": (arguments.before, whole), "ours": (PROJECT, ours)}
     rows = []
     for count, num_frames in SIZES:
         seconds: dict[str, list[float]] = {name: [] for name in trees}
         with tempfile.TemporaryDirectory() as folder:
-            for name, (_, motion) in trees.items():
-                save_examples(Path(folder) / f"{name}.npz", synthetic_videos(count, num_frames, FEATURE_DIM + motion))
+            for name, (_, layout) in trees.items():
+                width = sum(layout.values())
+                save_examples(Path(folder) / f"{name}.npz", synthetic_videos(count, num_frames, width))
             for _ in range(arguments.repeats):
-                for name, (tree, motion) in trees.items():
+                for name, (tree, layout) in trees.items():
                     data = Path(folder) / f"{name}.npz"
-                    printed = run_in(tree, [sys.executable, OTHER_TREE, "time", data, "--motion", motion])
+                    printed = run_in(tree, [sys.executable, OTHER_TREE, "time", data, "--layout", json.dumps(layout)])
                     seconds[name].append(json.loads(printed)["seconds"])
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         rows.append({"videos": count, "frames": num_frames, **medians, "rounds": seconds})

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from control_models.trainer import Example
 from errors import InvalidAnnotation, MediaError
 from features.cache import VideoFeatures
-from features.sequence import FeatureSequence
+from features.sequence import BLOCKS, FeatureSequence
+from learning.dataset import Example
 from ml_backend.base import Progress
 from utils.converter import Region, convert_timelinelabels_to_probs, usable_regions
 
@@ -115,7 +115,8 @@ class _Reader:
         model = self._model
         for text in model.remarks(task, features):
             self._note(task, text)
-        sequence = FeatureSequence(features, model.labeling_index(task, features))
+        sequence = FeatureSequence(features, model.labeling_index(task, features), BLOCKS)
+        frame_rate = model.labeling_frame_rate(task)
         weight = 1 / len(task["annotations"])
         added = []
         for annotation in task["annotations"]:
@@ -127,7 +128,7 @@ class _Reader:
                 if not mask.any():
                     self._note(task, f"Annotation {annotation['id']} marks no frame as reviewed: it isn't used.")
                     continue
-            added.append(Example(task["id"], sequence, labels, weight, mask))
+            added.append(Example(task["id"], sequence, labels, weight, mask, frame_rate))
         self._examples += added
 
     def _regions(self, task: dict[str, Any], annotation: dict[str, Any]) -> list[Region]:

@@ -32,8 +32,7 @@ from errors import (
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
-from features.motion import MOTION_SIZE
-from features.sequence import FeatureSequence
+from features.sequence import BLOCKS, FeatureSequence
 from learning.decisions import promised_f1
 from learning.evaluation import Case, Evaluation
 from ml_backend.base import LabelStudioMLBase, Progress
@@ -117,8 +116,7 @@ class TimelineLabelsModel(ControlModel):
 
     @property
     def trainer(self) -> Trainer:
-        """Made when it is used: it asks the encoder for its number of features, which loads the encoder."""
-        return Trainer(self.parameters, self.label_map, self.encoder.feature_dim + MOTION_SIZE, self._threshold)
+        return Trainer(self.parameters, self.label_map, self._threshold)
 
     @property
     def _threshold(self) -> float | None:
@@ -255,7 +253,8 @@ class TimelineLabelsModel(ControlModel):
         if not self.parameters.model_trainable:
             return self.create_timelines_simple(path, frame_rate), None
         classifier = self._ready_classifier()
-        return classifier.predict(FeatureSequence(*self._video_features(path, frame_rate))), classifier
+        sequence = FeatureSequence(*self._video_features(path, frame_rate), BLOCKS)
+        return classifier.predict(sequence, frame_rate), classifier
 
     def _decide(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> ControlPrediction:
         """The prediction of what `_probabilities` gave."""
@@ -308,7 +307,8 @@ class TimelineLabelsModel(ControlModel):
         Raises:
             NotReady: there is no classifier for the present config and encoder.
         """
-        return self._ready_classifier().predict(FeatureSequence(*self._video_features(video_path, frame_rate)))
+        sequence = FeatureSequence(*self._video_features(video_path, frame_rate), BLOCKS)
+        return self._ready_classifier().predict(sequence, frame_rate)
 
     def check_ready(self) -> None:
         """Raises NotReady where there is no classifier for the present config and encoder, Loading where simple mode's
@@ -552,12 +552,11 @@ class TimelineLabelsModel(ControlModel):
         if not self.parameters.model_trainable:
             return None
         examples = read_examples(self, tasks, None).examples
-        if any({e.task_id for e in examples} <= fold for fold in folds):
-            raise InvalidAnnotation("No annotated video is left to train on: at least two must be annotated.")
-        cases = [
-            Case(e.task_id, e.labels > 0, probs, found)
-            for e, probs, found in self.trainer.held_out(examples, folds, progress)
-        ]
+        try:
+            predictions = self.trainer.held_out(examples, folds, progress)
+        except ValueError as error:
+            raise InvalidAnnotation(f"Annotate at least two different videos: {error}.") from error
+        cases = [Case(e.task_id, e.labels > 0, probs, found, e.reviewed) for e, probs, found in predictions]
         rate = self.labeling_frame_rate(tasks[0])
         return Evaluation(self.from_name, tuple(self.labels), self._colours(), rate, tuple(cases))
 

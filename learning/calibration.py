@@ -1,86 +1,85 @@
-"""From a readout's scores to probabilities, by label, and how much of a network's correction to believe.
+"""From a probe's scores to probabilities, by label.
 
-Source of the former: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+A logistic regression (Platt, "Probabilistic Outputs for Support Vector Machines", 1999) on held-out scores. These are
+of a few videos, in each of which a label is a bit fainter or stronger than in the others; frames of one video don't
+show that. So the regression sees the scores with what the next video may add to them: a normal deviate for the frames
+with the label and one for those without, as large as the videos' own means differ.
 """
-
-from collections.abc import Sequence as ListOf
 
 import numpy as np
 
-STEPS = 25  # of Newton's method; it has converged long before
-LONGEST_STEP = 3.0  # keeps a label that is told apart without an error from running away
-PENALTY = 1e-2  # on the slope, in frames: likewise
-LEAST_SHARE = 1e-3  # of frames with a label
-GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
-CERTAIN = 1e-4  # nothing is more improbable
+STEPS = 100  # of Newton's method, at most; it converges in ten
+TOLERANCE = 1e-10  # of the loss, relative
+PENALTY = 1e-3  # on the slope, in standard deviations of the scores: keeps it finite where they tell labels apart
+# How much videos differ before it is known, as a share of the distance of frames with the label from those without;
+# it counts as much as one video.
+USUAL_SPREAD = 0.3
+QUANTILES = np.array([-1.28, -0.52, 0.0, 0.52, 1.28])  # the normal distribution in five equal parts
 
 
 def calibrate(
-    scores: ListOf[np.ndarray], labels: ListOf[np.ndarray], masks: ListOf[np.ndarray]
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fits a logistic regression of each label on its own scores.
+    """Fits the regression of each label on its own scores.
 
     Args:
-        scores: held-out, [num_frames, num_labels] of each video.
-        labels: {0, 1}, of the same shapes.
-        masks: [num_frames] bool of each, the frames that count.
+        scores: held-out, [num_rows, num_labels].
+        labels: {0, 1}, of the same shape.
+        weights: [num_rows], how many frames each row stands for.
+        numbers: [num_rows], of their videos.
 
     Returns:
         slope and offset, [num_labels] float32: logit = slope * score + offset.
     """
-    x = np.concatenate([values[mask] for values, mask in zip(scores, masks, strict=True)]).astype(np.float64)
-    y = np.concatenate([target[mask] for target, mask in zip(labels, masks, strict=True)]).astype(np.float64)
-    fitted = np.stack([_logistic(*columns) for columns in zip(x.T, y.T, strict=True)])
-    return fitted[:, 0].astype(np.float32), fitted[:, 1].astype(np.float32)
+    fitted = []
+    for x, y in zip(scores.T.astype(np.float64), labels.T > 0, strict=True):
+        if y.any() and not y.all():
+            apart = max(_mean(x, weights * y) - _mean(x, weights * ~y), 1e-6)
+            spread = np.where(y, *(_spread(x, weights * side, numbers, apart) for side in (y, ~y)))
+            x = np.concatenate([x + deviate * spread for deviate in QUANTILES])
+            fitted.append(logistic(x, np.tile(y, len(QUANTILES)), np.tile(weights, len(QUANTILES))))
+        else:
+            fitted.append(logistic(x, y, weights))
+    slope, offset = np.array(fitted, np.float32).T
+    return slope, offset
 
 
-def _logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    inputs = np.stack([x, np.ones_like(x)], axis=1)
-    share = np.clip(y.mean(), LEAST_SHARE, 1 - LEAST_SHARE)
-    weights = np.array([0.0, np.log(share / (1 - share))])
+def _mean(x: np.ndarray, weights: np.ndarray) -> float:
+    return float(weights @ x / weights.sum())
+
+
+def _spread(x: np.ndarray, weights: np.ndarray, numbers: np.ndarray, apart: float) -> float:
+    """By how much the next video's mean is to differ from that of these videos, as a standard deviation."""
+    size = np.bincount(numbers, weights)
+    means = np.bincount(numbers, weights * x)[size > 0] / size[size > 0]
+    squares = ((means - _mean(x, weights)) ** 2).sum() + (USUAL_SPREAD * apart) ** 2
+    return float(np.sqrt(squares / len(means) * (1 + 1 / len(means))))
+
+
+def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """The slope and offset of a weighted logistic regression of y on x, both [num_cases], by damped Newton steps."""
+    weights = weights / weights.sum()
+    centre = float(weights @ x)
+    deviation = max(float(np.sqrt(weights @ (x - centre) ** 2)), 1e-9)
+    inputs = np.stack([(x - centre) / deviation, np.ones_like(x)], axis=1)
+    share = float(np.clip(weights @ y, 1e-6, 1 - 1e-6))
+    penalty = np.array([PENALTY / len(x), 1e-12])
+
+    def loss(b: np.ndarray) -> float:
+        logits = inputs @ b
+        return float(weights @ (np.logaddexp(0, logits) - y * logits) + penalty @ b**2 / 2)
+
+    found = np.array([0.0, np.log(share / (1 - share))])
+    least = loss(found)
     for _ in range(STEPS):
-        probs = 1 / (1 + np.exp(-inputs @ weights))
-        gradient = inputs.T @ (probs - y) + [PENALTY * weights[0], 0]
-        curvature = (inputs * (probs * (1 - probs))[:, None]).T @ inputs + PENALTY * np.eye(2)
-        weights -= np.clip(np.linalg.solve(curvature, gradient), -LONGEST_STEP, LONGEST_STEP)
-    return weights
-
-
-def best_gate(
-    plain: ListOf[np.ndarray], corrected: ListOf[np.ndarray], labels: ListOf[np.ndarray], masks: ListOf[np.ndarray]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """How much of a correction of log-odds helps each label, by the log loss of held-out probabilities.
-
-    Args:
-        plain: probabilities before the correction, [num_frames, num_labels] of each video.
-        corrected: after it, by a network that hasn't seen the video.
-        labels: {0, 1}, of the same shapes.
-        masks: [num_frames] bool of each, the frames that count.
-
-    Returns:
-        gate, [num_labels] float32 in [0, 1], the least where several are equal; the gated probabilities of each video.
-    """
-    gated = [[_between(before, after, gate) for before, after in zip(plain, corrected, strict=True)] for gate in GATES]
-    truth = np.concatenate([target[mask] for target, mask in zip(labels, masks, strict=True)])
-    losses = [
-        _log_loss(np.concatenate([probs[mask] for probs, mask in zip(videos, masks, strict=True)]), truth)
-        for videos in gated
-    ]
-    best = np.argmin(losses, axis=0)
-    chosen = [
-        np.stack([gated[number][video][:, label] for label, number in enumerate(best)], axis=1)
-        for video in range(len(plain))
-    ]
-    return np.float32(GATES)[best], chosen
-
-
-def _between(before: np.ndarray, after: np.ndarray, gate: float) -> np.ndarray:
-    """Probabilities whose log-odds lie so far between two; 0 stays 0."""
-    low, high = (np.log(p / (1 - p)) for p in (np.clip(probs, CERTAIN, 1 - CERTAIN) for probs in (before, after)))
-    return ((before > 0) / (1 + np.exp(-low - gate * (high - low)))).astype(np.float32)
-
-
-def _log_loss(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """[num_labels]: the mean over frames."""
-    probs = np.clip(probs, CERTAIN, 1 - CERTAIN)
-    return -np.where(truth > 0, np.log(probs), np.log(1 - probs)).mean(axis=0)
+        probs = 1 / (1 + np.exp(-np.clip(inputs @ found, -500, 500)))
+        gradient = inputs.T @ (weights * (probs - y)) + penalty * found
+        curvature = (inputs * (weights * probs * (1 - probs))[:, None]).T @ inputs + np.diag(penalty)
+        step, length = np.linalg.solve(curvature, gradient), 1.0
+        while loss(found - length * step) > least - 1e-4 * length * float(gradient @ step) and length > 1e-9:
+            length /= 2
+        found = found - length * step
+        before, least = least, loss(found)
+        if before - least <= TOLERANCE * max(least, 1e-12):
+            break
+    return found[0] / deviation, found[1] - found[0] * centre / deviation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -30,12 +30,28 @@ class Case(NamedTuple):
         truth: [num_frames, num_labels] booleans.
         probabilities: [num_frames, num_labels] in [0, 1].
         predicted: [num_frames, num_labels] booleans.
+        reviewed: [num_frames] booleans, the frames that were annotated; None for all. Others count for nothing.
     """
 
     task_id: int
     truth: np.ndarray
     probabilities: np.ndarray
     predicted: np.ndarray
+    reviewed: np.ndarray | None = None
+
+    @property
+    def marks(self) -> np.ndarray:
+        """[num_frames] booleans: `reviewed`, also where it is None."""
+        return np.ones(len(self.truth), bool) if self.reviewed is None else self.reviewed
+
+    def counted(self, rows: np.ndarray) -> np.ndarray:
+        """The annotated frames among rows [num_frames, …]."""
+        return rows[self.marks]
+
+    def runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The runs of annotated frames among rows [num_frames, …]."""
+        for start, end in segments(self.marks):
+            yield rows[start:end]
 
 
 @dataclass(frozen=True)
@@ -90,8 +106,8 @@ class Evaluation:
         limit = round(MAX_BOUNDARY_ERROR_SECONDS * self.frame_rate)
         errors: dict[str, list[int]] = {"onset": [], "offset": []}
         for case in self.cases:
-            found = segments(case.predicted[:, column])
-            for start, end in segments(case.truth[:, column]):
+            found = segments(case.predicted[:, column] & case.marks)
+            for start, end in segments(case.truth[:, column] & case.marks):
                 overlapping = [one for one in found if one[0] < end and start < one[1]]
                 if not overlapping:
                     continue
@@ -107,7 +123,12 @@ class Evaluation:
 
         Source: Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
         """
-        pairs = [(one.truth, other.truth) for one, other in combinations(self.cases, 2) if one.task_id == other.task_id]
+        pairs = [
+            (one.truth[frames], other.truth[frames])
+            for one, other in combinations(self.cases, 2)
+            if one.task_id == other.task_id
+            for frames in [one.marks & other.marks]
+        ]
         if not pairs:
             return {}
         first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
@@ -116,10 +137,10 @@ class Evaluation:
 
 def score_cases(cases: Sequence[Case], labels: Sequence[str]) -> dict[str, Any]:
     """The scores of cases taken together."""
-    # A frame without labels between two videos keeps their segments apart.
+    # A frame without labels between two videos, or parts of one, keeps their segments apart.
     gap = np.zeros((1, len(labels)), dtype=bool)
-    truth = np.concatenate([part for case in cases for part in (case.truth, gap)])
-    predicted = np.concatenate([part for case in cases for part in (case.predicted, gap)])
+    truth = np.concatenate([part for case in cases for run in case.runs(case.truth) for part in (run, gap)])
+    predicted = np.concatenate([part for case in cases for run in case.runs(case.predicted) for part in (run, gap)])
     return {"frames": frame_metrics(truth, predicted, labels), "segments": segment_f1(truth, predicted, labels)}
 
 
@@ -130,9 +151,10 @@ def _counts(cases: Sequence[Case], kind: str) -> np.ndarray:
     true = [row["support"] for row in rows]
     hits = [row["recall"] * row["support"] for row in rows]
     if kind == "frames":
-        predicted = np.concatenate([case.predicted for case in cases]).sum(axis=0)
+        predicted = np.concatenate([case.counted(case.predicted) for case in cases]).sum(axis=0)
     else:
-        predicted = [sum(len(segments(case.predicted[:, i])) for case in cases) for i in range(len(names))]
+        runs = [run for case in cases for run in case.runs(case.predicted)]
+        predicted = [sum(len(segments(run[:, i])) for run in runs) for i in range(len(names))]
     return np.array([hits, true, predicted], dtype=float)
 
 

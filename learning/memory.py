@@ -6,19 +6,13 @@ again sees that as an error. To learn them by heart would cost on the next video
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence as ListOf
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from learning.dataset import Dataset
 from learning.events import segments
-from learning.readout import content_key
-from learning.temporal import Sequence
-
-# Of the annotation, beside the model's own probability: below every threshold that a model may learn where nothing was
-# drawn, and above where something was.
-WEIGHT = 0.8
 
 
 class Memory(nn.Module):
@@ -26,53 +20,43 @@ class Memory(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._drawn: dict[int, list[dict]] = {}
+        self._drawn: dict[str, list[dict]] = {}
 
-    def take(
-        self,
-        videos: ListOf[Sequence],
-        labels: ListOf[np.ndarray],
-        weights: ListOf[float],
-        masks: ListOf[np.ndarray],
-    ) -> None:
-        """Remembers these instead of all before.
-
-        Args:
-            videos: features [num_frames, numbers] of each; one may be there twice (several annotators).
-            labels: {0, 1}, [num_frames, num_labels] of each.
-            weights: a positive number for each.
-            masks: [num_frames] bool for each, True where a frame was annotated.
-        """
+    def take(self, data: Dataset) -> None:
+        """Remembers these instead of all before."""
         drawn = defaultdict(list)
-        for video, target, weight, mask in zip(videos, labels, weights, masks, strict=True):
-            ranges = [segments(column > 0) for column in target.T]
-            entry = {"weight": weight, "frames": len(target), "ranges": ranges, "reviewed": segments(mask)}
-            drawn[content_key(video)].append(entry)
+        for example, content in zip(data.examples, data.contents, strict=True):
+            ranges = [segments(column > 0) for column in example.labels.T]
+            reviewed = segments(example.reviewed)
+            entry = {"weight": example.weight, "frames": len(example.labels), "ranges": ranges, "reviewed": reviewed}
+            drawn[content].append(entry)
         self._drawn = dict(drawn)
 
-    def recall(self, video: Sequence, probs: np.ndarray) -> np.ndarray:
-        """The probabilities [num_frames, num_labels], drawn to the annotation where the video has one."""
-        entries = self._drawn.get(content_key(video), ())
-        drawn, weight = np.zeros_like(probs), np.zeros((len(probs), 1), probs.dtype)
+    @property
+    def is_empty(self) -> bool:
+        return not self._drawn
+
+    def recall(self, content: str, probs: np.ndarray) -> np.ndarray:
+        """The probabilities [num_frames, num_labels]; 0 or 1 where the video of that content was annotated, as at least
+        half of its annotators drew it."""
+        entries = [entry for entry in self._drawn.get(content, ()) if entry["frames"] == len(probs)]
+        if not entries:
+            return probs
+        drawn, weight = np.zeros(probs.shape), np.zeros((len(probs), 1))
         for entry in entries:
-            if entry["frames"] != len(probs):
-                continue
-            reviewed = np.zeros((len(probs), 1), probs.dtype)
+            reviewed = np.zeros((len(probs), 1))
             for start, end in entry["reviewed"]:
                 reviewed[start:end] = entry["weight"]
             weight += reviewed
             for column, ranges in enumerate(entry["ranges"]):
                 for start, end in ranges:
                     drawn[start:end, column] += reviewed[start:end, 0]
-        known = weight > 0
-        share = WEIGHT * known
-        return (1 - share) * probs + share * drawn / np.where(known, weight, 1)
+        return np.where(weight > 0, 2 * drawn >= weight - 1e-9, probs).astype(probs.dtype)
 
     # Kept as one tensor of bytes, so that a classifier's file holds it like its weights.
 
     def get_extra_state(self) -> Tensor:
-        text = json.dumps([[key, entries] for key, entries in self._drawn.items()])
-        return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(json.dumps(self._drawn).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._drawn = dict(json.loads(state.numpy().tobytes()))
+        self._drawn = json.loads(state.numpy().tobytes())

@@ -71,8 +71,8 @@ def _control(evaluation: Evaluation) -> dict[str, Any]:
 def _reliability(evaluation: Evaluation) -> dict[str, Any]:
     series, errors = [], []
     for column, label in enumerate(evaluation.labels):
-        truth = np.concatenate([case.truth[:, column] for case in evaluation.cases])
-        probabilities = np.concatenate([case.probabilities[:, column] for case in evaluation.cases])
+        truth = np.concatenate([case.counted(case.truth)[:, column] for case in evaluation.cases])
+        probabilities = np.concatenate([case.counted(case.probabilities)[:, column] for case in evaluation.cases])
         curve = reliability_curve(truth, probabilities)
         filled = curve.count > 0
         points = (curve.mean_probability[filled].tolist(), curve.observed_frequency[filled].tolist())

@@ -5,7 +5,6 @@ caller adds), written beside its destination and renamed, so that a reader sees 
 never half of one.
 """
 
-import copy
 import json
 import os
 import tempfile
@@ -24,19 +23,26 @@ from torch import Tensor, nn
 
 from errors import BackendError
 from features.cache import cached_feature_extraction, cached_yolo_predict
-from learning.calibration import best_gate, calibrate
+from learning.blocks import BLOCKS, FILTERS, columns
+from learning.calibration import calibrate
+from learning.dataset import FRAME_RATE, Dataset, Example, Features, Progress, content_of
 from learning.decisions import Decisions, decide
 from learning.memory import Memory
-from learning.readout import VIEWS, Fit, Weights, fit_readout, scores
-from learning.smoothing import smooth
-from learning.temporal import FEATURE_FILTERS, MOTION_FILTERS, Sequence
-from learning.training import LEARNING_RATE, WEIGHT_DECAY, Deadline, Progress, train_on_scores
+from learning.metrics import frame_metrics
+from learning.network import best_gate, train
+from learning.probe import Fit, HeldOut, Probe, fit_probe
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
-FORMAT_VERSION = 3  # of the header and the tensors; a file of another version is refused, which means: trained again
+FORMAT_VERSION = 4  # of the header and the tensors; a file of another version is refused, which means: trained again
+
+
+# Annotated videos from which on the layers behind the probe are trained: from fewer, no held-out score rose.
+NETWORK_VIDEOS = 10
+NETWORK_FRAMES = 1000  # of each video that they learn from, and
+NETWORK_MAX_VIDEOS = 100  # so many videos, spread over all
 
 
 class UnusableClassifier(BackendError):
@@ -188,15 +194,12 @@ class SeededDropout(nn.Module):
 class MultiLabelLSTM(BaseNN):
     """Frame features -> probability of every label in every frame.
 
-    linear -> ReLU -> layer norm -> dropout -> bidirectional LSTM -> linear. The first linear layer has two
-    factors: a readout of every label from the features and what they do in time, fitted in closed form
-    (`learning/readout.py`), and a layer on its scores that is trained with the rest. The LSTM learns from held-out
-    scores, so that it knows how far they can be trusted on a video that nobody has annotated. What it says is a
-    correction of a logistic regression on the readout, and as much of it counts, by label, as helps on videos that it
-    wasn't trained on: from few annotations often nothing.
+    linear -> layer norm -> dropout -> bidirectional LSTM -> linear. The first linear layer has two factors: a linear
+    probe of every label, fitted in closed form (`learning/probe.py`), and a layer on its scores. A label's log-odds are
+    a logistic regression on its scores (`learning/calibration.py`) and, from `NETWORK_VIDEOS` annotated videos on, as
+    much of what the LSTM adds as helps on videos that it wasn't trained on.
 
-    What a project needs is found out from held-out videos: which parts of the features count and how much of a video's
-    own mean (the readout), from which probability on a label is on and how long its events last
+    From which probability on a label is on, and how long its events last, is found from held-out videos
     (`learning/decisions.py`). On a video that it was trained on, it says what was drawn (`learning/memory.py`).
 
     Args:
@@ -206,16 +209,16 @@ class MultiLabelLSTM(BaseNN):
         hidden_size: units of the LSTM in each direction.
         num_layers: layers of the LSTM.
         sequence_size: frames per training window.
-        learning_rate: at its highest, of the layers behind the readout.
+        learning_rate: at its highest, of the layers behind the probe.
         weight_decay: of these layers.
         dropout_rate: between the layer norm and the LSTM.
         device: where to predict and train; None for the CPU, where layers this small are fastest.
-        motion_size: how many of the numbers, the last ones, describe motion.
+        layout: the blocks that a row consists of, name -> how many of its numbers, in their order: "appearance",
+            "cells", "motion", "sound", any of them. None: all of it is appearance.
         seed: of the initial weights, the order of windows and dropout. Same seed, data and machine: same model.
     """
 
-    # The network starts as the readout alone, and learns what context in time corrects.
-    CORRECTION = 0.1  # of the last layer's usual initial weights
+    CORRECTION = 0.1  # of the last layer's usual initial weights: the network starts as the probe alone
     SCORE_SCALE = 5.0  # scores lie within about [-0.4, 1]; the first layer's initial weights want numbers around 1
 
     def __init__(
@@ -226,11 +229,11 @@ class MultiLabelLSTM(BaseNN):
         hidden_size: int = 32,
         num_layers: int = 1,
         sequence_size: int = 16,
-        learning_rate: float = LEARNING_RATE,
-        weight_decay: float = WEIGHT_DECAY,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-5,
         dropout_rate: float = 0.2,
         device: str | None = None,
-        motion_size: int = 0,
+        layout: dict[str, int] | None = None,
         seed: int = 0,
     ) -> None:
         sizes = {
@@ -241,21 +244,17 @@ class MultiLabelLSTM(BaseNN):
             "num_layers": num_layers,
             "sequence_size": sequence_size,
         }
-        super().__init__(
-            **sizes,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            dropout_rate=dropout_rate,
-            motion_size=motion_size,
-            seed=seed,
-        )
+        rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "dropout_rate": dropout_rate}
+        # As pairs: the order of a JSON object's keys is nobody's promise.
+        super().__init__(**sizes, **rates, layout=list(dict(layout or {}).items()), seed=seed)
         for name, value in sizes.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-        if not 0 <= motion_size < input_size:
-            raise ValueError(f"motion_size must be below input_size {input_size}, not {motion_size}")
+        self.layout = dict(layout or {"appearance": input_size})
+        if sum(self.layout.values()) != input_size or not set(self.layout) <= set(FILTERS):
+            raise ValueError(f"the layout {self.layout} isn't one of {', '.join(FILTERS)} that add up to {input_size}")
         self.input_size, self.output_size, self.sequence_size, self.seed = input_size, output_size, sequence_size, seed
-        self.motion_size, self.learning_rate, self.weight_decay = motion_size, learning_rate, weight_decay
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         # Made without values: the constructors of torch.nn would draw them from the process's random state.
         self.input_layer = nn.Linear(output_size, fc_size, device="meta")
         self.layer_norm = nn.LayerNorm(fc_size, device="meta")
@@ -264,16 +263,17 @@ class MultiLabelLSTM(BaseNN):
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         # Not `to_empty`, which imports much of PyTorch on first use: two seconds of a process's first request.
         self._apply(lambda values: torch.empty(values.shape, dtype=values.dtype))
-        self.register_buffer("slope", torch.ones(output_size))
-        self.register_buffer("offset", torch.zeros(output_size))
-        self.register_buffer("gate", torch.ones(output_size))
-        feature_dim = input_size - motion_size
-        self.register_buffer("readout_features", torch.zeros(output_size, len(FEATURE_FILTERS), feature_dim))
-        self.register_buffer("readout_motion", torch.zeros(output_size, len(MOTION_FILTERS), motion_size))
-        self.register_buffer("readout_mean", torch.zeros(output_size, input_size))
-        self.register_buffer("readout_bias", torch.zeros(output_size))
-        self.register_buffer("view_shares", torch.zeros(output_size, len(VIEWS)))
-        self.register_buffer("label_has_example", torch.zeros(output_size, dtype=torch.bool))
+        for name, values in {
+            "probe_weights": torch.zeros(sum(len(FILTERS[n]) * w for n, w in self.layout.items()), output_size),
+            "probe_mean": torch.zeros(input_size, output_size),
+            "probe_bias": torch.zeros(output_size),
+            "shares": torch.zeros(output_size, len(BLOCKS)),
+            "slope": torch.ones(output_size),
+            "offset": torch.zeros(output_size),
+            "gate": torch.zeros(output_size),
+            "label_has_example": torch.zeros(output_size, dtype=torch.bool),
+        }.items():
+            self.register_buffer(name, values)
         self.decisions = Decisions(output_size)
         self.memory = Memory()
         self._initialise(hidden_size)
@@ -296,19 +296,21 @@ class MultiLabelLSTM(BaseNN):
             parameter.data.mul_(self.CORRECTION)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [batch, num_frames, output_size] of features [batch, num_frames, input_size]."""
-        by_video = [scores(video, self._readout) for video in x.detach().cpu().numpy()]
-        return self.read(torch.from_numpy(np.stack(by_video)).to(x.device))
+        """Logits [batch, num_frames, output_size] of features [batch, num_frames, input_size] at 25 frames a second."""
+        by_video = [self._scores(video, FRAME_RATE) for video in x.detach().cpu().numpy()]
+        scores = torch.from_numpy(np.stack(by_video)).to(x.device)
+        return self._gated(self._calibrated(scores), scores)
 
     def read(self, scores: Tensor) -> Tensor:
-        """Logits of the readout's scores, both [batch, num_frames, output_size]: the layers that learn by gradient."""
-        projected = self.dropout(self.layer_norm(torch.relu(self.input_layer(self.SCORE_SCALE * scores))))
-        correction = self.output_layer(self.lstm(projected)[0])
-        return self.slope * scores + self.offset + self.gate * correction
+        """Logits of the probe's scores, both [batch, num_frames, output_size], with all that the network adds."""
+        projected = self.dropout(self.layer_norm(self.input_layer(self.SCORE_SCALE * scores)))
+        return self._calibrated(scores) + self.output_layer(self.lstm(projected)[0])
 
-    @property
-    def _readout(self) -> Weights:
-        return Weights(self.readout_features, self.readout_motion, self.readout_mean, self.readout_bias)
+    def _calibrated(self, scores: Tensor) -> Tensor:
+        return self.slope * scores + self.offset
+
+    def _gated(self, plain: Tensor, scores: Tensor) -> Tensor:
+        return plain + self.gate * (self.read(scores) - plain) if self.gate.any() else plain
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -336,17 +338,17 @@ class MultiLabelLSTM(BaseNN):
 
     def partial_fit(
         self,
-        sequences: Sequence | ListOf[Sequence],
+        sequences: Features | ListOf[Features],
         labels: ArrayLike | ListOf[ArrayLike],
         weights: ListOf[float] | None = None,
         masks: ListOf[np.ndarray | None] | None = None,
+        frame_rates: ListOf[float] | None = None,
         epochs: int = 1000,
         f1_threshold: float = 0.95,
         accuracy_threshold: float = 1.0,
-        time_budget: float | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Train on everything given, starting from the present weights.
+        """Train on everything given, and on nothing else.
 
         Pass all annotated videos each time: what is left out is forgotten, and a label without a positive frame
         in this call isn't predicted until it has one again.
@@ -356,127 +358,157 @@ class MultiLabelLSTM(BaseNN):
             labels: {0, 1} of the same form, [num_frames, num_labels].
             weights: one positive number a sequence (two annotators of one task: 0.5 each); 1 where None.
             masks: [num_frames] bool a sequence, False for frames that count for nothing; None where all count.
-            epochs: at most this many passes over the data.
-            f1_threshold, accuracy_threshold: training is brought to its end, its learning rate to 0, once the
-                macro-F1 or the accuracy on the training data reaches it.
-            time_budget: seconds after which training stops; the learning rate falls so that it is 0 by then. The
-                readout, the shorter part, is always fitted.
-            progress: called after each epoch with its number (from 1) and the metrics so far.
+            frame_rates: frames per second of each sequence; 25 where None.
+            epochs: at most this many passes of the network over its windows.
+            f1_threshold, accuracy_threshold: the network isn't trained where the probe's macro-F1 or accuracy on
+                held-out videos reaches it.
+            progress: told the share done, in [0, 1], every second or so; what it raises ends the training.
 
         Returns:
-            loss, f1_score (macro), precision, recall (macro too), accuracy (over frames and labels), epoch (how many
-            there were), duration (seconds), num_sequences, num_frames, stopped ("f1_threshold", "accuracy_threshold",
-            "epochs", "converged" or "time_budget") and learnt (as of `describe`, by column). Loss and scores are those
-            of the last epoch, on scores of readouts that had not seen the video: close to what to expect of a new one.
+            loss, f1_score (macro), precision, recall (macro too), accuracy (over frames and labels), all on held-out
+            videos: what to expect of a new one; epoch (the network's), duration (seconds), num_sequences, num_frames,
+            stopped ("f1_threshold", "accuracy_threshold", "few_videos", "epochs" or "converged") and learnt (as of
+            `describe`).
 
         Raises:
             ValueError: shapes that don't fit, features that aren't finite, labels other than 0 and 1, weights
             below 0, no frame that counts.
         """
         started = time.monotonic()
-        videos, targets, weights, masks = self._checked_examples(sequences, labels, weights, masks)
+        progress = progress or (lambda share: None)
+        data = self._dataset(sequences, labels, weights, masks, frame_rates)
         threads = torch.get_num_threads()
-        # Matrices this small are multiplied faster by one thread, and always in the same order.
-        torch.set_num_threads(1)
-        warm = bool(self.label_has_example.any())
+        torch.set_num_threads(1)  # matrices this small are multiplied faster by one thread, and in the same order
         try:
-            fit = fit_readout(videos, targets, weights, masks, self.motion_size)
+            fit = fit_probe(data, self.layout, lambda share: progress(0.8 * share), NETWORK_VIDEOS)
+            held_out = fit.held_out
             self._take(fit)
-            counted = [target[mask] for target, mask in zip(targets, masks, strict=True)]
-            self.label_has_example = torch.from_numpy(np.concatenate(counted).any(axis=0))
-            slope, offset = calibrate(fit.held_out_scores, targets, masks)
+            self.label_has_example = torch.from_numpy(data.shown.any(axis=0))
+            slope, offset = calibrate(*held_out)
             self.slope, self.offset = torch.from_numpy(slope), torch.from_numpy(offset)
-            self.gate.fill_(1)
-            before = copy.deepcopy(self)
-            cut = [self._cut(*one) for one in zip(fit.held_out_scores, targets, masks, weights, strict=True)]
-            deadline = Deadline(started, time_budget)
-            options = {
-                "warm": warm,
-                "epochs": epochs,
-                "f1_threshold": f1_threshold,
-                "accuracy_threshold": accuracy_threshold,
-                "deadline": deadline,
-                "seed": self.seed,
-            }
-            metrics = self._train_on(cut, weights, progress=progress, **options)
-            held_out = [self._probabilities(values) for values in fit.held_out_scores]
-            if max(fit.numbers) > 0 and deadline.share_passed() < 1:
-                # Each half of the videos, corrected by a network that was trained on the other half.
-                for half in range(2):
-                    own = [index for index, number in enumerate(fit.numbers) if number % 2 == half]
-                    other = [index for index, number in enumerate(fit.numbers) if number % 2 != half]
-                    network = copy.deepcopy(before)
-                    network._train_on([cut[i] for i in other], [weights[i] for i in other], progress=None, **options)
-                    for index in own:
-                        held_out[index] = network._probabilities(fit.held_out_scores[index])
-                self.gate.fill_(0)
-                plain = [self._probabilities(values) for values in fit.held_out_scores]
-                gate, held_out = best_gate(plain, held_out, targets, masks)
-                self.gate.copy_(torch.from_numpy(gate))
-            self.decisions.take(decide(held_out, targets, masks))
-            self.memory.take(videos, targets, weights, masks)
+            self.gate.zero_()
+            probs = self._probabilities(held_out.scores)
+            self.decisions.take(decide(probs, *held_out[1:], data.durations()))
+            metrics = self._held_out_metrics(probs, held_out)
+            steps, reason = 0, "few_videos"
+            if metrics["f1_score"] >= f1_threshold:
+                reason = "f1_threshold"
+            elif metrics["accuracy"] >= accuracy_threshold:
+                reason = "accuracy_threshold"
+            elif data.num_videos >= NETWORK_VIDEOS:
+                steps, num_batches = self._train_network(data, fit, epochs, lambda share: progress(0.8 + 0.2 * share))
+                reason, steps = "epochs" if steps >= epochs * num_batches else "converged", -(-steps // num_batches)
+            self.memory.take(data)
+            progress(1.0)
         finally:
             self.eval()
             torch.set_num_threads(threads)
         return metrics | {
+            "epoch": steps,
+            "stopped": reason,
             "duration": time.monotonic() - started,
-            "num_sequences": len(videos),
-            "num_frames": int(sum(mask.sum() for mask in masks)),
+            "num_sequences": len(data.examples),
+            "num_frames": int(sum(example.reviewed.sum() for example in data.examples)),
             "learnt": self.describe(),
         }
 
-    def _cut(self, scores: np.ndarray, labels: np.ndarray, mask: np.ndarray, weight: float) -> list[Tensor]:
-        """One video's windows of scores and labels [num_windows, sequence_size, num_labels], and the weights of their
-        frames [num_windows, sequence_size]."""
-        windows = self.preprocess_sequence(scores, labels)
-        counts = self.preprocess_sequence(mask[:, None].astype(np.float32)).sequence[..., 0]
-        return list(map(torch.from_numpy, (windows.sequence, windows.labels, counts * np.float32(weight))))
+    def _held_out_metrics(self, probs: np.ndarray, held_out: HeldOut) -> dict[str, float]:
+        labels, weights = held_out.labels, held_out.weights[:, None] / held_out.weights.sum()
+        likely = np.where(labels > 0, probs, 1 - probs).clip(1e-6)
+        found = probs >= self.thresholds
+        per_label = frame_metrics(labels, found, list(map(str, range(self.output_size))))
+        rows = [row for name, row in per_label["per_label"].items() if labels[:, int(name)].any()]
+        macro = {name: float(np.mean([row[name] for row in rows])) if rows else 1.0 for name in ("precision", "recall")}
+        return {
+            "loss": float(-(weights * np.log(likely)).sum(axis=0).mean()),
+            "f1_score": per_label["macro_f1"],
+            **macro,
+            "accuracy": float((weights * (found == (labels > 0))).sum(axis=0).mean()),
+        }
 
-    def _train_on(self, cut: list[list[Tensor]], weights: list[float], **options: Any) -> dict[str, Any]:
-        """Train the layers behind the readout on these videos' windows; the metrics of `train_on_scores`."""
+    def _train_network(self, data: Dataset, fit: Fit, epochs: int, progress: Progress) -> tuple[int, int]:
+        """Trains the layers behind the probe on half of the videos, and finds the gate by the others; the steps there
+        were, and how many make an epoch."""
+        self._initialise(self.lstm.hidden_size)
+        cut: list[list[Windows]] = [[], []]
+        weights: list[list[np.ndarray]] = [[], []]
+        stride = -(-len(data.examples) // NETWORK_MAX_VIDEOS)
+        chosen = list(zip(data.examples, data.numbers, strict=True))[::stride]
+        for done, (example, number) in enumerate(chosen, start=1):
+            probe = next(probe for numbers, probe in fit.without if number in numbers)
+            frames = slice(0, min(NETWORK_FRAMES, example.features.shape[0]))
+            scores = probe.scores(example.features[frames], self.layout, example.frame_rate)
+            windows = self.preprocess_sequence(scores, example.labels[frames])
+            counts = self.preprocess_sequence(example.reviewed[frames, None]).sequence[..., 0] * example.weight
+            if counts.any():
+                cut[number % 2].append(windows)
+                weights[number % 2].append(counts.astype(np.float32))
+            progress(0.6 * done / len(chosen))
+        if not all(cut):
+            return 0, 1
+        halves = []
+        for windows, counts in zip(cut, weights, strict=True):
+            arrays = [w.sequence for w in windows], [w.labels for w in windows], counts
+            halves.append([torch.from_numpy(np.concatenate(parts)) for parts in arrays])
+        (scores, truth, counted), other = halves
+        num_batches = -(-len(scores) // 32)
         self.train()
         self.dropout.generator.manual_seed(self.seed)
-        scores, labels, frame_weights = map(torch.cat, zip(*cut, strict=True))
-        try:
-            return train_on_scores(
-                self, scores, labels, frame_weights, num_videos=max(1, round(sum(weights))), **options
-            )
-        finally:
-            self.eval()
+        rates = (self.learning_rate, self.weight_decay)
+        steps = train(
+            self,
+            scores,
+            truth,
+            counted,
+            *rates,
+            epochs * num_batches,
+            self.seed,
+            lambda share: progress(0.6 + 0.4 * share),
+        )
+        self.eval()
+        with torch.inference_mode():
+            plain, corrected = self._calibrated(other[0]), self.read(other[0])
+            self.gate.copy_(best_gate(plain, corrected, other[1], other[2]))
+        return steps, num_batches
 
     def _take(self, fit: Fit) -> None:
-        self.readout_features.copy_(fit.weights.features)
-        self.readout_motion.copy_(fit.weights.motion)
-        self.readout_mean.copy_(fit.weights.mean)
-        self.readout_bias.copy_(fit.weights.bias)
-        self.view_shares.zero_()
-        self.view_shares[:, [VIEWS.index(view) for view in fit.views]] = fit.shares
+        self.probe_weights.copy_(
+            torch.from_numpy(np.concatenate([part for name in self.layout for part in fit.probe.weights[name]]))
+        )
+        self.probe_mean.copy_(torch.from_numpy(fit.probe.mean))
+        self.probe_bias.copy_(torch.from_numpy(fit.probe.bias))
+        self.shares.copy_(torch.from_numpy(fit.shares))
+
+    def _scores(self, sequence: Features, frame_rate: float) -> np.ndarray:
+        """The probe's scores [num_frames, output_size]."""
+        expanded = {name: len(FILTERS[name]) * width for name, width in self.layout.items()}
+        weights = self.probe_weights.cpu().numpy()
+        parts = {
+            name: weights[where].reshape(len(FILTERS[name]), -1, self.output_size)
+            for name, where in columns(expanded).items()
+        }
+        probe = Probe(parts, self.probe_mean.cpu().numpy(), self.probe_bias.cpu().numpy())
+        return probe.scores(sequence, self.layout, frame_rate)
 
     def describe(self) -> dict[str, dict[str, float]]:
         """What was found out about each label: label (its column where no label map was set) ->
 
-        centring, how much of a video's own mean is subtracted, in [0, 1]; appearance, change and motion, what its
-        readout rests on, adding up to 1; threshold, the probability from which on it is on; smoothing, the frames of
-        the median filter: what is shorter than half of it is no event, and a gap of this length none.
+        the share of each of `BLOCKS`, adding up to 1; threshold, the probability from which on it is on; smoothing, the
+        seconds of the median filter: what is shorter than half of it is no event, and a gap of this length none;
+        network, how much of the LSTM's correction counts.
         """
         names = {column: label for label, column in self._label_map.items()}
-        parts = np.array([[view.appearance, view.change, view.motion] for view in VIEWS])
-        parts = parts / parts.sum(axis=1, keepdims=True)
-        centring = np.array([view.centring if view.appearance or view.motion else 0.0 for view in VIEWS])
-        described = {}
-        for column, shares in enumerate(self.view_shares.numpy()):
-            appearance, change, motion = (float(value) for value in shares @ parts)
-            described[names.get(column, str(column))] = {
-                "centring": float(shares @ centring),
-                "appearance": appearance,
-                "change": change,
-                "motion": motion,
+        return {
+            names.get(column, str(column)): {
+                **{block: float(share) for block, share in zip(BLOCKS, shares, strict=True)},
                 "threshold": float(self.decisions.thresholds[column]),
-                "smoothing": int(self.decisions.windows[column]),
+                "smoothing": float(self.decisions.windows[column]),
+                "network": float(self.gate[column]),
             }
-        return described
+            for column, shares in enumerate(self.shares)
+        }
 
-    def predict(self, sequence: Sequence, recall: bool = True) -> np.ndarray:
+    def predict(self, sequence: Features, frame_rate: float = FRAME_RATE, recall: bool = True) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
 
         The LSTM runs over the whole sequence, so there are no windows whose borders could show. What flickers is
@@ -484,8 +516,10 @@ class MultiLabelLSTM(BaseNN):
         threads.
 
         Args:
-            sequence: [num_frames, input_size], of any length; read in blocks.
-            recall: on a video of the last training, agree with what was drawn; False: predict it like a new one.
+            sequence: [num_frames, input_size], of any length; read in pieces.
+            frame_rate: its frames per second.
+            recall: on a video of the last training, say what was drawn, 0 or 1, in the frames that were annotated;
+                False: predict it like a new one.
 
         Returns:
             [num_frames, num_labels] float32.
@@ -496,62 +530,48 @@ class MultiLabelLSTM(BaseNN):
         self._check_features(sequence)
         if sequence.shape[0] == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
-        probs = smooth(self._probabilities(scores(sequence, self._readout)), self.decisions.windows.numpy())
-        return self.memory.recall(sequence, probs) if recall else probs
+        probs = self.decisions.smooth(self._probabilities(self._scores(sequence, frame_rate)), frame_rate)
+        return self.memory.recall(content_of(sequence), probs) if recall and not self.memory.is_empty else probs
 
-    def predict_labels(self, sequence: Sequence, recall: bool = True) -> np.ndarray:
+    def predict_labels(self, sequence: Features, frame_rate: float = FRAME_RATE, recall: bool = True) -> np.ndarray:
         """The labels of every frame, [num_frames, num_labels] bool: `predict` at this model's own thresholds."""
-        return self.predict(sequence, recall) >= self.thresholds
+        return self.predict(sequence, frame_rate, recall) >= self.thresholds
 
     def expected_f1(self, probs: np.ndarray) -> float:
         """The macro-F1 to expect of a prediction, in [0, 1]: see `Decisions.expected_f1`."""
         return self.decisions.expected_f1(probs)
 
     @torch.inference_mode()
-    def _probabilities(self, readout_scores: np.ndarray) -> np.ndarray:
-        if not np.isfinite(readout_scores).all():
+    def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        if not np.isfinite(scores).all():
             raise ValueError("features contain NaN or infinity")
-        device = self.output_layer.weight.device
-        logits = self.read(torch.from_numpy(readout_scores).to(device)[None])[0].cpu()
+        values = torch.from_numpy(scores).to(self.output_layer.weight.device)[None]
+        logits = self._gated(self._calibrated(values), values)[0].cpu()
         return (torch.sigmoid(logits) * self.label_has_example).numpy()
 
-    def _check_features(self, sequence: Sequence) -> None:
+    def _check_features(self, sequence: Features) -> None:
         if len(sequence.shape) != 2 or sequence.shape[1] != self.input_size:
             raise ValueError(f"features must have shape [num_frames, {self.input_size}], not {list(sequence.shape)}")
 
-    def _checked_examples(
+    def _dataset(
         self,
-        sequences: Sequence | ListOf[Sequence],
+        sequences: Features | ListOf[Features],
         labels: ArrayLike | ListOf[ArrayLike],
         weights: ListOf[float] | None,
         masks: ListOf[np.ndarray | None] | None,
-    ) -> tuple[list[Sequence], list[np.ndarray], list[float], list[np.ndarray]]:
-        """The examples as lists, or ValueError."""
+        frame_rates: ListOf[float] | None,
+    ) -> Dataset:
+        """The examples, or ValueError."""
         if not isinstance(sequences, list | tuple):
             sequences, labels = [sequences], [labels]
-        targets = [np.asarray(target, dtype=np.float32) for target in labels]
-        weights = [1.0] * len(sequences) if weights is None else [float(weight) for weight in weights]
-        masks = [None] * len(sequences) if masks is None else list(masks)
-        if not sequences or not len(sequences) == len(targets) == len(weights) == len(masks):
-            raise ValueError(
-                f"{len(sequences)} sequences, {len(targets)} label arrays, {len(weights)} weights, {len(masks)} masks"
-            )
-        checked = []
-        for video, target, weight, mask in zip(sequences, targets, weights, masks, strict=True):
-            self._check_features(video)
-            num_frames = video.shape[0]
-            if num_frames == 0 or target.shape != (num_frames, self.output_size):
-                raise ValueError(
-                    f"labels {list(target.shape)} don't fit {num_frames} frames, {self.output_size} labels"
-                )
-            if not np.isin(target, (0, 1)).all():
-                raise ValueError("labels must be 0 or 1")
-            if not 0 < weight < float("inf"):
-                raise ValueError(f"the weight of a sequence must be a positive number, not {weight}")
-            mask = np.ones(num_frames, bool) if mask is None else np.asarray(mask, dtype=bool)
-            if mask.shape != (num_frames,):
-                raise ValueError(f"a mask of {list(mask.shape)} doesn't fit {num_frames} frames")
-            checked.append(mask)
-        if not any(mask.any() for mask in checked):
-            raise ValueError("no frame counts: each is masked")
-        return list(sequences), targets, weights, checked
+        count = len(sequences)
+        weights = [1.0] * count if weights is None else weights
+        masks = [None] * count if masks is None else masks
+        frame_rates = [FRAME_RATE] * count if frame_rates is None else frame_rates
+        given = {"label arrays": labels, "weights": weights, "masks": masks, "frame rates": frame_rates}
+        if not count or any(len(values) != count for values in given.values()):
+            raise ValueError(f"{count} sequences, " + ", ".join(f"{len(v)} {name}" for name, v in given.items()))
+        for sequence in sequences:
+            self._check_features(sequence)
+        rows = zip(range(count), sequences, labels, weights, masks, frame_rates, strict=True)
+        return Dataset([Example(*row) for row in rows], self.output_size)

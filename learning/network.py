@@ -1,0 +1,92 @@
+"""How `MultiLabelLSTM`'s layers behind the probe learn what context in time corrects, and how far they are believed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learning.dataset import Progress
+
+STEPS, BATCH_SIZE = 120, 32  # batches of windows until it has converged
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
+GATES = (0.0, 0.5, 1.0)
+CERTAIN = 1e-4  # nothing is more improbable
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+def train(
+    network: nn.Module,
+    scores: Tensor,
+    truth: Tensor,
+    weights: Tensor,
+    learning_rate: float,
+    weight_decay: float,
+    max_steps: int,
+    seed: int,
+    progress: Progress,
+) -> int:
+    """Trains the layers that have parameters, in place.
+
+    Args:
+        network: its `read` takes scores [batch, sequence_size, num_labels] to logits of the same shape.
+        scores, truth: [num_windows, sequence_size, num_labels]; held-out scores.
+        weights: [num_windows, sequence_size], 0 for padding and what wasn't annotated; some frame's is above.
+        progress: told the share done, in [0, 1].
+
+    Returns:
+        How many steps there were.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parameters = list(network.parameters())
+    moments = [(torch.zeros_like(one), torch.zeros_like(one)) for one in parameters]
+    steps = min(STEPS, max_steps)
+    for step in range(1, steps + 1):
+        batch = torch.randint(len(scores), (BATCH_SIZE,), generator=generator)
+        weight = weights[batch][..., None]
+        loss = functional.binary_cross_entropy_with_logits(network.read(scores[batch]), truth[batch], reduction="none")
+        loss = (loss * weight).sum() / weight.sum().clamp(min=1e-6) / truth.shape[-1]
+        gradients = torch.autograd.grad(loss, parameters)
+        done = step / steps
+        rate = learning_rate * min(1.0, done / WARM_UP) * 0.5 * (1 + np.cos(np.pi * done))
+        _adamw(parameters, gradients, moments, step, rate, weight_decay)
+        progress(done)
+    return steps
+
+
+@torch.no_grad()
+def _adamw(
+    parameters: list[Tensor],
+    gradients: tuple[Tensor, ...],
+    moments: list[tuple[Tensor, Tensor]],
+    step: int,
+    rate: float,
+    decay: float,
+) -> None:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019). Not torch.optim's, whose first use imports
+    PyTorch's compiler: seconds before a training that takes no longer."""
+    for parameter, gradient, (mean, square) in zip(parameters, gradients, moments, strict=True):
+        mean.lerp_(gradient, 1 - BETAS[0])
+        square.lerp_(gradient.square(), 1 - BETAS[1])
+        deviation = (square / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
+        parameter.mul_(1 - rate * decay).addcdiv_(mean / (1 - BETAS[0] ** step), deviation, value=-rate)
+
+
+def best_gate(plain: Tensor, corrected: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """How much of a correction of log-odds helps each label, by the log loss on videos that it wasn't trained on.
+
+    Args:
+        plain, corrected: logits, [num_windows, sequence_size, num_labels].
+        truth: {0, 1}, of the same shape.
+        weights: [num_windows, sequence_size].
+
+    Returns:
+        [num_labels], the least of `GATES` where several are equal.
+    """
+    losses = []
+    for gate in GATES:
+        logits = (plain + gate * (corrected - plain)).clamp(np.log(CERTAIN), -np.log(CERTAIN))
+        loss = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        losses.append((loss * weights[..., None]).sum(dim=(0, 1)))
+    return torch.tensor(GATES)[torch.stack(losses).argmin(dim=0)]
