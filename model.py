@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
@@ -100,6 +101,11 @@ class YOLO(LabelStudioMLBase):
     def is_prepared(self, task: dict[str, Any]) -> bool:
         """Whether the features of the task's videos are cached."""
         return all(control_model.is_prepared(task) for control_model in self.control_models)
+
+    def are_prepared(self, tasks: Iterable[dict[str, Any]]) -> bool:
+        """Whether the features of all of the tasks' videos are in the cache; without opening them."""
+        with self.holding_connection():
+            return all(control_model.has_features(task) for task in tasks for control_model in self.control_models)
 
     def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
         """Extracts the features of the task's videos."""

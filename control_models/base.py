@@ -123,6 +123,10 @@ class ControlModel(ABC):
     def is_prepared(self, task: dict[str, Any]) -> bool:
         """Whether `predict` is light work for this task."""
 
+    def has_features(self, task: dict[str, Any]) -> bool:
+        """As `is_prepared`, asked of thousands of tasks."""
+        return self.is_prepared(task)
+
     @abstractmethod
     def prepare(
         self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()

@@ -66,12 +66,13 @@ class _Reader:
         # features beyond CACHE_SIZE_LIMIT every training would extract them all.
         missing = []
         done = 0
-        for task in tasks:
-            if self._read(task, only_cached=True):
-                done += 1
-                self._report(done / len(tasks))
-            else:
-                missing.append(task)
+        with self._model.backend.holding_connection():
+            for task in tasks:
+                if self._read(task, only_cached=True):
+                    done += 1
+                    self._report(done / len(tasks))
+                else:
+                    missing.append(task)
         for task in missing:
             self._read(task, only_cached=False)
             done += 1

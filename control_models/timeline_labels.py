@@ -164,6 +164,10 @@ class TimelineLabelsModel(ControlModel):
             raise type(error)(str(error).replace(path.name, name)) from error
         return features
 
+    def has_features(self, task: dict[str, Any]) -> bool:
+        """Whether the video's features are in the cache, intact or not."""
+        return self.cache.has(self.encoder, self.place(task), self.view, self.parameters.model_frame_stride)
+
     def cached_features(self, task: dict[str, Any]) -> VideoFeatures | None:
         """The video's features, None where they would have to be fetched or extracted.
 

@@ -116,6 +116,13 @@ class FeatureCache:
         content = self._hashes.known(path)
         return self._find(encoder, content, view, stride, _refuse) if content else None
 
+    def has(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> bool:
+        """Whether the cache has features of the video, intact or not; opens none of them."""
+        content = self._hashes.known(path)
+        if content is None:
+            return False
+        return self._lookup.check_call_in_cache(content, encoder.fingerprint, view.value, stride, _refuse)
+
     def drop(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> None:
         """Removes the video's features, where they are cached, and forgets its deaths. Arrays in use stay valid."""
         content = self._hashes.known(path)

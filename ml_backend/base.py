@@ -16,7 +16,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,6 +97,7 @@ class LabelStudioMLBase:
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         self.project_id = str(project_id or "").split(".")[0]
         self._values: dict[str, str] = {}
+        self._held = threading.local()
         self._extra_params: dict[str, Any] = {}
         self._label_interface: LabelInterface | None = None
         if label_config is not None:
@@ -160,6 +163,10 @@ class LabelStudioMLBase:
     def is_prepared(self, task: dict[str, Any]) -> bool:
         """Whether `predict` of this task is light work. Anything else is done by `prepare` in the worker first."""
         return True
+
+    def are_prepared(self, tasks: Iterable[dict[str, Any]]) -> bool:
+        """Whether none of many tasks needs heavy work, as `is_prepared`; may trust what looks intact."""
+        return all(self.is_prepared(task) for task in tasks)
 
     def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
         """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
@@ -393,12 +400,25 @@ class LabelStudioMLBase:
     @property
     def connection(self) -> label_studio.Connection:
         """How to reach Label Studio: the environment's URL and key, else those that `/setup` brought."""
+        held = getattr(self._held, "connection", None)
+        if held is not None:
+            return held
         project = self.store.project(self.project_id) if self.store else None
         settings = self.settings
         return label_studio.choose_connection(
             environment=label_studio.Connection(settings.label_studio_url, settings.secret("label_studio_api_key")),
             setup=label_studio.Connection(*((project.hostname, project.access_token) if project else (None, None))),
         )
+
+    @contextmanager
+    def holding_connection(self) -> Iterator[None]:
+        """Looks `connection` up once for all that this thread does within: for what is asked of thousands of tasks, and
+        reaches Label Studio for none."""
+        self._held.connection = self.connection
+        try:
+            yield
+        finally:
+            self._held.connection = None
 
     def media_place(self, url: str, task_id: int | None = None) -> Path:
         """Where a task's file is, or would be once it is downloaded. Raises MediaError where it can't be had."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,7 @@ class Handlers:
         except BackendError:
             return job.queue  # it ends at once
         try:
-            prepared = all(model.is_prepared(task) for task in self._store.annotated_tasks(job.project_id))
+            prepared = model.are_prepared(self._store.annotated_tasks(job.project_id))
         except MediaError:
             prepared = False  # trying to reach a video takes time, too
         except Exception:
@@ -239,10 +240,13 @@ class Handlers:
 
         Raises:
             OtherLabelStudio: what is reached has another project of that number.
-            LabelStudioError: it can't be reached or refuses.
         """
         project, connection = self._store.project(project_id), self._registry.get(project_id).connection
-        if project.created is not None and label_studio.created(connection, int(project.number)) != project.created:
+        created = project.created
+        if created is not None:
+            with suppress(LabelStudioError):  # what is asked next meets it again, and says it
+                created = label_studio.created(connection, int(project.number))
+        if created != project.created:
             raise OtherLabelStudio(
                 f"The Label Studio at {connection.url} has another project {project.number} than the one that is "
                 f"known here as {project.id}: nothing is fetched from it or stored there. LABEL_STUDIO_URL names one "
