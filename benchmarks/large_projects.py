@@ -185,6 +185,7 @@ def train(folder: Path, whole: bool = True) -> dict[str, Any]:
     store = Store(settings.database)
     registry = ModelRegistry(YOLO, Services(settings, store))
     jobs = Jobs(store, registry, open_queues(store))
+    store.take_over_jobs(["benchmark"])  # of a step that was broken off
     jobs.add_training("1")
     job = store.claim_job("benchmark", QueueName.TRAIN)
     model = registry.get("1")
