@@ -22,7 +22,7 @@ from video.preprocessing import View
 from video.reader import decode
 
 STEPS = (1, 3, 5, 10, 20)  # annotations after which the never-seen videos are looked at
-FOOTAGE_STEPS = (3, 6, 8)  # of eleven clips
+FOOTAGE_STEPS = (3, 0.6)  # annotations, and the share of all clips
 FOOTAGE = "footage"  # the name of the project of real clips
 CACHE_SIZE = 10**11
 BATCH_SIZE = 16
@@ -109,7 +109,8 @@ def project(name: str, seed: int, footage: Path | None) -> Project:
     videos, labels, names = _clips(footage, seed) if name == FOOTAGE else _drawn(name, seed)
     examples = [Example(video, truth) for video, truth in zip(videos, labels, strict=True)]
     if name == FOOTAGE:
-        return Project(names, examples, None, FOOTAGE_STEPS)
+        few, share = FOOTAGE_STEPS
+        return Project(names, examples, None, (few, max(few + 1, round(share * len(examples)))))
     return Project(names, examples, ANNOTATED, STEPS)
 
 

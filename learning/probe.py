@@ -90,13 +90,13 @@ class Fit(NamedTuple):
         probe: of all videos.
         held_out: of the sampled frames.
         shares: [num_labels, len(BLOCKS)], of each block in a label's mixture.
-        without: for each fold of several videos, their numbers and the probe of the others.
+        without: of each fold of videos, the probe of the others; a video's fold is its number modulo their count.
     """
 
     probe: Probe
     held_out: HeldOut
     shares: np.ndarray
-    without: list[tuple[np.ndarray, Probe]]
+    without: list[Probe]
 
 
 class _Fold(NamedTuple):
@@ -159,11 +159,10 @@ def fit_probe(data: Dataset, layout: dict[str, int], progress: Progress, keep_wi
     def collected(duals: list[np.ndarray], labels: np.ndarray | slice) -> Probe:
         return _collected(blocks, ridges, duals, gains[:, labels], bias[labels], layout)
 
-    without = [
-        (np.unique(rows.numbers[fold.rows]), collected([r.dual_without[i] for r in ridges], fold.labels))
-        for i, fold in enumerate(folds[: rows.num_video_folds])
-        if data.num_videos >= keep_without
-    ]
+    without = []
+    if data.num_videos >= keep_without:
+        for number, fold in enumerate(folds[: rows.num_video_folds]):
+            without.append(collected([ridge.dual_without[number] for ridge in ridges], fold.labels))
     all_shares = np.zeros((data.num_labels, len(BLOCKS)), np.float32)
     all_shares[:, [list(BLOCKS).index(name) for name in blocks]] = shares.T
     return Fit(

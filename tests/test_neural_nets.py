@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from learning.dataset import ROWS
 from utils.neural_nets import NETWORK_VIDEOS, MultiLabelLSTM, UnusableClassifier
 
 FEATURES = 24
@@ -96,6 +97,24 @@ def test_training_again_knows_nothing_of_what_was_learnt_before() -> None:
     other.partial_fit(*second)
     for features in (first[0], video(seed=50)[0]):
         np.testing.assert_array_equal(model.predict(features), other.predict(features))
+
+
+def test_what_no_held_out_video_shows_to_help_is_left_out() -> None:
+    for num_videos in (1, NETWORK_VIDEOS - 1):
+        model = small_model()
+        examples = map(list, zip(*(video(seed) for seed in range(num_videos)), strict=True))
+        model.partial_fit(*examples, f1_threshold=2, accuracy_threshold=2)
+        assert not model.gate.any()
+
+
+def test_more_videos_than_frames_to_fit_to_are_learnt() -> None:
+    examples = [tuple(part[:3] for part in video(seed)) for seed in range(ROWS + 50)]
+    labels = [np.float32([[1, 0], [0, 0], [0, 1]])] * len(examples)
+    metrics = small_model().partial_fit(
+        [features for features, _ in examples], labels, f1_threshold=2, accuracy_threshold=2
+    )
+    assert metrics["num_sequences"] == len(examples)
+    assert metrics["epoch"] >= 1
 
 
 def test_windows_cover_every_frame_with_the_overlap_and_mask_the_padding() -> None:
