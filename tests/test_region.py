@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from flask import Flask
-from werkzeug.serving import make_server
 
 from features.cache import FeatureCache, extract
 from features.encoder import Encoder, get_encoder
-from ml_backend.settings import Settings
-from model import YOLO
 from tests.checkpoints import cosine, write_checkpoint, write_timm_weights
-from tests.servers import annotation, region
 from tests.videos import write_video
 from video.preprocessing import Region, View, cropped
 from video.reader import decode
@@ -130,130 +121,3 @@ def test_looks_share_a_network_and_nothing_else(classifier, models, tmp_path):
     video = write_video(tmp_path / "video.mp4", noise, 3, size=(320, 240))
     found = [cache.get(encoder, video).features[0].tobytes() for encoder in encoders()]
     assert len(set(found)) == len(looks)
-
-
-# --- Over HTTP
-
-
-SIZE = (320, 180)
-EVENT = (31, 70)  # labeling frames of the lamp on the right
-
-
-def lamps(left: Callable[[int], bool], right: Callable[[int], bool]) -> Callable[[int], np.ndarray]:
-    """Two lamps side by side, on or off."""
-
-    def draw(index: int) -> np.ndarray:
-        picture = np.full((*SIZE[::-1], 3), 70, np.uint8)
-        for on, x in ((left(index), 60), (right(index), 220)):
-            picture[60:120, x : x + 40] = (250, 220, 60) if on else (30, 40, 90)
-        return picture
-
-    return draw
-
-
-def in_event(index: int) -> bool:
-    return EVENT[0] <= index + 1 <= EVENT[1]
-
-
-def config(attributes: str, label: str = "On") -> str:
-    return (
-        f'<View><TimelineLabels name="tl" toName="video" {attributes}><Label value="{label}"/></TimelineLabels>'
-        '<Video name="video" value="$video" frameRate="25"/></View>'
-    )
-
-
-@pytest.fixture
-def client(make_app: Callable[..., Flask], settings: Settings) -> Iterator[httpx.Client]:
-    """A real server whose jobs are done at once."""
-    server = make_server("127.0.0.1", 0, make_app(YOLO), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}", timeout=120) as http:
-        yield http
-    server.shutdown()
-    thread.join()
-
-
-def task(settings: Settings, number: int, draw: Callable[[int], np.ndarray]) -> dict[str, Any]:
-    path = settings.local_files_document_root / f"{number}.mp4"
-    write_video(path, draw, 100, size=SIZE)
-    return {"id": number, "data": {"video": f"/data/local-files/?d={path.name}"}}
-
-
-def submit(client: httpx.Client, label_config: str, one: dict[str, Any], start: int, end: int) -> None:
-    body = {"action": "ANNOTATION_CREATED", "task": one, "annotation": annotation(one["id"], region(start, end, "On"))}
-    answer = client.post("/webhook", json=body | {"project": {"id": 1, "label_config": label_config}})
-    assert answer.status_code == 201, answer.text
-
-
-def predict(client: httpx.Client, label_config: str, *tasks: dict[str, Any]) -> list[dict[str, Any]]:
-    answer = client.post("/predict", json={"tasks": tasks, "project": "1.1", "label_config": label_config})
-    assert answer.status_code == 200, answer.text
-    return answer.json()["results"]
-
-
-def ranges(prediction: dict[str, Any]) -> list[tuple[int, int]]:
-    found = [part["value"]["ranges"][0] for part in prediction["result"]]
-    return [(one["start"], one["end"]) for one in found]
-
-
-def test_what_is_outside_the_region_is_not_seen(client: httpx.Client, settings: Settings) -> None:
-    """In the annotated video both lamps burn together. In the others the left one burns at other times."""
-    label_config = config('model_trainable="true" model_region="50,0,50,100"')
-    answer = client.post("/setup", json={"project": "1.1", "schema": label_config})
-    assert answer.status_code == 200, answer.text
-    annotated = task(settings, 1, lamps(in_event, in_event))
-    submit(client, label_config, annotated, *EVENT)
-    new = [
-        task(settings, 2, lamps(lambda index: index < 20, in_event)),
-        task(settings, 3, lamps(lambda index: index > 80, in_event)),
-    ]
-    first, second = predict(client, label_config, *new)
-    for prediction in (first, second):
-        assert len(prediction["result"]) == 1
-        assert ranges(prediction)[0] == pytest.approx(EVENT, abs=3)
-
-
-def test_another_look_is_trained_again_and_a_wrong_one_refused(client: httpx.Client, settings: Settings) -> None:
-    annotated, new = task(settings, 1, lamps(in_event, in_event)), task(settings, 2, lamps(in_event, in_event))
-    versions = set()
-    for number, attributes in enumerate(('model_image_size="96"', 'model_region="0,0,50,100" model_image_size="96"')):
-        label_config = config(f'model_trainable="true" {attributes}')
-        client.post("/setup", json={"project": "1.1", "schema": label_config})
-        if number == 0:
-            submit(client, label_config, annotated, *EVENT)
-        else:  # trained again by itself, from what is stored
-            client.post(
-                "/webhook", json={"action": "PROJECT_UPDATED", "project": {"id": 1, "label_config": label_config}}
-            )
-        (prediction,) = predict(client, label_config, new)
-        assert ranges(prediction)[0] == pytest.approx(EVENT, abs=3)
-        versions.add(prediction["model_version"])
-    assert len(versions) == 2
-    wrong = config('model_trainable="true" model_region="60,0,50,100"')
-    answer = client.post("/setup", json={"project": "1.1", "schema": wrong})
-    assert answer.status_code == 400
-    assert 'model_region="60,0,50,100"' in answer.json()["error"]
-
-
-def test_simple_mode_looks_at_the_region(client: httpx.Client, settings: Settings) -> None:
-    """A flower on the left: the whole picture's probability isn't that of its parts."""
-    from sklearn.datasets import load_sample_image
-
-    flower = load_sample_image("flower.jpg")[:420, :640]
-    path = settings.local_files_document_root / "flower.mp4"
-    picture = np.zeros((420, 1280, 3), np.uint8)
-    picture[:, :640] = flower
-    write_video(path, lambda _: picture, 10, size=(1280, 420))
-    one = {"id": 1, "data": {"video": "/data/local-files/?d=flower.mp4"}}
-    encoder = get_encoder(None, model_root=settings.model_root)
-    alone = write_video(settings.local_files_document_root / "alone.mp4", lambda _: flower, 10, size=(640, 420))
-    column = int(extract(encoder, alone, View.CROP).probs.mean(axis=0).argmax())
-    left, right = (
-        predict(client, config(f'model_region="{part}" score_threshold="0"', encoder.class_names[column]), one)[0]
-        for part in ("0,0,50,100", "50,0,50,100")
-    )
-    assert left["result"][0]["score"] == pytest.approx(
-        float(extract(encoder, alone, View.CROP).probs[:, column].mean()), abs=0.02
-    )
-    assert right["result"][0]["score"] < left["result"][0]["score"] / 2

@@ -55,7 +55,7 @@ def write(
             stream.disposition = av.stream.Disposition.default if number == default else 0
         packets = []
         for index in range(RATE * SECONDS):
-            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), index, np.uint8), format="rgb24")
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
             picture.pts, picture.time_base = index, Fraction(1, RATE)
             packets += video.encode(picture)
         packets += video.encode(None)
