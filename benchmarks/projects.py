@@ -17,7 +17,7 @@ from benchmarks.videos.scenarios import SCENARIOS, make_video
 from features.cache import FeatureCache
 from features.checkpoints import bundled_path
 from features.encoder import Encoder
-from features.sequence import APPEARANCE, BLOCKS, MOTION, FeatureSequence
+from features.sequence import APPEARANCE, MOTION, FeatureSequence
 from video.preprocessing import View
 from video.reader import decode
 
@@ -53,7 +53,7 @@ class Example:
     @cached_property
     def sequence(self) -> FeatureSequence:
         """What a trainable tag's classifier reads."""
-        return FeatureSequence(FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), self.video), blocks=BLOCKS)
+        return FeatureSequence(FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), self.video))
 
     @cached_property
     def ours(self) -> np.ndarray:

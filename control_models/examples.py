@@ -10,7 +10,7 @@ import numpy as np
 
 from errors import InvalidAnnotation, MediaError
 from features.cache import VideoFeatures
-from features.sequence import BLOCKS, FeatureSequence
+from features.sequence import FeatureSequence
 from learning.dataset import Example
 from ml_backend.base import Progress
 from utils.converter import Region, convert_timelinelabels_to_probs, usable_regions
@@ -116,7 +116,7 @@ class _Reader:
         model = self._model
         for text in model.remarks(task, features):
             self._note(task, text)
-        sequence = FeatureSequence(features, model.labeling_index(task, features), BLOCKS)
+        sequence = FeatureSequence(features, model.labeling_index(task, features))
         frame_rate = model.labeling_frame_rate(task)
         weight = 1 / len(task["annotations"])
         added = []

@@ -32,7 +32,7 @@ from errors import (
 from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder, get_encoder
-from features.sequence import BLOCKS, FeatureSequence
+from features.sequence import FeatureSequence
 from learning.decisions import promised_f1
 from learning.evaluation import Case, Evaluation
 from ml_backend.base import LabelStudioMLBase, Progress
@@ -257,7 +257,7 @@ class TimelineLabelsModel(ControlModel):
         if not self.parameters.model_trainable:
             return self.create_timelines_simple(path, frame_rate), None
         classifier = self._ready_classifier()
-        sequence = FeatureSequence(*self._video_features(path, frame_rate), BLOCKS)
+        sequence = FeatureSequence(*self._video_features(path, frame_rate))
         return classifier.predict(sequence, frame_rate), classifier
 
     def _decide(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> ControlPrediction:
@@ -311,7 +311,7 @@ class TimelineLabelsModel(ControlModel):
         Raises:
             NotReady: there is no classifier for the present config and encoder.
         """
-        sequence = FeatureSequence(*self._video_features(video_path, frame_rate), BLOCKS)
+        sequence = FeatureSequence(*self._video_features(video_path, frame_rate))
         return self._ready_classifier().predict(sequence, frame_rate)
 
     def check_ready(self) -> None:

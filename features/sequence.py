@@ -30,9 +30,7 @@ class FeatureSequence:
         layout: block -> how many numbers of a row are its own, in their order.
     """
 
-    def __init__(
-        self, video: VideoFeatures, index: np.ndarray | None = None, blocks: Sequence[str] = (APPEARANCE, MOTION)
-    ) -> None:
+    def __init__(self, video: VideoFeatures, index: np.ndarray | None = None, blocks: Sequence[str] = BLOCKS) -> None:
         arrays = {APPEARANCE: video.features, CELLS: video.cells, MOTION: video.motion, SOUND: video.sound}
         self._arrays = {
             block: arrays[block]

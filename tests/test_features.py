@@ -815,7 +815,7 @@ class _Touch:
 @pytest.mark.parametrize("index", [None, [0, 0, 1, 5, 5, 9, 20, 20], list(range(21)), list(range(20))])
 def test_a_sequence_is_read_in_blocks(videos, index):
     video = extract(BrightnessEncoder(), videos[0])
-    sequence = FeatureSequence(video, None if index is None else np.array(index))
+    sequence = FeatureSequence(video, None if index is None else np.array(index), ("appearance", "motion"))
     rows = range(21) if index is None else index
     expected = np.concatenate([video.features, video.motion], axis=1).astype(np.float32)[list(rows)]
     assert sequence.shape == expected.shape
