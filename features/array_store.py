@@ -7,11 +7,13 @@ store at once, and drop each other's items at any moment.
 
 import ctypes
 import errno
+import io
 import json
 import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -70,6 +72,18 @@ class MappedArray(np.ndarray):
             ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 
+HEADER_BYTES = 128  # of the files that are written here, whatever their number of rows
+
+
+@lru_cache(maxsize=10_000)
+def _header(beginning: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, type and first byte of the rows of a .npy file, remembered: files of videos of one length share it."""
+    file = io.BytesIO(beginning)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, dtype, file.tell()
+
+
 def map_array(path: Path) -> MappedArray:
     """The array of a .npy file, memory-mapped and read-only. It holds no file descriptor, however long it lives.
 
@@ -77,10 +91,7 @@ def map_array(path: Path) -> MappedArray:
         OSError, ValueError: there is no such file, or it is damaged.
     """
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        start = file.tell()
+        shape, dtype, start = _header(file.read(HEADER_BYTES))
         size = start + dtype.itemsize * int(np.prod(shape))
         if dtype.hasobject or os.fstat(file.fileno()).st_size < size:
             raise ValueError(f"{path} is cut off")
