@@ -45,11 +45,12 @@ class TimelineLabelsParameters(BaseModel):
     Attributes:
         model_trainable: train a classifier on the annotations (true), or map the encoder's own classes to labels
             (false).
-        model_classifier_epochs: at most this many passes over the annotations in one training.
+        model_classifier_epochs: at most this many passes of the LSTM over the annotations in one training.
         model_classifier_sequence_size: frames per training window.
         model_classifier_hidden_size: units of the LSTM in each direction.
         model_classifier_num_layers: layers of the LSTM.
-        model_classifier_f1_threshold: training stops when the macro-F1 on the annotations reaches it.
+        model_classifier_f1_threshold: the LSTM isn't trained where the probe's macro-F1 on held-out videos
+            reaches it.
         model_classifier_accuracy_threshold: or when the accuracy does.
         model_score_threshold: a frame has a label from this probability on.
         model_path: the encoder: a file in MODEL_ROOT, an official Ultralytics asset, or `timm/` and the name of a model
