@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from learning.dataset import READ, Features
+from learning.dataset import READ, Features, Progress
 
 REACH = 4.0  # standard deviations of a filter; what lies beyond weighs nothing
 LEAST_SIGMA = 0.5  # frames: a derivative needs neighbours
@@ -103,9 +103,13 @@ def read(sequence: Features, layout: dict[str, int], start: int, end: int) -> np
 
 
 def rows_of(
-    sequence: Features, frames: np.ndarray, layout: dict[str, int], frame_rate: float
+    sequence: Features,
+    frames: np.ndarray,
+    layout: dict[str, int],
+    frame_rate: float,
+    progress: Progress = lambda share: None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Some frames of a video, filtered; reads the video once, in pieces.
+    """Some frames of a video, filtered; reads the video once, in pieces, and tells `progress` the share that is read.
 
     Returns:
         signal -> [num_filters, num_rows, width of the signal], and the mean of all frames, [width].
@@ -122,6 +126,7 @@ def rows_of(
         low, high = max(0, start - reach), min(num_frames, end + reach)
         values = read(sequence, layout, low, high)
         total += values[start - low : end - low].sum(axis=0, dtype=np.float64)
+        progress(end / num_frames)
         first, last = np.searchsorted(frames, (start, end))
         if first == last:
             continue

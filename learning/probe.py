@@ -179,11 +179,14 @@ class _Rows:
     def __init__(self, data: Dataset, layout: dict[str, int], progress: Progress) -> None:
         sampled = data.sample()
         parts, means = [], []
-        for done, (example, (frames, _)) in enumerate(zip(data.examples, sampled, strict=True), start=1):
-            part, mean = rows_of(example.features, frames, layout, example.frame_rate)
+        for done, (example, (frames, _)) in enumerate(zip(data.examples, sampled, strict=True)):
+
+            def read(share: float, done: int = done) -> None:
+                progress((done + share) / len(sampled))
+
+            part, mean = rows_of(example.features, frames, layout, example.frame_rate, read)
             parts.append(part)
             means.append(mean)
-            progress(done / len(sampled))
         sizes = [len(frames) for frames, _ in sampled]
         own = np.repeat(np.arange(len(sampled)), sizes)
         self.signals = {name: np.concatenate([part[name] for part in parts], axis=1) for name in layout}

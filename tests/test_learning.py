@@ -131,7 +131,10 @@ def test_rows_read_in_pieces_are_those_of_the_whole_video() -> None:
     layout = {"appearance": FEATURES, "cells": CELLS, "motion": MOTION}
     video = random.normal(size=(700, sum(layout.values()))).astype(np.float32)
     frames, rate = np.arange(3, 700, 7), 30.0
-    rows, mean = rows_of(video, frames, layout, rate)
+    shares: list[float] = []
+    rows, mean = rows_of(video, frames, layout, rate, shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) > 2  # one long video can be cancelled before it is read to its end
     whole, start = read(video, layout, 0, 700), 0
     for name, width in layout.items():
         for number, one in enumerate(FILTERS[name]):
