@@ -1,5 +1,7 @@
 """Runs of frames in arrays of labels."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -9,6 +11,30 @@ def segments(mask: ArrayLike) -> list[tuple[int, int]]:
     steps = np.diff(np.asarray(mask, dtype=np.int8), prepend=0, append=0)
     edges = np.flatnonzero(steps).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def merge_gaps(labels: np.ndarray, frames: int) -> np.ndarray:
+    """Labels [num_frames, num_labels] bool with each label's gaps of at most so many frames filled.
+
+    What lies before its first event or behind its last one is no gap.
+    """
+    merged = labels.copy()
+    for column in merged.T:
+        events = segments(column)
+        for (_, end), (start, _) in pairwise(events):
+            if start - end <= frames:
+                column[end:start] = True
+    return merged
+
+
+def drop_short(labels: np.ndarray, frames: int) -> np.ndarray:
+    """Labels [num_frames, num_labels] bool without the events that are shorter than so many frames."""
+    kept = labels.copy()
+    for column in kept.T:
+        for start, end in segments(column):
+            if end - start < frames:
+                column[start:end] = False
+    return kept
 
 
 def check_probabilities(probs: np.ndarray) -> None:
