@@ -59,6 +59,10 @@ class TimelineLabelsParameters(BaseModel):
         model_region: the only part of the pictures that is looked at; None: all of them.
         model_image_size: pixels a side of the picture that the encoder is shown, were that square; None: as the encoder
             was made for.
+        model_exclusive: at most one label a frame: the most probable course, by how long labels last and follow each
+            other in the annotations.
+        model_min_duration: seconds; shorter events aren't predicted.
+        model_merge_gap: seconds; events of a label that are no further apart are one.
         model_reviewed_label: a label of the tag that marks which frames of a video were annotated; the others count for
             nothing. None: all were.
         model_skip: leave this control tag alone.
@@ -80,6 +84,9 @@ class TimelineLabelsParameters(BaseModel):
     model_frame_stride: int = Field(1, ge=1, le=1000)
     model_region: Annotated[Region, BeforeValidator(_region)] | None = None
     model_image_size: int | None = Field(None, ge=64, le=LARGEST_IMAGE, multiple_of=32)
+    model_exclusive: bool = False
+    model_min_duration: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+    model_merge_gap: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
     model_reviewed_label: str | None = None
     model_skip: bool = False
 

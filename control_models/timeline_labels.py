@@ -15,6 +15,7 @@ import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.base import ControlModel, ControlPrediction, Region
+from control_models.decoder import LabelDecoder
 from control_models.examples import read_examples
 from control_models.parameters import TimelineLabelsParameters, is_skipped
 from control_models.published import PublishedClassifiers
@@ -250,7 +251,7 @@ class TimelineLabelsModel(ControlModel):
         return self._predict(video_path, self.labeling_frame_rate({})).regions
 
     def _predict(self, path: str | Path, frame_rate: float) -> ControlPrediction:
-        return self._decide(*self._probabilities(path, frame_rate))
+        return self._decide(*self._probabilities(path, frame_rate), frame_rate)
 
     def _probabilities(self, path: str | Path, frame_rate: float) -> tuple[np.ndarray, MultiLabelLSTM | None]:
         """Label probabilities [num_labeling_frames, num_labels], and what made them; in simple mode None."""
@@ -260,17 +261,17 @@ class TimelineLabelsModel(ControlModel):
         sequence = FeatureSequence(*self._video_features(path, frame_rate))
         return classifier.predict(sequence, frame_rate), classifier
 
-    def _decide(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> ControlPrediction:
+    def _decide(self, probs: np.ndarray, classifier: MultiLabelLSTM | None, frame_rate: float) -> ControlPrediction:
         """The prediction of what `_probabilities` gave."""
-        threshold: float | dict[str, float] = self.parameters.model_score_threshold
         if classifier is None:
+            threshold = self.parameters.model_score_threshold
             score, version = promised_f1(probs, np.full(len(self.labels), threshold)), self.version
         else:
-            if self._threshold is None:
-                own = classifier.thresholds
-                threshold = {label: float(own[column]) for label, column in self.label_map.items()}
             score, version = classifier.expected_f1(probs), _version(classifier)
-        regions = convert_probs_to_timelinelabels(probs, self.label_map, self.from_name, threshold, self.to_name)
+        labels = LabelDecoder(self.parameters, self._threshold).labels(probs, frame_rate, classifier)
+        regions = convert_probs_to_timelinelabels(
+            probs, self.label_map, self.from_name, to_name=self.to_name, labels=labels
+        )
         return ControlPrediction(regions, score, version)
 
     def track(self, task: dict[str, Any]) -> Track:
@@ -287,7 +288,7 @@ class TimelineLabelsModel(ControlModel):
             probs, classifier = self._probabilities(path, labeling_rate)
         except NotReady as error:
             return Track(self.from_name, media, clock, colours, None, str(error))
-        prediction = self._decide(probs, classifier)
+        prediction = self._decide(probs, classifier, labeling_rate)
         events = events_of_regions(prediction.regions, clock.frame_rate)
         observation = Observation(media, f"{self.encoder.name}-{prediction.version}", events, task.get("id"))
         return Track(self.from_name, media, clock, colours, Timeline(observation, clock, tuple(self.labels), probs))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from control_models.decoder import LabelDecoder
 from control_models.parameters import TimelineLabelsParameters
 from learning.dataset import Example, content_of, num_videos
 from learning.metrics import frame_metrics, segment_f1
@@ -49,7 +50,7 @@ class Trainer:
         self, parameters: TimelineLabelsParameters, label_map: dict[str, int], threshold: float | None = None
     ) -> None:
         self._parameters = parameters
-        self._threshold = threshold
+        self._decoder = LabelDecoder(parameters, threshold)
         self._label_map = label_map
 
     def candidate(
@@ -99,14 +100,11 @@ class Trainer:
             return None
         found = []
         for e in examples:
-            found.append(self.labels(classifier, classifier.predict(e.features, e.frame_rate, recall=False)))
+            probs = classifier.predict(e.features, e.frame_rate, recall=False)
+            found.append(self._decoder.labels(probs, e.frame_rate, classifier))
             if progress:
                 progress(len(found) / len(examples))
         return self._metrics(examples, found)
-
-    def labels(self, classifier: MultiLabelLSTM, probs: np.ndarray) -> np.ndarray:
-        """The labels of a classifier's probabilities, [num_frames, num_labels] bool."""
-        return probs >= (classifier.thresholds if self._threshold is None else self._threshold)
 
     def held_out(
         self, examples: list[Example], folds: list[set[int]], progress: Progress | None
@@ -132,7 +130,7 @@ class Trainer:
             self._train(classifier, known, _part(progress, number / len(folds), (number + 0.9) / len(folds)))
             for e in (e for e in examples if e.task_id in fold):
                 probs = classifier.predict(e.features, e.frame_rate, recall=False)
-                predictions.append(HeldOutPrediction(e, probs, self.labels(classifier, probs)))
+                predictions.append(HeldOutPrediction(e, probs, self._decoder.labels(probs, e.frame_rate, classifier)))
             if progress:
                 progress((number + 1) / len(folds))
         return predictions

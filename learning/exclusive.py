@@ -42,7 +42,7 @@ def states_of(labels: np.ndarray) -> np.ndarray:
 
 
 def learn_states(
-    labels: ListOf[np.ndarray], masks: ListOf[np.ndarray], weights: ListOf[float], frame_rate: float
+    labels: ListOf[np.ndarray], masks: ListOf[np.ndarray], weights: ListOf[float], frame_rates: ListOf[float]
 ) -> StateModel:
     """Count states' durations, transitions and shares in annotations.
 
@@ -50,12 +50,12 @@ def learn_states(
         labels: {0, 1}, [num_frames, num_labels] of each annotation.
         masks: [num_frames] bool of each: the frames that were annotated. Nothing is counted across others.
         weights: a positive number for each.
-        frame_rate: labeling frames a second.
+        frame_rates: labeling frames a second, of each.
     """
     num_states = labels[0].shape[1] + 1
     counts = np.full((num_states, num_states), PSEUDO_COUNT)
     seconds, occurrences, frames = np.zeros(num_states), np.zeros(num_states), np.full(num_states, PSEUDO_COUNT)
-    for target, mask, weight in zip(labels, masks, weights, strict=True):
+    for target, mask, weight, frame_rate in zip(labels, masks, weights, frame_rates, strict=True):
         states = states_of(target)
         for first, last in segments(mask):
             runs = states[first:last]

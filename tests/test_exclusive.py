@@ -26,7 +26,7 @@ def test_of_several_labels_in_a_frame_the_one_that_began_last_counts() -> None:
 
 def test_durations_are_seconds_and_transitions_follow_the_annotations() -> None:
     labels = [labels_of("..aaaabb" * 3 + "..")]
-    model = learn_states(labels, everything(*labels), [1.0], frame_rate=2)
+    model = learn_states(labels, everything(*labels), [1.0], [2])
     assert model.durations == pytest.approx([1.0, 2.0, 1.0])
     assert model.transitions[1, 2] > 0.8 > 0.2 > model.transitions[1, 0]
     assert np.diag(model.transitions).tolist() == [0, 0, 0]
@@ -37,14 +37,14 @@ def test_durations_are_seconds_and_transitions_follow_the_annotations() -> None:
 def test_nothing_is_counted_across_frames_that_were_not_reviewed() -> None:
     target = labels_of("aaaa....bbbb")
     mask = np.array([letter != "." for letter in "aaaa....bbbb"])
-    model = learn_states([target], [mask], [1.0], frame_rate=1)
+    model = learn_states([target], [mask], [1.0], [1])
     assert model.transitions[1].tolist() == pytest.approx([0.5, 0, 0.5])
     assert model.durations[1:] == pytest.approx([4, 4])
 
 
 def test_the_weight_of_an_annotation_counts() -> None:
     long, short = labels_of("aaaaaaaa."), labels_of("aa.")
-    model = learn_states([long, short], everything(long, short), [3.0, 1.0], frame_rate=1)
+    model = learn_states([long, short], everything(long, short), [3.0, 1.0], [1, 1])
     assert model.durations[1] == pytest.approx((3 * 8 + 2) / 4)
 
 
@@ -75,7 +75,7 @@ def test_the_path_is_the_best_of_all_paths(seed: int) -> None:
 
 def test_flicker_is_smoothed_and_never_two_labels_are_on() -> None:
     target = labels_of("." * 40 + "a" * 40 + "b" * 40 + "." * 40)
-    model = learn_states([target], everything(target), [1.0], frame_rate=10)
+    model = learn_states([target], everything(target), [1.0], [10])
     rng = np.random.default_rng(0)
     probs = np.where(target > 0, 0.7, 0.2)
     flipped = rng.random(len(probs)) < 0.1
@@ -88,7 +88,7 @@ def test_flicker_is_smoothed_and_never_two_labels_are_on() -> None:
 
 def test_an_empty_video_has_no_labels() -> None:
     target = labels_of("a.")
-    model = learn_states([target], everything(target), [1.0], frame_rate=1)
+    model = learn_states([target], everything(target), [1.0], [1])
     assert decode(np.zeros((0, 2)), model, 1).shape == (0, 2)
 
 

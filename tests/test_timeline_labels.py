@@ -818,3 +818,18 @@ def test_both_modes_of_one_encoder_read_a_video_once(
     assert len(opened) == 1
     trainable, simple = (control_model._video_features(*opened, 25)[0] for control_model in model.control_models)
     assert (trainable.probs, simple.features, simple.motion) == (None, None, None)
+
+
+def test_exclusive_labels_never_overlap_and_short_ones_are_dropped(settings: Settings, make_model: Any) -> None:
+    attributes = 'model_trainable="true" model_exclusive="true" model_min_duration="0.4"'
+    model = make_model(config(attributes))
+    colours = [GREY] * 20 + [RED] * 30 + [BLUE] * 30 + [GREY] * 20
+    first = annotated(task(settings, 1, colours), annotation(1, region(21, 50, "Red"), region(51, 80, "Blue")))
+    model.fit("ANNOTATION_CREATED", {}, tasks=[first])
+    flicker = [GREY] * 20 + [BLUE] * 30 + [RED] * 30 + [GREY] * 10 + [RED] * 4 + [GREY] * 6
+    found = predicted(model, task(settings, 2, flicker))
+    assert found.sum(axis=1).max() == 1
+    runs = np.abs(np.diff(found > 0, axis=0, prepend=0)).sum(axis=0)
+    assert runs.max() <= 2  # one event of each, the one of 4 frames is none
+    assert found[25:45, 1].all()
+    assert found[55:75, 0].all()

@@ -83,6 +83,7 @@ def convert_probs_to_timelinelabels(
     from_name: str,
     score_threshold: float | Mapping[str, float] = 0.5,
     to_name: str = "video",
+    labels: ArrayLike | None = None,
 ) -> list[Region]:
     """Joins consecutive frames at or above the threshold into regions, one region per label and run of frames.
 
@@ -95,6 +96,7 @@ def convert_probs_to_timelinelabels(
         from_name: name of the control tag.
         score_threshold: one for all labels, or label -> threshold.
         to_name: name of the object tag, the video.
+        labels: [num_frames, num_labels] bool, where each label is on; None: where it is at or above the threshold.
 
     Returns:
         Label Studio regions, sorted by start, then in the order of `label_mapping`. Plain Python values.
@@ -109,7 +111,8 @@ def convert_probs_to_timelinelabels(
     regions = []
     for label, column in label_mapping.items():
         threshold = score_threshold[label] if isinstance(score_threshold, Mapping) else score_threshold
-        for start, end in segments(probs[:, column] >= threshold):
+        is_on = probs[:, column] >= threshold if labels is None else np.asarray(labels)[:, column]
+        for start, end in segments(is_on):
             score = float(probs[start:end, column].mean(dtype=np.float64))
             regions.append(_region(label, start + 1, end, score, from_name, to_name))
     return sorted(regions, key=lambda region: region["value"]["ranges"][0]["start"])

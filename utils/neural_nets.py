@@ -27,6 +27,7 @@ from learning.blocks import BLOCKS, FILTERS, columns
 from learning.calibration import calibrate
 from learning.dataset import FRAME_RATE, Dataset, Example, Features, Progress, content_of
 from learning.decisions import Decisions, decide
+from learning.exclusive import StateModel, learn_states
 from learning.memory import Memory
 from learning.metrics import frame_metrics
 from learning.network import best_gate, train
@@ -34,6 +35,7 @@ from learning.probe import Fit, HeldOut, Probe, fit_probe
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
+STATE_BUFFERS = ("state_transitions", "state_durations", "state_shares")  # of a `StateModel`, in its order
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
 FORMAT_VERSION = 4  # of the header and the tensors; a file of another version is refused, which means: trained again
@@ -274,6 +276,9 @@ class MultiLabelLSTM(BaseNN):
             "label_has_example": torch.zeros(output_size, dtype=torch.bool),
         }.items():
             self.register_buffer(name, values)
+        self.register_buffer("state_transitions", torch.zeros(output_size + 1, output_size + 1, dtype=torch.float64))
+        self.register_buffer("state_durations", torch.ones(output_size + 1, dtype=torch.float64))
+        self.register_buffer("state_shares", torch.ones(output_size + 1, dtype=torch.float64))
         self.decisions = Decisions(output_size)
         self.memory = Memory()
         self._initialise(hidden_size)
@@ -398,6 +403,7 @@ class MultiLabelLSTM(BaseNN):
             elif data.num_videos >= NETWORK_VIDEOS:
                 steps, num_batches = self._train_network(data, fit, epochs, lambda share: progress(0.8 + 0.2 * share))
                 reason, steps = "epochs" if steps >= epochs * num_batches else "converged", -(-steps // num_batches)
+            self._take_states(data)
             self.memory.take(data)
             progress(1.0)
         finally:
@@ -411,6 +417,17 @@ class MultiLabelLSTM(BaseNN):
             "num_frames": int(sum(example.reviewed.sum() for example in data.examples)),
             "learnt": self.describe(),
         }
+
+    def _take_states(self, data: Dataset) -> None:
+        columns = zip(*((e.labels, e.reviewed, e.weight, e.frame_rate) for e in data.examples), strict=True)
+        states = learn_states(*map(list, columns))
+        for name, values in zip(STATE_BUFFERS, states, strict=True):
+            getattr(self, name).copy_(torch.from_numpy(values))
+
+    @property
+    def states(self) -> StateModel:
+        """How labels last and follow each other, where they exclude each other."""
+        return StateModel(*(getattr(self, name).numpy() for name in STATE_BUFFERS))
 
     def _held_out_metrics(self, probs: np.ndarray, held_out: HeldOut) -> dict[str, float]:
         labels, weights = held_out.labels, held_out.weights[:, None] / held_out.weights.sum()

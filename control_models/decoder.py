@@ -1,0 +1,44 @@
+"""`LabelDecoder`: from probabilities to labels, as a control tag's attributes want them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from control_models.parameters import TimelineLabelsParameters
+from learning.events import drop_short, merge_gaps
+from learning.exclusive import decode
+from utils.neural_nets import MultiLabelLSTM
+
+
+class LabelDecoder:
+    """Decides which labels are on in each frame.
+
+    Args:
+        parameters: the tag's: exclusive labels, shortest event, longest gap.
+        threshold: a frame has a label from this probability on; None: each label's own, which its classifier learnt.
+    """
+
+    def __init__(self, parameters: TimelineLabelsParameters, threshold: float | None) -> None:
+        self._parameters = parameters
+        self._threshold = threshold
+
+    def labels(self, probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None) -> np.ndarray:
+        """The labels of probabilities, both [num_frames, num_labels]; bool.
+
+        Args:
+            probs: of each label by itself, calibrated where they are a classifier's.
+            frame_rate: labeling frames per second.
+            classifier: what made them; None in simple mode.
+        """
+        exclusive = self._parameters.model_exclusive
+        if exclusive and classifier is not None:
+            labels = decode(probs, classifier.states, frame_rate)
+        else:
+            labels = probs >= (classifier.thresholds if classifier and self._threshold is None else self._threshold)
+            if exclusive and labels.size:
+                labels &= np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]
+        # Before short events are dropped, those that only a gap parts are one.
+        labels = merge_gaps(labels, math.floor(self._parameters.model_merge_gap * frame_rate))
+        return drop_short(labels, math.ceil(self._parameters.model_min_duration * frame_rate))

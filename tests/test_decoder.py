@@ -1,0 +1,69 @@
+"""From probabilities to labels, as the attributes of a tag want them; and a classifier that learnt exclusive labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from control_models.decoder import LabelDecoder
+from control_models.parameters import TimelineLabelsParameters
+from errors import InvalidConfig
+from utils.neural_nets import MultiLabelLSTM
+
+
+def decoder(threshold: float | None = 0.5, **attributes: str) -> LabelDecoder:
+    return LabelDecoder(TimelineLabelsParameters.from_attributes("tl", attributes, 0.5), threshold)
+
+
+def column(text: str) -> np.ndarray:
+    """[num_frames, 1] probabilities: 0.9 for "x", 0.1 for "."."""
+    return np.array([[0.9 if letter == "x" else 0.1] for letter in text])
+
+
+def shown(labels: np.ndarray) -> str:
+    return "".join(".x"[int(row[0])] for row in labels)
+
+
+@pytest.mark.parametrize("frame_rate", [10, 20])
+def test_gaps_and_durations_are_seconds(frame_rate: int) -> None:
+    found = decoder(model_merge_gap="0.2", model_min_duration="0.3").labels(
+        column("..xx..xx...x......xxx..").repeat(frame_rate // 10, axis=0), frame_rate
+    )
+    assert shown(found[:: frame_rate // 10]) == "..xxxxxx..........xxx.."
+
+
+def test_in_simple_mode_the_most_probable_label_wins() -> None:
+    probs = np.array([[0.9, 0.8], [0.6, 0.7], [0.3, 0.4], [0.0, 0.9]])
+    found = decoder(model_exclusive="true").labels(probs, 25)
+    assert found.astype(int).tolist() == [[1, 0], [0, 1], [0, 0], [0, 1]]
+    assert decoder().labels(probs, 25)[0].tolist() == [True, True]
+
+
+def test_a_classifier_decodes_what_follows_what(tmp_path: Path) -> None:
+    """Three steps that follow each other, of features that say the first and the last, and the middle one faintly."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((240, 3), np.float32)
+    for step in range(3):
+        labels[40 + 50 * step : 90 + 50 * step, step] = 1
+    sequences = [np.where(labels > 0, 1, -1) @ rng.normal(size=(3, 16)) for _ in range(1)] * 4
+    sequences = [sequence + rng.normal(scale=1.5, size=sequence.shape) for sequence in sequences]
+    classifier = MultiLabelLSTM(input_size=16, output_size=3)
+    classifier.partial_fit(sequences, [labels] * 4)
+    classifier.save(tmp_path / "c.safetensors")
+    loaded = MultiLabelLSTM.load(tmp_path / "c.safetensors")
+    assert loaded.states.durations[1:] == pytest.approx([2, 2, 2])
+    assert loaded.states.transitions[1, 2] > 0.7
+    probs = loaded.predict(sequences[0], recall=False)
+    found = decoder(None, model_exclusive="true").labels(probs, 25, loaded)
+    assert found.sum(axis=1).max() == 1
+    assert np.abs(np.diff(found.astype(int), axis=0)).sum() == 6  # three events, one after the other
+    assert (found == (labels > 0)).all(axis=1).mean() > 0.9
+
+
+@pytest.mark.parametrize("attribute", ["model_min_duration", "model_merge_gap"])
+@pytest.mark.parametrize("value", ["-1", "inf", "nan", "soon"])
+def test_durations_that_are_none_are_refused(attribute: str, value: str) -> None:
+    with pytest.raises(InvalidConfig, match=attribute):
+        decoder(**{attribute: value})
