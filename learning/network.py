@@ -12,6 +12,7 @@ from learning.dataset import Progress
 STEPS, BATCH_SIZE = 120, 32  # batches of windows until it has converged
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 GATES = (0.0, 0.5, 1.0)
+LEAST_GAIN = 0.05  # of the log loss, as a share: less is chance, on half of the videos
 CERTAIN = 1e-4  # nothing is more improbable
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -82,11 +83,12 @@ def best_gate(plain: Tensor, corrected: Tensor, truth: Tensor, weights: Tensor) 
         weights: [num_windows, sequence_size].
 
     Returns:
-        [num_labels], the least of `GATES` where several are equal.
+        [num_labels], of `GATES`; 0 where the loss falls by less than `LEAST_GAIN`.
     """
     losses = []
     for gate in GATES:
         logits = (plain + gate * (corrected - plain)).clamp(np.log(CERTAIN), -np.log(CERTAIN))
         loss = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         losses.append((loss * weights[..., None]).sum(dim=(0, 1)))
+    losses[0] = losses[0] * (1 - LEAST_GAIN)
     return torch.tensor(GATES)[torch.stack(losses).argmin(dim=0)]

@@ -41,8 +41,9 @@ MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a
 FORMAT_VERSION = 4  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
-# Annotated videos from which on the layers behind the probe are trained: from fewer, no held-out score rose.
-NETWORK_VIDEOS = 10
+# Annotated videos from which on the layers behind the probe are trained: with ten and twenty they cost more on things
+# that move than they brought elsewhere (benchmarks/fewshot.md).
+NETWORK_VIDEOS = 30
 NETWORK_FRAMES = 1000  # of each video that they learn from, and
 NETWORK_MAX_VIDEOS = 100  # so many videos, spread over all
 
