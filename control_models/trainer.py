@@ -99,11 +99,10 @@ class Trainer:
         if not examples:
             return None
         found = []
-        for e in examples:
-            probs = classifier.predict(e.features, e.frame_rate, recall=False)
+        for number, e in enumerate(examples):
+            part = _part(progress, number / len(examples), (number + 1) / len(examples))
+            probs = classifier.predict(e.features, e.frame_rate, recall=False, progress=part)
             found.append(self._decoder.labels(probs, e.frame_rate, classifier))
-            if progress:
-                progress(len(found) / len(examples))
         return self._metrics(examples, found)
 
     def held_out(

@@ -46,9 +46,11 @@ class Probe(NamedTuple):
     mean: np.ndarray
     bias: np.ndarray
 
-    def scores(self, sequence: Features, layout: dict[str, int], frame_rate: float) -> np.ndarray:
+    def scores(
+        self, sequence: Features, layout: dict[str, int], frame_rate: float, progress: Progress | None = None
+    ) -> np.ndarray:
         """Scores [num_frames, num_labels] of a video: around 0 where a label is off, 1 where it is on. The video is
-        read once, in pieces."""
+        read once, in pieces; `progress` is told the share that was read."""
         where, total = columns(layout), np.zeros(len(self.mean))
         filtered: dict[str, list[np.ndarray]] = {name: [] for name in layout}
         flat = {
@@ -59,6 +61,8 @@ class Probe(NamedTuple):
             total += values.sum(axis=0, dtype=np.float64)
             for name in layout:  # the weights first: then there is little to filter
                 filtered[name].append(values[:, where[name]] @ flat[name])
+            if progress:
+                progress(min(1.0, (start + READ) / sequence.shape[0]))
         result = self.bias + (total / sequence.shape[0]).astype(np.float32) @ self.mean
         result = np.tile(result.astype(np.float32), (sequence.shape[0], 1))
         for name, parts in filtered.items():

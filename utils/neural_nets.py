@@ -497,7 +497,7 @@ class MultiLabelLSTM(BaseNN):
         self.probe_bias.copy_(torch.from_numpy(fit.probe.bias))
         self.shares.copy_(torch.from_numpy(fit.shares))
 
-    def _scores(self, sequence: Features, frame_rate: float) -> np.ndarray:
+    def _scores(self, sequence: Features, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
         """The probe's scores [num_frames, output_size]."""
         expanded = {name: len(FILTERS[name]) * width for name, width in self.layout.items()}
         weights = self.probe_weights.cpu().numpy()
@@ -506,7 +506,7 @@ class MultiLabelLSTM(BaseNN):
             for name, where in columns(expanded).items()
         }
         probe = Probe(parts, self.probe_mean.cpu().numpy(), self.probe_bias.cpu().numpy())
-        return probe.scores(sequence, self.layout, frame_rate)
+        return probe.scores(sequence, self.layout, frame_rate, progress)
 
     def describe(self) -> dict[str, dict[str, float]]:
         """What was found out about each label: label (its column where no label map was set) ->
@@ -526,7 +526,13 @@ class MultiLabelLSTM(BaseNN):
             for column, shares in enumerate(self.shares)
         }
 
-    def predict(self, sequence: Features, frame_rate: float = FRAME_RATE, recall: bool = True) -> np.ndarray:
+    def predict(
+        self,
+        sequence: Features,
+        frame_rate: float = FRAME_RATE,
+        recall: bool = True,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
 
         The LSTM runs over the whole sequence, so there are no windows whose borders could show. What flickers is
@@ -538,6 +544,7 @@ class MultiLabelLSTM(BaseNN):
             frame_rate: its frames per second.
             recall: on a video of the last training, say what was drawn, 0 or 1, in the frames that were annotated;
                 False: predict it like a new one.
+            progress: told the share done, in [0, 1]; what it raises ends the prediction.
 
         Returns:
             [num_frames, num_labels] float32.
@@ -548,7 +555,8 @@ class MultiLabelLSTM(BaseNN):
         self._check_features(sequence)
         if sequence.shape[0] == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
-        probs = self.decisions.smooth(self._probabilities(self._scores(sequence, frame_rate)), frame_rate)
+        scores = self._scores(sequence, frame_rate, progress)
+        probs = self.decisions.smooth(self._probabilities(scores), frame_rate)
         return self.memory.recall(content_of(sequence), probs) if recall and not self.memory.is_empty else probs
 
     def predict_labels(self, sequence: Features, frame_rate: float = FRAME_RATE, recall: bool = True) -> np.ndarray:
