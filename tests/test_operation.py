@@ -114,7 +114,7 @@ def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
     (worker,) = pids(backend, "_wsgi.py --worker")
     backend.process.send_signal(signal.SIGHUP)
     wait_until(lambda: pids(backend, "_wsgi.py --worker") - {worker}, 30, "another worker")
-    assert backend.answers()
+    wait_until(backend.answers, START_SECONDS, "the new web process")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

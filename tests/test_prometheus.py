@@ -34,7 +34,7 @@ def test_what_is_shown(settings: Settings) -> None:
     training = store.start_training("7", 1, 1)
     prequential = {"frames": {"per_label": {"Ball": {"f1": 0.62, "support": 3}}}}
     store.end_training(training, TrainingStatus.PUBLISHED, 1.0, "v1", {"tl": {"prequential": prequential}})
-    client.post("/predict", data="no JSON")
+    client.post("/predict", data="no JSON", content_type="application/json")
     app.extensions["jobs"].add_training("7")
     shown = samples(client.get("/metrics").text)
     assert shown["backend_prequential_f1", (("label", "Ball"), ("project", "7"))] == 0.62
