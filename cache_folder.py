@@ -5,14 +5,18 @@ Below every layer but `errors.py`: `features/` keeps extracted features here, `m
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from errors import CacheUnwritable
+
+UNWRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 STALE_AFTER = 3600.0  # seconds without a write after which whoever was writing must have been killed
 MEASURE_AGAIN = 60.0  # seconds for which a measured size holds, but for what this process adds, far below the limit
 FAR_BELOW = 0.25  # of the limit
@@ -47,6 +51,19 @@ class CacheFolder:
         """Make the folder and its rooms, readable by their owner alone."""
         for folder in (self.root, self.features, self.media, self.unfinished):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raises CacheUnwritable where what is done inside can't be written."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            raise CacheUnwritable(
+                f"The cache {self.root} can't be written ({os.strerror(error.errno)}). Free space there, or make the "
+                "folder writable; videos that are in it already are served."
+            ) from error
 
     def make_room(self, size: int) -> int:
         """Drop the entries that weren't used for longest until `size` more bytes are within the limit.

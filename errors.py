@@ -129,6 +129,13 @@ class UnknownJob(BackendError):
     status = 410
 
 
+class CacheUnwritable(BackendError):
+    """The cache's folder is full or read-only; what is in it is served all the same."""
+
+    status = 503
+    retry_after = 30
+
+
 class DatabaseUnavailable(BackendError):
     """The backend's database is locked, full, read-only or gone; nothing was written."""
 

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -144,7 +145,8 @@ class ArrayStore(FileSystemStoreBackend):
         """
         folder = Path(self.location, *call_id)
         try:
-            os.utime(folder / FACTS)
+            with suppress(OSError):  # a read-only cache is read all the same
+                os.utime(folder / FACTS)
             return Item.open(folder)
         except (OSError, RuntimeError) as error:  # PyTorch has its own for a file that can't be opened
             if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in str(error):

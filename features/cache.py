@@ -154,7 +154,7 @@ class FeatureCache:
         progress: Progress | None,
     ) -> dict[View, Item]:
         """Extracts into a new folder for each view, which the store then moves among its items."""
-        with self._attempts.of(content, Path(path).name):
+        with self.folder.writing(), self._attempts.of(content, Path(path).name):
             return self._extract_new(encoder, path, content, views, stride, progress)
 
     def _extract_new(
@@ -293,11 +293,12 @@ class FileHashes:
         known = self.known(path)
         if known is None:
             known = file_hash(path)
-            for remembered in self._places(Path(path).resolve()):
-                temporary = remembered.with_name(uuid4().hex)
-                temporary.write_text(known)
-                temporary.replace(remembered)
-            self._forget_oldest()
+            with suppress(OSError):  # a full or read-only cache: it is known now all the same
+                for remembered in self._places(Path(path).resolve()):
+                    temporary = remembered.with_name(uuid4().hex)
+                    temporary.write_text(known)
+                    temporary.replace(remembered)
+                self._forget_oldest()
         return known
 
     def known(self, path: str | Path) -> str | None:

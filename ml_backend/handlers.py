@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from errors import BackendError, DatabaseUnavailable, InvalidRequest, InvalidTask, MediaError, UnreadableVideo
+from errors import (
+    BackendError,
+    CacheUnwritable,
+    DatabaseUnavailable,
+    InvalidRequest,
+    InvalidTask,
+    MediaError,
+    UnreadableVideo,
+)
 from ml_backend import label_studio
 from ml_backend.base import LabelStudioMLBase, ModelResponse
 from ml_backend.label_studio import Connection, LabelStudioError
@@ -72,7 +80,7 @@ class Handlers:
         self._registry = jobs.registry
         self._secrets = WebhookSecrets(jobs.store)
         # OSError: a disk is full, or a folder read-only.
-        unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, OSError)
+        unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, CacheUnwritable, OSError)
         self._table: dict[JobKind, Handler] = {
             JobKind.TRAIN: Handler(self._train, unreachable),
             JobKind.RESET: Handler(self._train, unreachable),

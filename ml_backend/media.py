@@ -88,7 +88,8 @@ class MediaFiles:
         path, url = self._locate(value, connection, task_id)
         if url is not None:
             if not path.exists():
-                self._download(url, path, MediaGate(connection, self.allowed_hosts), check)
+                with self.cache.writing():
+                    self._download(url, path, MediaGate(connection, self.allowed_hosts), check)
             with suppress(OSError):  # the cache drops what wasn't used for longest: by access, the content stays
                 os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return path

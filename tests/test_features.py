@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from cache_folder import STALE_AFTER, usage
-from errors import MediaError, UnreadableVideo
+from errors import CacheUnwritable, MediaError, UnreadableVideo
 from features import array_store, extraction
 from features import cache as cache_module
 from features.cache import (
@@ -799,6 +799,30 @@ def test_the_cache_holds_no_pickle_and_runs_none(cache, videos, tmp_path):
     assert again.peek(BrightnessEncoder(), videos[0]) is not None
     again.get(BrightnessEncoder(), videos[1])
     assert not ran.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_read_only_or_full_cache_serves_what_it_has(videos, tmp_path):
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    try:
+        cache = FeatureCache(folder, 10**9)
+        expected = cache.get(BrightnessEncoder(), videos[0])
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        assert_same(FeatureCache(folder, 10**9).get(BrightnessEncoder(), videos[0]), expected)
+        with pytest.raises(CacheUnwritable, match=r"can't be written \(Read-only file system\)"):
+            cache.get(BrightnessEncoder(), videos[1])
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        with suppress(OSError), (folder / "full").open("wb") as file:
+            file.write(bytes(1 << 20))
+        with pytest.raises(CacheUnwritable, match="No space left"):
+            cache.get(BrightnessEncoder(), videos[2])
+        assert_same(cache.get(BrightnessEncoder(), videos[0]), expected)
+        (folder / "full").unlink()
+        assert len(cache.get(BrightnessEncoder(), videos[2]).times) == 65
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 class _Touch:
