@@ -62,7 +62,7 @@ def test_a_refused_token_is_named_with_what_mends_it(label_studio: LabelStudio, 
         wait_until(lambda: "was refused" in backend.log.read_text(), 60, "the token to be checked at start")
         label_studio.connect(project, backend.url)
         label_studio.submit(task, regions(FIRST))
-        refused = "No annotated video can be had"
-        wait_until(lambda: refused in backend.log.read_text(), TRAINING_SECONDS, "a training without its videos")
+        refused = f"Annotations of project {project}: Label Studio refuses the key"
+        wait_until(lambda: refused in backend.log.read_text(), TRAINING_SECONDS, "Label Studio to be asked")
         (line,) = [line for line in backend.log.read_text().splitlines() if refused in line][:1]
         assert "LABEL_STUDIO_API_KEY" in line
