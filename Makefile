@@ -86,6 +86,7 @@ audit: .venv
 
 # What is installed, as a CycloneDX document, and its licences as a page.
 sbom: .venv
+	@mkdir -p artefacts
 	$(SBOM) environment --pyproject pyproject.toml --output-file artefacts/sbom.json $(BIN)/python
 
 licences: .venv
