@@ -45,7 +45,7 @@ CONTAINERS = {
 }
 PICTURES, SIZE = 12, (96, 64)
 BATCH = 25  # tasks in a request
-CACHE_LIMIT = 200_000_000
+CACHE_LIMIT = 10**9  # room for the 100,000 pictures
 CONFIG = (
     '<View><Video name="video" value="$video" frameRate="25"/><TimelineLabels name="tl" toName="video">'
     '<Label value="Fish" predicted_values="tench"/></TimelineLabels></View>'
