@@ -103,17 +103,26 @@ def test_it_opens_with_a_password(tmp_path: Path) -> None:
         backend.stop()
 
 
+def only(backend: Backend, pattern: str) -> int:
+    """The process of a pattern, once there is one alone: one that is being started is a copy of its parent first."""
+    seen: list[set[int]] = []
+
+    def alone() -> bool:
+        seen.append(pids(backend, pattern))
+        return len(seen[-1]) == 1
+
+    wait_until(alone, START_SECONDS, f"{pattern} alone")
+    return seen[-1].pop()
+
+
 def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
     backend.wait_for_worker()
-    # A worker that is being started is a copy of worker.py for a moment.
-    wait_until(lambda: len(pids(backend, r"worker\.py")) == 1, 30, "worker.py alone")
-    (keeper,) = pids(backend, r"worker\.py")
+    keeper = only(backend, r"worker\.py")
     os.kill(keeper, signal.SIGKILL)
-    wait_until(lambda: pids(backend, r"worker\.py") - {keeper}, 30, "another worker.py")
-    wait_until(lambda: len(pids(backend, "_wsgi.py --worker")) == 1, START_SECONDS, "its worker alone")
-    (worker,) = pids(backend, "_wsgi.py --worker")
+    wait_until(lambda: pids(backend, r"worker\.py") - {keeper}, START_SECONDS, "another worker.py")
+    worker = only(backend, "_wsgi.py --worker")
     backend.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: pids(backend, "_wsgi.py --worker") - {worker}, 30, "another worker")
+    wait_until(lambda: pids(backend, "_wsgi.py --worker") - {worker}, START_SECONDS, "another worker")
     wait_until(backend.answers, START_SECONDS, "the new web process")
 
 
