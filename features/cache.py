@@ -100,7 +100,10 @@ class FeatureCache:
             missing = [view for view in views if found[view] is None]
             LOOKUPS.labels("hit").inc(len(views) - len(missing))
             LOOKUPS.labels("miss").inc(len(missing))
-            items = self._extract(encoder, path, content, missing, stride, progress) if missing else {}
+            items: dict[View, Item] = {}
+            if missing:
+                with self.folder.writing(), self._attempts.of(content, Path(path).name):
+                    items = self._extract(encoder, path, content, missing, stride, progress)
             for view, item in items.items():
                 found[view] = self._find(encoder, content, view, stride, lambda item=item: item)
                 self.folder.discard(item.folder)  # where another process was faster
@@ -154,18 +157,6 @@ class FeatureCache:
         progress: Progress | None,
     ) -> dict[View, Item]:
         """Extracts into a new folder for each view, which the store then moves among its items."""
-        with self.folder.writing(), self._attempts.of(content, Path(path).name):
-            return self._extract_new(encoder, path, content, views, stride, progress)
-
-    def _extract_new(
-        self,
-        encoder: Encoder,
-        path: str | Path,
-        content: str,
-        views: Collection[View],
-        stride: int,
-        progress: Progress | None,
-    ) -> dict[View, Item]:
         reader = open_video(path)
         view_rows = {view: rows(encoder, view) for view in views}
         expected_rows = int(reader.duration * reader.average_rate)
