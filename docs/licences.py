@@ -1,9 +1,9 @@
-"""The licences of what is installed, as a page: `make licences` writes docs/licences.md.
+"""Write docs/licences.md, the licences of what is installed: `make licences`.
 
     python docs/licences.py
 
-What a package says of itself (its metadata's License-Expression, classifiers or License), for every package that
-requirements.txt names and this environment has.
+The page lists every package that requirements.txt names and this environment has, with what its metadata says: the
+License-Expression, the classifiers or the License.
 """
 
 from __future__ import annotations
@@ -12,20 +12,42 @@ import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+INTRODUCTION = """\
+# Licences
+
+This backend's code is under the Apache License 2.0. What it runs and contains has licences of its own:
+
+- **Ultralytics** YOLO and its helper packages (`ultralytics-platform`, `ultralytics-thop`) are under the
+  **AGPL-3.0**. Whoever serves a backend that uses them to others over a network must offer them the complete source
+  code of the whole service under the AGPL, or hold an [Ultralytics Enterprise
+  licence](https://www.ultralytics.com/license). That concerns you when you change this backend or build it into a
+  product.
+- **Without Ultralytics.** A backend that uses the bundled weights or `timm/` models alone runs no code of
+  Ultralytics', and works without its packages: `pip uninstall ultralytics-opencv-headless`.
+- **Weights.** The bundled EfficientNet-Lite0 weights are under Apache-2.0. The weights of a model of timm have the
+  licence that its page on the hub names (DINOv2: Apache-2.0; DINOv3: Meta's own; several others: non-commercial).
+- **FFmpeg.** PyAV's wheels contain FFmpeg with x264 and x265 (LGPL and GPL).
+- **Other packages.** psycopg is under the LGPL-3.0; certifi, tqdm and pathspec are under the MPL-2.0; CUDA's
+  libraries are under NVIDIA's own, proprietary licence; the rest are under permissive ones (BSD, MIT, Apache-2.0).
+
+## What is installed
+
+`make licences` makes this page. Each package's licence is in the package's own words.
+"""
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "licences.md"
-# Those that ask for more than to be named, and what they ask; the first one that a licence's text has counts.
+# Licences that ask for more than attribution, and what they ask. The first one that a licence's text contains counts.
 NOTABLE = {
     "AGPL": "AGPL: whoever is served over a network may ask for the source of the whole; Ultralytics sells others",
-    "LGPL": "LGPL: the library may be replaced by its user",
-    "MPL": "MPL: changes of its own files are published",
+    "LGPL": "LGPL: users may replace the library",
+    "MPL": "MPL: changes of its own files must be published",
     "NVIDIA": "NVIDIA's own: proprietary, may be passed on as it is",
     "Proprietary": "proprietary",
 }
 
 
 def licence(package: Distribution) -> str:
-    """What a package's metadata says."""
+    """The licence that a package's metadata names."""
     metadata = package.metadata
     classifiers = [line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier") or [] if "License" in line]
     said = metadata.get("License-Expression") or "; ".join(classifiers) or metadata.get("License") or "not said"
@@ -49,7 +71,7 @@ def page(packages: list[tuple[str, str, str]]) -> str:
     """The page's Markdown."""
     notable = {kind: [name for name, _, said in packages if kind.lower() in said.lower()] for kind in NOTABLE}
     taken: set[str] = set()
-    lines = ["# Licences of what is installed", "", "Made by `make licences`; each package's own words.", ""]
+    lines = [INTRODUCTION]
     for kind, names in notable.items():
         names = [name for name in names if name not in taken]
         taken |= set(names)

@@ -1,4 +1,4 @@
-"""README's tables name every attribute and variable with its default, its links lead somewhere, its commands work."""
+"""README and docs/: tables name every attribute and variable with its default, links lead somewhere, commands work."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from control_models.parameters import TimelineLabelsParameters
 from ml_backend.settings import Settings
 from tests.servers import NO_INTERNET, ROOT, START_SECONDS, clean_environment, free_port, wait_until
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, ROOT / "README_DEVELOP.md", ROOT / "SECURITY.md", *DOCS, *(ROOT / "benchmarks").glob("*.md")]
+CONFIGURATION = ROOT / "docs" / "configuration.md"
 COMMANDS = [
     line.partition("  #")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for page in [README, *DOCS]
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
     for line in block.splitlines()
     if line.strip()
 ]
@@ -34,16 +38,18 @@ TESTED_ELSEWHERE = {
     "make demo LABEL_STUDIO_PORT=8081 PORT=9091": "tests/live/test_demo.py",
     "LABEL_STUDIO_URL=http://localhost:8080 LABEL_STUDIO_API_KEY=<token> make run": "tests/live/conftest.py",
     ".venv/bin/python cli.py evaluate --project 1": "tests/test_cli.py",
+    ".venv/bin/python cli.py label videos/ --project 1 --format events --output events.csv": "tests/test_cli.py",
+    ".venv/bin/python cli.py label match.mp4 --config config.xml --format mp4 --output drawn/": "tests/test_cli.py",
     "HOST=0.0.0.0 BASIC_AUTH_USER=ann BASIC_AUTH_PASS=<password> make run": "tests/test_operation.py",
 }
-NEEDS_DOCKER = "docker "
+NEEDS_DOCKER = ("docker ", "digest() {", 'echo "')
 SIDE_BY_SIDE = "PORT=9091 DATA_DIR=data2 MODEL_ROOT=models2 make run"
 
 
 def table(heading: str) -> dict[str, str]:
-    """The first column's names and the second column's default of the table below a heading, a row of two split."""
+    """The names and defaults in the table below a heading of docs/configuration.md; a row of several names is split."""
     rows: dict[str, str] = {}
-    for line in README.split(f"{heading}\n", 1)[1].split("\n#", 1)[0].splitlines():
+    for line in CONFIGURATION.read_text().split(f"{heading}\n", 1)[1].split("\n#", 1)[0].splitlines():
         if not line.startswith("| `"):
             continue
         names, default = [cell.strip() for cell in line.split("|")[1:3]]
@@ -74,28 +80,43 @@ def as_written(default: object) -> str:
 
 def test_every_attribute_is_in_the_table_with_its_default() -> None:
     expected = {name: as_written(default) for name, default in names_and_defaults(TimelineLabelsParameters).items()}
-    assert table("### Attributes of `<TimelineLabels>`") == expected
+    assert table("## Attributes of `<TimelineLabels>`") == expected
 
 
 def test_every_variable_is_in_the_table_with_its_default() -> None:
-    written = table("## Environment")
+    written = table("## Environment variables")
     fields = names_and_defaults(Settings)
     assert set(written) == {name.upper() for name in fields}
     for name, default in fields.items():
-        if default is not None and name != "cache_size_limit":
+        if name != "cache_size_limit":
             assert written[name.upper()] == as_written(default), name
     assert written["CACHE_SIZE_LIMIT"] == f"{int(fields['cache_size_limit']) // 10**9}GB"
 
 
-def test_links_and_pictures_are_there() -> None:
-    headings = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", README, re.M)
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            file = page.parent / name if name else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_is_one_click_from_the_readme() -> None:
+    linked = {
+        (ROOT / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)]+)\)", README.read_text())
     }
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif "://" not in target:
-            assert (ROOT / target).exists(), target
+    assert set(DOCS) <= linked
+
+
+def test_pictures_are_small() -> None:
     for picture in (ROOT / "docs").glob("*.png"):
         assert picture.stat().st_size < 300_000, picture
 
@@ -103,7 +124,7 @@ def test_links_and_pictures_are_there() -> None:
 def test_every_command_is_run_by_a_test() -> None:
     here = {"make run", SIDE_BY_SIDE, "make demo-clean"}
     for command in COMMANDS:
-        if not command.startswith((NEEDS_DOCKER, "curl ")):
+        if not command.startswith((*NEEDS_DOCKER, "curl ")):
             assert command in here | set(TESTED_ELSEWHERE), command
     for module in TESTED_ELSEWHERE.values():
         assert (ROOT / module).exists()
