@@ -1,4 +1,4 @@
-"""The state in figures, for those who look at it: the dashboard's pages and the terminal's `status`."""
+"""Summaries of the state, for the dashboard's pages and the terminal's `status`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from ml_backend.store import Store
 from ml_backend.tables import LIVE, Job, JobKind, JobStatus, Project, Training, TrainingStatus, now
 
-# Live jobs that are shown one by one; of more, their number.
+# The largest number of live jobs that are listed.
 SHOWN_JOBS = 50
-# A share below this says nothing of the speed yet.
+# Below this progress, a job's speed can't be estimated.
 MIN_SHARE_FOR_ESTIMATE = 0.02
 
 JOB_NAMES = {
@@ -25,11 +25,11 @@ JOB_NAMES = {
 
 
 def state(store: Store, project_id: str | None = None) -> dict[str, Any]:
-    """What the backend knows and does: JSON.
+    """Summarises projects, queue, workers and the last error, as JSON.
 
     Args:
         store: the state.
-        project_id: only this project.
+        project_id: restricts the summary to one project.
     """
     counts = {JobStatus.QUEUED: 0, JobStatus.STARTED: 0}
     for (_, status), count in store.job_counts().items():
@@ -44,7 +44,7 @@ def state(store: Store, project_id: str | None = None) -> dict[str, Any]:
 
 
 def projects(store: Store) -> list[dict[str, Any]]:
-    """Each project in a line: versions, annotated videos, scores, what it waits for."""
+    """Summarises each project: version, number of annotated videos, scores, state."""
     annotated, behind = store.count_annotated_tasks(), set(store.projects_behind())
     latest, present = store.latest_trainings(), store.present_versions()
     entries = []
@@ -63,7 +63,7 @@ def projects(store: Store) -> list[dict[str, Any]]:
 
 
 def _present_model(present: dict[str, int], trainings: list[Training]) -> str | None:
-    """The present version: as the latest published training named it; by number, where that isn't the present one."""
+    """The present version's name, as the latest published training gave it, or its number after a roll-back."""
     published = next((training for training in trainings if training.status == TrainingStatus.PUBLISHED), None)
     if not present or published is None:
         return None
@@ -79,16 +79,16 @@ def _project_state(project: Project, trainings: list[Training], behind: bool, ha
     if trainings and trainings[0].status == TrainingStatus.RUNNING:
         return "is being trained"
     if behind:
-        return "is to be trained"
+        return "waits for a training"
     if trainings and trainings[0].status == TrainingStatus.FAILED:
-        return f"is as before, since the last training failed: {trainings[0].error}"
+        return f"is unchanged, because the last training failed: {trainings[0].error}"
     if not trainings:
         return "waits for the first annotation"
     return "is up to date" if has_model else "waits for the next annotation"
 
 
 def prequential_scores(training: Training) -> dict[str, float]:
-    """Label -> frame F1 that the model before had on the videos that were new to it; empty where none was."""
+    """Label -> F1 by frame that the earlier model had on the training's new videos; empty where there were none."""
     scores: dict[str, float] = {}
     for metrics in (training.metrics or {}).values():
         prequential = metrics.get("prequential") if isinstance(metrics, dict) else None
@@ -98,13 +98,13 @@ def prequential_scores(training: Training) -> dict[str, float]:
 
 
 def live_jobs(store: Store, project_id: str | None = None) -> list[dict[str, Any]]:
-    """The jobs that run and wait, as `job_entry`; the running ones first."""
+    """The running and waiting jobs, as `job_entry`; running ones first."""
     jobs = store.next_jobs(project_id, SHOWN_JOBS)
     return [job_entry(job) for job in jobs]
 
 
 def job_entry(job: Job) -> dict[str, Any]:
-    """A job as pages and commands show it."""
+    """A job as the pages and commands show it."""
     task = (job.arguments or {}).get("task") or {}
     return {
         "id": job.id,
@@ -123,7 +123,7 @@ def job_entry(job: Job) -> dict[str, Any]:
 
 
 def seconds_left(job: Job) -> int | None:
-    """How long a running job still takes, if it goes on as fast as it went; None where that can't be told."""
+    """Seconds until a running job ends, if it goes on at its mean speed; None where that can't be estimated."""
     if job.status != JobStatus.STARTED or job.started_at is None or job.progress < MIN_SHARE_FOR_ESTIMATE:
         return None
     elapsed = (now() - job.started_at).total_seconds()
@@ -131,7 +131,7 @@ def seconds_left(job: Job) -> int | None:
 
 
 def last_error(store: Store, project_id: str | None = None) -> dict[str, str] | None:
-    """The job that failed last, or None."""
+    """When and what failed last, and its error; None where nothing failed."""
     job = store.last_failed_job(project_id)
     if job is None:
         return None

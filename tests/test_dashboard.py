@@ -262,8 +262,8 @@ def test_a_project_of_ten_annotations(server: Server, browser: Browser) -> None:
     browser.open(f"{server.url}/projects/1")
     shown = text(browser)
     # Nine tests of 0.2 to 0.9: the mean of the last five is that of 0.6, 0.7, 0.8, 0.9, 0.9.
-    assert "Close: 0.78, still rising; 10 events seen." in shown
-    assert "Wing extended: 0.50, level; 10 events seen." in shown
+    assert "Close: 0.78, still rising; 10 annotated events." in shown
+    assert "Wing extended: 0.50, level; 10 annotated events." in shown
     assert browser.run("return document.querySelectorAll('.chart polyline').length") == 2
     assert "context" in shown
     order = browser.run(
@@ -335,11 +335,15 @@ def test_each_action_asks_first_and_does_what_it_says(server: Server, browser: B
     act("/projects/1", "Roll back …", "The earlier version predicts now.")
     assert server.model.rolled_back == [(1, "tl")]
     act("/projects/1", "Roll back …", "Its file is gone.")
-    act("/projects/1", "Reset …", "The model is forgotten.")
+    act("/projects/1", "Reset …", "The model was forgotten.")
     assert server.model.forgotten == ["1"]
     act("/projects/1/tasks/1", "Clear its cache …", "dropped from the cache")
     assert server.model.dropped == [1]
     server.store.save_predictions("1", [({"id": 99, "data": {"video": "x"}}, None, None)])
+    act(
+        "/projects/1/tasks/99", "Clear its cache …", "dropped from the cache"
+    )  # so that one that is given up is tried again
+    assert server.model.dropped == [1, 99]
     act("/projects/1/tasks/99", "Read it now …", "queued to be read")
     assert [job.kind for job in server.store.jobs(JobStatus.QUEUED)].count(JobKind.PREPARE) == 1
 

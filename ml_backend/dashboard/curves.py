@@ -1,4 +1,4 @@
-"""The learning curve: how good the model was on each new video before it learnt from it, over the annotations."""
+"""The learning curve: the F1 on each new video before the model learnt from it, over the number of annotated videos."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from ml_backend.tables import Training
 from report.charts import Series
 
-# A single video says little: the curve is the mean of so many tests.
+# A single video says little: a point of the curve is the mean of so many tests.
 WINDOW = 5
-# Smaller changes than this are noise.
+# Smaller changes of F1 are noise.
 TREND = 0.03
-# Fewer tests than this have no trend.
+# Fewer tests show no trend.
 MIN_TESTS_FOR_TREND = 4
-# Student's t for a 95 % interval of the mean of 2, 3 … WINDOW values: with so few, 1.96 would be far too little.
+# Student's t for a 95 % interval of the mean of 2, 3 … WINDOW values, for which the normal distribution's is too small.
 T_95 = (12.706, 4.303, 3.182, 2.776)
 
 
 class Lesson(NamedTuple):
-    """What is known of one label.
+    """The learning curve of one label.
 
     Attributes:
         label: the label.
         series: its curve.
-        sentence: the same in words.
+        sentence: the last score and the trend in words.
     """
 
     label: str
@@ -37,9 +37,9 @@ class Lesson(NamedTuple):
 def learning_curve(trainings: Sequence[Training], control: str, colours: dict[str, str]) -> list[Lesson]:
     """The curve of each label of a control tag.
 
-    The points are tests that came before trainings (prequential evaluation); one where the label neither occurred nor
-    was predicted says nothing of it and is left out. The curve is the mean of the last tests; its uncertainty is that
-    of their mean (a 95 % interval by Student's t, from their spread).
+    A point is the mean of the last WINDOW tests, with its 95 % interval by Student's t. A test is a prediction of new
+    videos before a training (prequential evaluation). A test in which the label neither occurred nor was predicted is
+    left out.
 
     Args:
         trainings: the project's, oldest first.
@@ -72,14 +72,14 @@ def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int
         low.append(max(0.0, means[-1] - error))
         high.append(min(1.0, means[-1] + error))
     series = Series(label, colour, [annotations for annotations, _ in tests], means, low, high)
-    return Lesson(label, series, f"{label}: {_words(means)}; {events} event{'s' * (events != 1)} seen.")
+    return Lesson(label, series, f"{label}: {_words(means)}; {events} annotated event{'s' * (events != 1)}.")
 
 
 def _words(means: list[float]) -> str:
     if not means:
         return "not tested yet (the first test is on the second annotated video)"
     if len(means) < MIN_TESTS_FOR_TREND:
-        return f"{means[-1]:.2f}, too early to tell more"
+        return f"{means[-1]:.2f}, too few tests for a trend"
     change = means[-1] - means[max(0, len(means) - 1 - WINDOW)]
     trend = "still rising" if change > TREND else "falling" if change < -TREND else "level"
     return f"{means[-1]:.2f}, {trend}"

@@ -1,4 +1,4 @@
-"""Whether Label Studio can be reached, asked in the background so that no page waits for it."""
+"""Find out in the background whether Label Studio can be reached, so that no page waits for it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from errors import BackendError
 from ml_backend import label_studio
 from ml_backend.label_studio import Connection
 
-# Asked again when somebody looks, at most this often.
+# A page that is opened after this time has it asked again.
 ASK_AGAIN_SECONDS = 60.0
 
 
 class Reached(NamedTuple):
-    """What is known.
+    """Whether Label Studio can be reached.
 
     Attributes:
-        ok: whether the address and the key work; None where that isn't known yet.
-        text: the same in words, with the mend.
+        ok: whether the address and the key work, None where that isn't known.
+        text: what was found, or what is wrong and what helps.
     """
 
     ok: bool | None
@@ -27,7 +27,7 @@ class Reached(NamedTuple):
 
 
 class LabelStudioState:
-    """The last answer of one Label Studio.
+    """Remembers the last answer of one Label Studio.
 
     Args:
         connection: its address and the key.
@@ -40,12 +40,12 @@ class LabelStudioState:
         self._lock = threading.Lock()
 
     def __call__(self) -> Reached:
-        """What is known now; asks again in the background where that was long ago."""
+        """Returns what is known now, and asks again in the background where the last answer is old."""
         connection = self._connection
         if not connection.url:
             return Reached(None, "LABEL_STUDIO_URL isn't set: the address that Label Studio sends is used")
         if not connection.api_key:
-            return Reached(False, f"{connection.url}: LABEL_STUDIO_API_KEY isn't set, so uploaded videos can't be had")
+            return Reached(False, f"{connection.url}: uploaded videos can't be downloaded without LABEL_STUDIO_API_KEY")
         with self._lock:
             if time.monotonic() - self._asked_at > ASK_AGAIN_SECONDS:
                 self._asked_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the page of a task draws: what was annotated above what is predicted, and where the two differ."""
+"""The timelines of a task's page: annotated and predicted intervals by label, and where the two differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exchange.timeline import Timeline, Track
 from learning.events import segments
 from report.charts import probability_curve, spans
 
-# A page with more than this is slow, and nobody looks at them all.
+# A page with more of them is slow, and nobody reads them all.
 MAX_DISAGREEMENTS = 500
 
 
@@ -24,7 +24,7 @@ class Row(NamedTuple):
         annotated: SVG of the annotated intervals, None where the task has no annotation.
         predicted: SVG of the predicted ones, None where there is no prediction.
         curve: SVG of the probability.
-        summary: the same in words.
+        summary: the intervals in words.
     """
 
     label: str
@@ -71,7 +71,7 @@ def _ranges(found: list[tuple[int, int]]) -> str:
 
 
 def disagreements(track: Track, annotated: Timeline | None) -> list[Disagreement]:
-    """Where annotation and prediction differ, in order of time."""
+    """The intervals in which annotation and prediction differ, in order of time."""
     if annotated is None or track.prediction is None:
         return []
     truth, predicted, rate = annotated.marks(), track.prediction.marks(), track.clock.frame_rate
@@ -88,13 +88,13 @@ def disagreements(track: Track, annotated: Timeline | None) -> list[Disagreement
 
 
 def clock_time(seconds: float) -> str:
-    """Such as 1:05.20."""
+    """Minutes, seconds and hundredths, such as 1:05.20."""
     minutes, rest = divmod(seconds, 60)
     return f"{int(minutes)}:{rest:05.2f}"
 
 
 def agreement(track: Track, annotated: Timeline | None) -> float | None:
-    """Share of frames and labels on which annotation and prediction agree, None where one is missing."""
+    """The share of frames × labels on which annotation and prediction agree, None where one is missing."""
     if annotated is None or track.prediction is None:
         return None
     return float(np.mean(annotated.marks() == track.prediction.marks()))

@@ -1,7 +1,7 @@
-"""Serving a task's video to the dashboard's player, as a video and nothing else.
+"""Serve a task's video to the dashboard's player, as a video and nothing else.
 
-A task's data names the file, so its name says nothing. The type is found from the first bytes, browsers are told to
-believe it, and what it isn't can't run: no script, no plugin, no form.
+A task's data names the file, so its suffix can't be trusted. The media type follows from the file's first bytes,
+browsers are told not to guess another one, and the file can run no script, plugin or form.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SIGNATURES = {
 MATROSKA = b"\x1a\x45\xdf\xa3"
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 POLICY = "sandbox; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-# A player asks for all of the rest and reads it as it plays: an answer no longer than this holds no thread meanwhile.
+# A player asks for the rest of the file and reads it as it plays. Answers of this length don't hold a thread for long.
 PART_BYTES = 2**20
 
 
 def send_video(path: Path) -> Response:
-    """The file, or the part of it that the request asks for."""
+    """Answers with the file, or with the part of it that the request asks for."""
     asked = parse_range_header(request.headers.get("Range"))
     if asked is not None and asked.units == "bytes" and len(asked.ranges) == 1:
         start, end = asked.ranges[0]

@@ -1,4 +1,4 @@
-"""The dashboard's routes."""
+"""The dashboard: its pages, and the actions of its buttons."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TASKS_PER_PAGE = 50
 SHOWN_TRAININGS = 20
 SHOWN_ENDED_JOBS = 30
 DEFAULT_COLOUR = "#36b37e"
-# A page may show what the model saw: nothing of it comes from elsewhere, and no other page may frame it.
+# A page may show private video: it loads nothing from elsewhere, and no other page may frame it.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -38,15 +38,15 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-# What the page says after an action; the address carries the key alone.
+# What the page says after an action. The address carries only the key.
 DONE = {
     "train": "A training is queued.",
-    "reset": "The model is forgotten.",
+    "reset": "The model was forgotten.",
     "rollback": "The earlier version predicts now.",
     "cancel": "The job is being cancelled.",
     "retry": "The job is queued again.",
     "read": "The video is queued to be read.",
-    "clear": "The video's features are dropped from the cache.",
+    "clear": "The video's features were dropped from the cache.",
 }
 
 
@@ -57,14 +57,14 @@ def wants_page() -> bool:
 
 
 class Dashboard:
-    """The pages.
+    """Serves the dashboard.
 
     Args:
         settings: the environment.
         store: the state.
         registry: gives the projects' models.
-        jobs: the heavy work.
-        cache_size: of the cache's folder.
+        jobs: the job queue.
+        cache_size: measures the cache's folder.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Dashboard:
         self._cache_size = cache_size
 
     def blueprint(self) -> Blueprint:
-        """The routes, to be registered."""
+        """The dashboard's routes, as a Flask blueprint."""
         pages = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
         pages.static_url_path = "/dashboard/static"
         pages.add_url_rule("/queue", view_func=self.queue)
@@ -118,7 +118,7 @@ class Dashboard:
         return _protect(response)
 
     def project(self, project_id: str) -> Response:
-        """One project: its learning curve, its model, its trainings, its tasks."""
+        """A project's page: its learning curve, model, trainings and tasks."""
         project, model, error = self._project(project_id)
         trainings = self._store.trainings(project_id)
         offset = max(0, request.args.get("offset", 0, type=int))
@@ -154,7 +154,7 @@ class Dashboard:
         }
 
     def task(self, project_id: str, task_id: int) -> Response:
-        """One task: the annotated timeline above the predicted one, and the video."""
+        """A task's page: the video, and the annotated timeline above the predicted one."""
         project, model, error = self._project(project_id)
         task = self._known_task(project_id, task_id)
         annotations = self._store.annotations_of(project_id, task_id)
@@ -197,13 +197,13 @@ class Dashboard:
         }
 
     def queue(self) -> Response:
-        """The jobs: those that run and wait, and those that ended."""
+        """The queue's page: running, waiting and ended jobs."""
         state = overview.state(self._store)
         ended = [overview.job_entry(job) for job in self._store.ended_jobs(None, SHOWN_ENDED_JOBS)]
         return self._page("queue.html", state=state, ended=ended)
 
     def state(self) -> Response:
-        """What moves on an open page, as small JSON; unchanged, 304 without a body."""
+        """The part of the state that open pages poll, as JSON; 304 without a body where it hasn't changed."""
         state = overview.state(self._store, request.args.get("project"))
         body = json.dumps(state, default=str)
         response = make_response(body)
@@ -212,16 +212,16 @@ class Dashboard:
         return response.make_conditional(request)
 
     def video(self, project_id: str, task_id: int, name: str) -> Response:
-        """A control tag's video of a task, in parts as the browser asks for them."""
+        """The video of a control tag in a task, in the parts that the browser asks for."""
         _, model, error = self._project(project_id)
         task = self._known_task(project_id, task_id)
         if model is None:
             raise NotFound(error or "")
         media = model.media(task).get(name)
-        # What was read is a video; a file that nobody could read may be anything.
+        # A file whose features were extracted is a video; any other file may be anything.
         path = model.media_files.find(media, model.connection, task_id) if media and model.is_prepared(task) else None
         if path is None:
-            raise NotFound("The video isn't here: read it first.")
+            raise NotFound("The video isn't here. Read it first.")
         return send_video(path)
 
     # -- actions
@@ -235,7 +235,7 @@ class Dashboard:
         return self._back("train", "dashboard.project", project_id=project_id)
 
     def reset(self, project_id: str) -> Response:
-        """Forgets the model."""
+        """Forgets the project's model."""
         _, model, error = self._project(project_id)
         if model is None:
             raise NotReady(error or "")
@@ -243,7 +243,7 @@ class Dashboard:
         return self._back("reset", "dashboard.project", project_id=project_id)
 
     def roll_back(self, project_id: str) -> Response:
-        """Makes an earlier version the present one."""
+        """Makes an earlier version of the model the present one."""
         _, model, error = self._project(project_id)
         if model is None:
             raise NotReady(error or "")
@@ -254,13 +254,13 @@ class Dashboard:
         return self._back("rollback", "dashboard.project", project_id=project_id)
 
     def read(self, project_id: str, task_id: int) -> Response:
-        """Queues the reading of a task's video."""
+        """Queues the extraction of a task's features."""
         self._project(project_id)
         self._jobs.add_preparation(project_id, self._known_task(project_id, task_id), PRIORITY_WANTED)
         return self._back("read", "dashboard.task", project_id=project_id, task_id=task_id)
 
     def clear(self, project_id: str, task_id: int) -> Response:
-        """Drops a video's features."""
+        """Drops a video's features from the cache."""
         _, model, error = self._project(project_id)
         if model is None:
             raise NotReady(error or "")
@@ -273,17 +273,17 @@ class Dashboard:
         return self._back("cancel", "dashboard.queue")
 
     def retry(self, job_id: str) -> Response:
-        """Queues a failed job again."""
+        """Queues a failed or cancelled job again."""
         self._jobs.retry(job_id)
         return self._back("retry", "dashboard.queue")
 
     # -- helpers
 
     def _project(self, project_id: str) -> tuple[Project, LabelStudioMLBase | None, str | None]:
-        """The project, and its model or why there is none."""
+        """Returns the project, its model or None, and why it has no model or None."""
         project = self._store.project(project_id)
         if project is None:
-            raise NotFound(f"Project {project_id} isn't known here: connect this backend to it in Label Studio.")
+            raise NotFound(f"Project {project_id} isn't known here. Connect this backend to it in Label Studio.")
         try:
             return project, self._registry.get(project_id), None
         except BackendError as error:
@@ -297,9 +297,9 @@ class Dashboard:
 
     @staticmethod
     def _label_studio_url(project: Project, model: LabelStudioMLBase | None) -> str | None:
-        """Where Label Studio shows the project's tasks, None where its address isn't known."""
+        """The address of the project's tasks in Label Studio, None where it isn't known."""
         url = model.connection.url if model else None
-        is_address = url is not None and url.startswith(("http://", "https://"))  # not a script, as was once stored
+        is_address = url is not None and url.startswith(("http://", "https://"))  # no `javascript:` in a link
         return f"{url.rstrip('/')}/projects/{project.number}/data" if is_address else None
 
     @staticmethod
@@ -329,7 +329,7 @@ def _protect(response: Response) -> Response:
 
 
 def _colours(model: LabelStudioMLBase) -> dict[str, dict[str, str]]:
-    """Name of a control tag with labels -> label -> colour."""
+    """The colours of the labels: control tag's name -> label -> CSS colour."""
     return {
         control.name: {
             label: tag.attr.get("background") or DEFAULT_COLOUR for label, tag in control.labels_attrs.items()

@@ -1,4 +1,4 @@
-// What moves on an open page: the queue (asked for while the page is seen) and the player of a task's page.
+// Update an open page: the queue, which is polled while the page is visible, and the player of a task's page.
 "use strict";
 
 const POLL_BUSY = 1000, POLL_IDLE = 5000;
@@ -12,7 +12,7 @@ let running = false;  // whether a job's bar moves
 
 async function poll() {
   clearTimeout(timer);
-  if (document.hidden) return;  // visibilitychange asks again
+  if (document.hidden) return;  // visibilitychange polls again
   try {
     const headers = etag ? { "If-None-Match": etag } : {};
     const response = await fetch(document.body.dataset.state, { headers, cache: "no-store" });
@@ -22,15 +22,15 @@ async function poll() {
       running = state.queue.started > 0;
       show(state);
     }
-  } catch { /* the server restarts: asked again */ }
+  } catch { /* the server restarts; the next poll asks again */ }
   timer = setTimeout(poll, running ? POLL_BUSY : POLL_IDLE);
 }
 
 function show(state) {
   for (const element of document.querySelectorAll("[data-queue]")) {
-    const workers = state.workers === 1 ? "1 worker" : `${state.workers} workers`;
-    element.textContent = `${state.queue.started} running, ${state.queue.queued} waiting; ${workers}` +
-      (state.workers ? "" : ", so nothing is done: see the server's log");
+    const workers = state.workers === 0 ? "no worker runs, so nothing is done: see the server's log"
+      : state.workers === 1 ? "1 worker" : `${state.workers} workers`;
+    element.textContent = `${state.queue.started} running, ${state.queue.queued} waiting; ${workers}`;
   }
   for (const project of state.projects) {
     for (const element of document.querySelectorAll(`[data-project="${CSS.escape(project.id)}"] [data-project-state]`)) {
@@ -52,7 +52,7 @@ function show(state) {
   }
   const list = document.querySelector("[data-job-list]");
   const isNew = list && state.jobs.some((job) => !shown.has(job.id));
-  // New cards and the results of ended jobs are the server's to draw; not while somebody is being asked something.
+  // The server draws new cards and the results of ended jobs. A page is not redrawn while a question is open on it.
   if ((vanished || isNew) && !document.querySelector("details.action[open]") && !playing()) refresh();
 }
 
@@ -126,7 +126,7 @@ function player(section) {
   thumbnails(section, video, duration);
 }
 
-// Drawn here, from a second copy of the video, so that the server decodes nothing for it.
+// The browser draws the thumbnails, from a second copy of the video, so that the server decodes nothing for them.
 function thumbnails(section, video, duration) {
   const strip = section.querySelector("[data-thumbnails]");
   const source = document.createElement("video");
