@@ -1,18 +1,18 @@
-"""The errors that a user can mend, each with the HTTP status that answers it.
+"""The errors that users can do something about, each with its HTTP status.
 
-The lowest layer: every other module may import this one, and it imports nothing. A message says what is wrong and how
-to mend it; the web layer sends it as `{"error": message}`. Anything that isn't a `BackendError` is a bug (status 500).
+This is the lowest layer: every module may import it, and it imports none. A message says what is wrong and what to do;
+the web layer sends it as `{"error": message}`. Any exception that isn't a `BackendError` is a bug (status 500).
 """
 
 import uuid
 
 
 class BackendError(Exception):
-    """Base of every error with a message for the user.
+    """Base class of all errors with a message for the user.
 
     Attributes:
         status: the HTTP status of the answer.
-        retry_after: seconds after which the same request may succeed, or None where repeating it can't help.
+        retry_after: seconds after which the same request may succeed, None where repeating it doesn't help.
     """
 
     status = 500
@@ -20,10 +20,10 @@ class BackendError(Exception):
 
 
 class InternalError(BackendError):
-    """A bug.
+    """A bug in the backend.
 
     Attributes:
-        reference: stands in the answer, and in the log beside the traceback.
+        reference: a random id, in the answer and in the log beside the traceback.
     """
 
     def __init__(self) -> None:
@@ -32,19 +32,19 @@ class InternalError(BackendError):
 
 
 class InvalidRequest(BackendError):
-    """The request's body isn't what the route takes."""
+    """The request's body doesn't have the form that the route expects."""
 
     status = 400
 
 
 class InvalidConfig(BackendError):
-    """The labeling config can't work with this backend."""
+    """This backend can't work with the labeling config."""
 
     status = 400
 
 
 class InvalidAnnotation(BackendError):
-    """A region can't be learnt from, or there is no annotation to learn from."""
+    """A region can't be learnt, or the project has no annotation to learn from."""
 
     status = 400
 
@@ -56,7 +56,7 @@ class Unauthorized(BackendError):
 
 
 class Forbidden(BackendError):
-    """The request may not do this."""
+    """The request isn't allowed."""
 
     status = 403
 
@@ -93,51 +93,51 @@ class EncoderError(BackendError):
 
 
 class MediaError(BackendError):
-    """A task's video can't be had: missing, refused, outside the allowed folder."""
+    """A task's video can't be fetched or read."""
 
     status = 404
 
 
 class InvalidTask(MediaError):
-    """The task's data can't be used, whatever is tried: it must be changed in Label Studio."""
+    """The task's data can't be used until somebody changes it in Label Studio."""
 
     status = 400
 
 
 class TransientMediaError(MediaError):
-    """A task's video can't be had now: the same request may succeed in a moment."""
+    """A task's video can't be fetched now; the same request may succeed later."""
 
 
 class UnreadableVideo(MediaError):
-    """The file was found, but no frame of it can be decoded."""
+    """The file exists, but no frame of it can be decoded."""
 
 
 class NotReady(BackendError):
-    """Not trained yet, or the video's features are still being extracted: ask again later."""
+    """The model isn't trained yet, or the video's features are still being extracted."""
 
     status = 503
     retry_after = 30
 
 
 class Loading(NotReady):
-    """What predicts is being loaded: it is ready in a moment, without anybody's doing."""
+    """The encoder is still being fetched or loaded; the same request succeeds later."""
 
 
 class UnknownJob(BackendError):
-    """No job of that id is known."""
+    """No job has that id."""
 
     status = 410
 
 
 class CacheUnwritable(BackendError):
-    """The cache's folder is full or read-only; what is in it is served all the same."""
+    """The cache's folder is full or read-only; cached features are still served."""
 
     status = 503
     retry_after = 30
 
 
 class DatabaseUnavailable(BackendError):
-    """The backend's database is locked, full, read-only or gone; nothing was written."""
+    """The database is locked, full, read-only or unreachable; nothing was written."""
 
     status = 503
     retry_after = 10

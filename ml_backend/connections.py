@@ -1,7 +1,7 @@
-"""How the web server reads requests: a thread is given a request once all of it has arrived.
+"""A gunicorn worker that hands a request to a thread only after all of it has arrived.
 
-gunicorn's threads read requests themselves, so as many slow clients as there are threads stop everything. This worker
-reads in its first thread, from whoever sends, within limits: of size, of time, of connections.
+gunicorn's own threads read requests themselves, so that as many slow clients as threads block the server. This worker
+reads all connections in its main thread, with limits of size, time and number of connections.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from ml_backend.gate import MAX_BODY_BYTES
 
 MAX_HEAD_BYTES = 32 * 1024
-# A request must have arrived after the first, and its body at no less than the second.
+# The head must arrive within the first time, and the body at least at the second rate.
 HEAD_SECONDS = 10.0
 LEAST_BYTES_PER_SECOND = 50_000
-# What a refused client still sends is read for so long, else it would lose the answer.
+# A refused client's remaining bytes are read for so long; otherwise it would lose the answer.
 LINGER_SECONDS = 3.0
-# A client that reads its answer must take something of it within this time.
+# A client must read some of its answer within this time.
 SEND_SECONDS = 30
-# Parsing takes several times the memory of a body: of those above this size one is handled at a time.
+# Parsing takes several times a body's memory, so bodies above this size are handled one at a time.
 LARGE_BYTES = 10**6
 LARGE_WAIT_SECONDS = 60.0
-# Of all requests that arrive, wait and are handled now; those of one read's size are always taken.
+# Of all requests that arrive, wait and are handled; requests of one read's size are always accepted.
 MAX_BUFFERED_BYTES = 64 * 10**6
 READ_BYTES = 1 << 16
 END_OF_HEAD = b"\r\n\r\n"
@@ -46,17 +46,17 @@ REFUSALS = {
     411: ("Length Required", "The body needs the header Content-Length."),
     413: ("Content Too Large", f"The body is larger than {MAX_BODY_BYTES // 10**6} MB: send fewer tasks at once."),
     431: ("Request Header Fields Too Large", f"The request's head is larger than {MAX_HEAD_BYTES // 1024} kB."),
-    503: ("Service Unavailable", "Too many requests arrive at once: send this one again in a moment."),
+    503: ("Service Unavailable", "Too many requests arrive at once. Send this one again later."),
 }
 
 
 class Arriving:
-    """A request on its way: what came of it, and until when the rest must have come.
+    """A request that is arriving.
 
     Attributes:
-        received: its bytes.
-        size: of head and body, None while the head isn't complete.
-        deadline: by the monotonic clock.
+        received: the bytes that have arrived.
+        size: bytes of head and body, None while the head isn't complete.
+        deadline: when all of it must have arrived, by the monotonic clock.
     """
 
     def __init__(self, received: bytes = b"") -> None:
@@ -65,7 +65,7 @@ class Arriving:
         self.deadline = time.monotonic() + HEAD_SECONDS
 
     def refusal(self) -> int | None:
-        """The status that refuses the request where it can't be read; finds its size once its head has come."""
+        """Sets the size once the head is complete. Returns the status that refuses the request, or None."""
         if self.size is not None:
             return None
         end = self.received.find(END_OF_HEAD, 0, MAX_HEAD_BYTES)
@@ -73,7 +73,7 @@ class Arriving:
             return 431 if len(self.received) >= MAX_HEAD_BYTES else None
         head = bytes(self.received[:end])
         if CHUNKED.search(head):
-            return 411  # where such a body ends can't be told without reading all of it
+            return 411  # the end of such a body can't be found without parsing all of it
         length = max((int(digits) for digits in LENGTH.findall(head)), default=0)
         if length > MAX_BODY_BYTES:
             return 413
@@ -83,48 +83,48 @@ class Arriving:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of it has come."""
+        """Whether all of the request has arrived."""
         return self.size is not None and len(self.received) >= self.size
 
     @property
     def waits_to_be_asked(self) -> bool:
-        """Whether the client sends the body only when it is told to."""
+        """Whether the client waits for `100 Continue` before it sends the body."""
         return self.size is not None and self.size > len(self.received) and EXPECTS.search(self.received) is not None
 
 
 class Arrived:
-    """What gunicorn's parser reads a request from in place of its socket: it ends where the request does."""
+    """Stands in for the socket in gunicorn's parser, and ends where the request ends."""
 
     def __init__(self, received: bytearray) -> None:
         self._received = received
         self._place = 0
 
     def recv(self, size: int) -> bytes:
-        """The next bytes; none at the end."""
+        """Returns at most `size` bytes, none at the end."""
         part = bytes(memoryview(self._received)[self._place : self._place + size])
         self._place += len(part)
         return part
 
 
 class PatientWorker(ThreadWorker):
-    """gunicorn's worker with threads, each of which is given whole requests alone."""
+    """gunicorn's threaded worker, whose threads get complete requests only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._arriving: dict[TConn, Arriving] = {}  # those that wait the longest first
-        self._large: deque[tuple[TConn, float]] = deque()  # complete, and until when they wait for their turn
+        self._arriving: dict[TConn, Arriving] = {}  # oldest first
+        self._large: deque[tuple[TConn, float]] = deque()  # complete requests that wait for their turn, and until when
         self._handled_large: TConn | None = None
-        self._held: dict[TConn, int] = {}  # bytes of the requests that wait for a thread or have one
-        self._lingering: dict[TConn, float] = {}  # answered and half closed, and until when they are read
+        self._held: dict[TConn, int] = {}  # bytes of the requests that wait for a thread or are handled
+        self._lingering: dict[TConn, float] = {}  # answered, half-closed connections, and until when they are read
 
     # -- reading
 
     def accept(self, listener: socket.socket) -> None:
-        """Takes a new connection; closes the one that has said nothing for longest where there are too many."""
+        """Accepts a connection; where there are too many, first closes the one that has been silent for longest."""
         try:
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another process took it, or it is gone
+            return  # another process accepted it, or the client is gone
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -137,7 +137,7 @@ class PatientWorker(ThreadWorker):
         self._await_request(TConn(self.cfg, client, address, listener.getsockname()), Arriving())
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        """Begins to read the next request of a connection that was kept."""
+        """Starts to read the next request of a kept-alive connection."""
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
         self._await_request(conn, Arriving())
@@ -163,7 +163,7 @@ class PatientWorker(ThreadWorker):
         self._proceed(conn)
 
     def _proceed(self, conn: TConn) -> None:
-        """Refuses a request, hands it to a thread, or waits for the rest of it."""
+        """Refuses the request, hands it to a thread, or waits for the rest of it."""
         arriving = self._arriving[conn]
         had_size = arriving.size is not None
         refusal = arriving.refusal()
@@ -206,7 +206,7 @@ class PatientWorker(ThreadWorker):
             self._close(conn)
 
     def murder_pending(self) -> None:
-        """Ends what didn't arrive, or didn't get its turn, in time; called each second."""
+        """Ends requests that didn't arrive, or didn't get their turn, in time; gunicorn calls it each second."""
         super().murder_pending()
         now = time.monotonic()
         for conn in [conn for conn, arriving in self._arriving.items() if arriving.deadline < now]:
@@ -228,7 +228,8 @@ class PatientWorker(ThreadWorker):
         self._linger(conn)
 
     def _linger(self, conn: TConn) -> None:
-        """Closes a connection once its client has, or after a moment: reading on, so that the answer gets through."""
+        """Closes a connection after its client has, or after LINGER_SECONDS, and reads on meanwhile so that the answer
+        gets through."""
         try:
             conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
@@ -275,7 +276,7 @@ class PatientWorker(ThreadWorker):
         self.enqueue_req(conn)
 
     def finish_request(self, conn: TConn, fs: Any) -> None:
-        """After a request: reads the next one of its connection, and lets the next large one have its turn."""
+        """Reads the next request of the connection, and starts the next large request."""
         del self._held[conn]
         if self._handled_large is conn:
             self._handled_large = None

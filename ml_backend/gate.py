@@ -1,8 +1,8 @@
-"""The gate for requests: what each must be before any route sees it.
+"""Check each request before any route handles it.
 
-In this order: it names this server (against DNS rebinding), it isn't sent by another site's page, its body is JSON of a
-bearable size, and it brings the password where one is set. A webhook, which Label Studio sends without the password,
-brings the secret of its project instead (`webhook_secret.py`).
+The checks, in this order: the request names this server as its host (against DNS rebinding); no other site's page sent
+it; its body is JSON within the size limit; and it has the password, where one is set. Label Studio sends webhooks
+without the password; a webhook has the secret of its project instead (`webhook_secret.py`).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ml_backend.webhook_secret import HEADER, WebhookSecrets
 
 logger = logging.getLogger(__name__)
 
-# A megabyte holds thousands of regions; what Label Studio sends of a whole page of tasks is less.
+# A megabyte holds thousands of regions; a whole page of tasks from Label Studio is smaller than this.
 MAX_BODY_BYTES = 10 * 10**6
-# Names that no public DNS server answers: a page from the internet can't come from under one of them.
+# Suffixes that no public DNS server knows, so that no page from the internet can have such a host.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# Reachable without password, so that load balancers and container health checks can use it.
+# Paths without a password, for load balancers and container health checks.
 OPEN_PATHS = ("/health",)
 WEBHOOK_PATH = "/webhook"
-# Wrong passwords from one address: so many at once, then one each so many seconds.
+# Wrong passwords that are checked from one address: so many at once, then one in so many seconds.
 GUESSES = 10
 SECONDS_PER_GUESS = 6.0
 REMEMBERED_ADDRESSES = 1000
@@ -46,11 +46,11 @@ WEBHOOK_ADVICE = (
 
 
 class RequestGate:
-    """Lets requests in.
+    """Checks requests.
 
     Args:
         settings: the environment.
-        secrets: of the webhooks.
+        secrets: the webhooks' secrets.
     """
 
     def __init__(self, settings: Settings, secrets: WebhookSecrets) -> None:
@@ -60,13 +60,13 @@ class RequestGate:
         self._guesses = Guesses()
 
     def register(self, app: Flask) -> None:
-        """Puts the gate before all routes of an application."""
+        """Checks all requests of an application."""
         app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
         app.before_request(self.check)
         app.after_request(_keep_to_this_site)
 
     def check(self) -> None:
-        """Raises a BackendError where the request may not pass."""
+        """Raises a BackendError where the present request isn't allowed."""
         self._check_host()
         if request.method not in SAFE_METHODS:
             _check_site()
@@ -77,12 +77,13 @@ class RequestGate:
         name = _split(f"//{request.host}").hostname or ""
         if not host_is_allowed(name, self._settings):
             raise Forbidden(
-                f"Requests to the host {name[:100]!r} aren't answered. Is it this backend's? Name it in ALLOWED_HOSTS."
+                f"Requests to the host {name[:100]!r} aren't answered. If it is this backend's name, add it to "
+                "ALLOWED_HOSTS."
             )
 
     def _check_password(self) -> None:
-        """Sets `g.is_authenticated`, whether the request brought the password, and `g.webhook_project`, the project
-        whose secret it brought."""
+        """Sets `g.is_authenticated`, whether the request has the password, and `g.webhook_project`, the project whose
+        secret it has."""
         g.is_authenticated = False
         g.webhook_project = self._secrets.project_of(request.headers.get(HEADER)) if _is_webhook() else None
         if self._password is None or request.path in OPEN_PATHS or g.webhook_project is not None:
@@ -98,16 +99,16 @@ class RequestGate:
 
     @property
     def trusts_sender(self) -> bool:
-        """Whether what the present request says of addresses and tokens may be believed: it brought the password, or
-        comes from a program of this machine."""
+        """Whether addresses and tokens in the present request may be trusted: it has the password, or comes from this
+        machine."""
         return g.is_authenticated or self._settings.is_local
 
 
 def host_is_allowed(name: str, settings: Settings) -> bool:
     """Whether requests may name this host.
 
-    A page from the internet that was rebound to this server names a host of its own there: never an IP address, and
-    never a name that only this network knows. A server on loopback is reached by loopback's names alone.
+    A page from the internet that DNS rebinding leads to this server has a host name of its own: never an IP address,
+    and never a name that only this network knows. A server on loopback is called by loopback's names only.
     """
     name = name.rstrip(".").lower()
     if name in {allowed.lower() for allowed in settings.allowed_hosts}:
@@ -120,7 +121,7 @@ def host_is_allowed(name: str, settings: Settings) -> bool:
 
 
 def is_from_another_site() -> bool:
-    """Whether a browser says that another site's page sent this request."""
+    """Whether the browser's headers name another site as the sender of this request."""
     origin = request.headers.get("Origin")
     if origin is not None and _split(origin).netloc.lower() != request.host.lower():
         return True
@@ -136,13 +137,13 @@ def _split(url: str) -> SplitResult:
 
 def _check_site() -> None:
     if is_from_another_site():
-        raise Forbidden("This request comes from another site's page: only this backend's own may send it.")
+        raise Forbidden("This request comes from another site's page. Only this backend's own pages may send it.")
 
 
 def _check_body() -> None:
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise TooLarge(f"The body is larger than {MAX_BODY_BYTES // 10**6} MB: send fewer tasks at once.")
-    # A form can be sent from another site's page without asking; the dashboard's own carry a token (its actions.py).
+    # Another site's page can send a form without a preflight. The dashboard's forms carry a token (its actions.py).
     if request.blueprint != "dashboard" and request.url_rule is not None and request.mimetype != "application/json":
         raise UnsupportedType("The body must be JSON, with the header Content-Type: application/json.")
 
@@ -163,7 +164,7 @@ def _credentials() -> bytes | None:
 
 
 def _keep_to_this_site(response: Response) -> Response:
-    """No other site's page may show or read what is served here, and no browser may take it for what it isn't."""
+    """Keeps other sites' pages from showing or reading the response, and browsers from guessing its type."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     if response.status_code == 401:
@@ -172,14 +173,14 @@ def _keep_to_this_site(response: Response) -> Response:
 
 
 class Guesses:
-    """Counts wrong passwords by address, and stops looking at what comes from an address that sent many."""
+    """Counts wrong passwords by address, and limits how many are checked."""
 
     def __init__(self) -> None:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> guesses left, at that time
         self._lock = threading.Lock()
 
     def check(self, address: str) -> None:
-        """Raises TooManyGuesses where the address must wait."""
+        """Raises TooManyGuesses where no password of the address may be checked now."""
         with self._lock:
             if self._now_left(address) < 1:
                 raise TooManyGuesses("Too many wrong passwords from this address: wait a moment.")

@@ -1,9 +1,9 @@
-"""The media of Label Studio's tasks: finding a file on disk, downloading it where that is needed.
+"""Find the media files of Label Studio's tasks on disk, and download them where needed.
 
-The download is our own. The SDK's `get_local_path` opens its cache file before the body arrives and trusts whatever is
-there the next time, so a connection lost half-way leaves a truncated video for good; it sends a personal access token
-as it is, which Label Studio refuses; it holds the whole video in memory; and it waits for ever. What may be fetched at
-all is decided in `media_gate.py`.
+`media_gate.py` decides what may be fetched. The SDK's `get_local_path` isn't used, for four reasons: it opens its cache
+file before the body arrives and trusts it the next time, so that a lost connection leaves a truncated video for good;
+it sends a personal access token in a form that Label Studio refuses; it holds the whole video in memory; and it has no
+timeout.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from errors import MediaError, TransientMediaError
 from ml_backend.label_studio import TOKEN_ADVICE, Connection, explained, redirect_advice
 from ml_backend.media_gate import Hop, MediaGate, identity, is_media_path, shown
 
-# A server that is up answers the connection at once; a storage may take its time between two packets.
+# A running server accepts a connection at once; a storage may pause between two packets.
 TIMEOUT = httpx.Timeout(30, connect=5)
 MAX_REDIRECTS = 5
-# The bounds of a download. Slower than this over half a minute, a place of the worker is held for nothing.
+# The bounds of a download. One that is slower than this over half a minute would hold a worker slot for nothing.
 LEAST_RATE, RATE_WINDOW = 10_000, 30.0  # bytes a second, seconds
 MAX_SECONDS = 6 * 3600.0
 FREE_DISK = 1 << 28  # bytes that stay free, for the database and the models
-ROOM_STEP = 1 << 26  # bytes that room is made for at once where the length isn't known
+ROOM_STEP = 1 << 26  # bytes that are reserved at once where the length isn't known
 
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
-# What a server says instead of sending a video: a login page, an error in an answer that claims success.
+# Media types of answers that hold no video: a login page, or an error with a success status.
 NOT_MEDIA = ("text/html", "application/json")
-TRY_AGAIN = (408, 425, 429)  # and every 5xx: the same request may succeed in a moment
+TRY_AGAIN = (408, 425, 429)  # and every 5xx: the same request may succeed later
 
 LOCAL_FILES_ADVICE = (
     "It serves local files only with LOCAL_FILES_SERVING_ENABLED=true and a local storage in the project. Or give "
@@ -50,10 +50,10 @@ LOCAL_FILES_ADVICE = (
 
 @dataclass(frozen=True)
 class MediaFiles:
-    """Where the files of tasks are.
+    """Finds the files of tasks.
 
     Attributes:
-        document_root: the only folder that paths are read from (LOCAL_FILES_DOCUMENT_ROOT), or None for none.
+        document_root: the only folder from which paths are read (LOCAL_FILES_DOCUMENT_ROOT), or None.
         cache: keeps downloads in its folder `media`.
         allowed_hosts: MEDIA_ALLOWED_HOSTS.
     """
@@ -69,10 +69,10 @@ class MediaFiles:
         task_id: int | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Path:
-        """The file behind a task's video, downloaded first where needed.
+        """Returns the file of a task's video, after a download where needed.
 
-        A download is kept under a name made from what its URL leads to, which is taken to mean the same video until
-        `remove`. It appears complete or not at all, also when several threads or processes download it at once.
+        A download's name is a hash of its URL, which is taken to mean the same video until `remove`. The file appears
+        complete or not at all, also where several threads or processes download it at once.
 
         Args:
             value: a path inside the document root; `/data/upload/…`, `/data/local-files/?d=…` or another path that
@@ -80,41 +80,41 @@ class MediaFiles:
                 `azure-blob://`); or an http(s) URL.
             connection: the Label Studio that the task belongs to.
             task_id: the task's id, by which Label Studio resolves a cloud URI.
-            check: called now and then during a download; what it raises ends the download.
+            check: called regularly during a download; an exception that it raises ends the download.
 
         Raises:
-            MediaError: it can't be had; the message says why and how to mend it.
+            MediaError: the file can't be found or downloaded; the message says why, and what to do.
         """
         path, url = self._locate(value, connection, task_id)
         if url is not None:
             if not path.exists():
                 with self.cache.writing():
                     self._download(url, path, MediaGate(connection, self.allowed_hosts), check)
-            with suppress(OSError):  # the cache drops what wasn't used for longest: by access, the content stays
+            with suppress(OSError):  # The cache drops the least recently used files, by their access time.
                 os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return path
 
     def place(self, value: str, connection: Connection, task_id: int | None = None) -> Path:
-        """As `get`, but a download may not be there: never waits for the network."""
+        """Returns the path that `get` would return, without a download: the file may be missing."""
         return self._locate(value, connection, task_id)[0]
 
     def find(self, value: str, connection: Connection, task_id: int | None = None) -> Path | None:
-        """As `get`, but None where a download would be needed."""
+        """Returns the file as `get` does, or None where a download would be needed."""
         path = self.place(value, connection, task_id)
         return path if path.exists() else None
 
     def remove(self, value: str, connection: Connection, task_id: int | None = None) -> None:
-        """Remove the download of a task's video, if there is one. What is read in place stays."""
+        """Remove the download of a task's video. A file that is read in place stays."""
         path, url = self._locate(value, connection, task_id)
         if url is not None:
             path.unlink(missing_ok=True)
 
     def _locate(self, value: str, connection: Connection, task_id: int | None) -> tuple[Path, str | None]:
-        """The file's place on disk, and the URL to fill it from, or None where it must be there already."""
+        """Returns the file's path, and the URL to download it from, None where it is read in place."""
         if not isinstance(value, str) or not value:
             raise MediaError(f"The task's video must be a path or a URL, not {value!r}.")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise MediaError("The task's video has a character that is none (half of a surrogate pair): correct it.")
+            raise MediaError("The task's video has half of a surrogate pair, which is no character: correct it.")
         scheme, separator, _ = value.partition("://")
         scheme = scheme.lower() if separator else ""
         served = None if scheme in CLOUD_SCHEMES else MediaGate(connection).own_path(value)
@@ -139,12 +139,12 @@ class MediaFiles:
         return path, None
 
     def _cache_path(self, key: str, name: str) -> Path:
-        """Where the download of `key` is kept; the suffix in `name` stays, for those who look into the folder."""
+        """The path of the download of `key`, with the suffix of `name` for people who look into the folder."""
         suffix = re.search(r"\.\w{1,8}(?=[?&]|$)", name)
         return self.cache.media / (hashlib.sha256(key.encode()).hexdigest()[:32] + (suffix.group() if suffix else ""))
 
     def _download(self, url: str, target: Path, gate: MediaGate, check: Callable[[], None]) -> None:
-        """Download into the folder of unfinished work, and rename to `target` when it is complete."""
+        """Download into the folder of unfinished work, then rename the complete file to `target`."""
         self.cache.make()
         descriptor, name = tempfile.mkstemp(dir=self.cache.unfinished, suffix=".part")
         try:
@@ -157,7 +157,7 @@ class MediaFiles:
 
 
 def _presign_path(uri: str, task_id: int | None) -> str:
-    """Where Label Studio answers with the bytes of a cloud URI, or with a redirect to a signed URL."""
+    """The path at which Label Studio answers with the bytes of a cloud URI, or redirects to a signed URL."""
     if task_id is None:
         raise MediaError(f"{uri}: Label Studio resolves a cloud URI by its task, and the task has no id.")
     return f"/tasks/{task_id}/presign/?fileuri={base64.urlsafe_b64encode(uri.encode()).decode()}"
@@ -170,7 +170,7 @@ def _label_studio_url(connection: Connection, path: str) -> str:
 
 
 def _local_files_path(served: str) -> str:
-    """The path in `/data/local-files/?d=…`, relative to the document root, as Label Studio reads it; "" for none."""
+    """The path in `/data/local-files/?d=…`, relative to the document root; "" where there is none."""
     return parse_qs(urlsplit(served).query).get("d", [""])[-1].lstrip("/")
 
 
@@ -184,7 +184,7 @@ def _inside(root: Path, path: str) -> Path | None:
 
 
 class _Extent(NamedTuple):
-    """Which part of a file an answer holds, and what identifies that file."""
+    """The part of a file that an answer holds, and the file's identity."""
 
     start: int
     total: int | None
@@ -192,11 +192,11 @@ class _Extent(NamedTuple):
 
 
 class _Download:
-    """One download, within its bounds.
+    """Downloads one file within bounds of time, rate, size and disk.
 
-    Asks for ranges: Label Studio's built-in server names the length of an upload only in answer to one, and without a
-    length a lost connection looks like the end of the file. Label Studio also cuts off after 20 seconds what it passes
-    on from a cloud.
+    It asks for ranges, for two reasons. Label Studio's built-in server names the length of an upload only in answer to
+    a range, and without a length a lost connection looks like the end of the file. And Label Studio cuts off after 20
+    seconds what it passes on from a cloud.
     """
 
     def __init__(
@@ -206,11 +206,11 @@ class _Download:
         self._shown = shown(url)
         self._part, self._gate, self._cache, self._check = part, gate, cache, check
         self._started = self._window_start = time.monotonic()
-        self._window_bytes = 0  # that had come when the window began
+        self._window_bytes = 0  # received when the window began
         self._reserved = 0
 
     def run(self) -> None:
-        """Write all that the URL holds, going on where a lost connection left off."""
+        """Write the whole file, and continue where a lost connection ended."""
         first: _Extent | None = None
         while first is None or self._part.tell() != first.total:
             start = self._part.tell()
@@ -230,7 +230,7 @@ class _Download:
 
     @contextmanager
     def _answer(self, start: int) -> Iterator[httpx.Response]:
-        """The answer that holds the file from `start` on, after all redirects."""
+        """Opens the answer that holds the file from `start` on, after all redirects."""
         url = self._url
         for _ in range(MAX_REDIRECTS + 1):
             self._check()
@@ -256,7 +256,7 @@ class _Download:
         return following
 
     def _copy(self, response: httpx.Response) -> str:
-        """Write the answer's body. Returns how the connection was lost, "" where it wasn't."""
+        """Write the answer's body. Returns why the connection was lost, "" where it wasn't."""
         try:
             for chunk in response.iter_raw():
                 self._check()
@@ -270,34 +270,37 @@ class _Download:
     def _keep_to_time(self) -> None:
         now, done = time.monotonic(), self._part.tell()
         if now - self._started > MAX_SECONDS:
-            raise MediaError(f"{self._shown}: {done} bytes came in {MAX_SECONDS / 3600:.0f} hours: given up.")
+            raise MediaError(
+                f"{self._shown}: the download was given up after {done} bytes and {MAX_SECONDS / 3600:.0f} hours."
+            )
         if now - self._window_start > RATE_WINDOW:
             if (done - self._window_bytes) / (now - self._window_start) < LEAST_RATE:
                 raise MediaError(
-                    f"{self._shown} comes slower than {LEAST_RATE // 1000} kB a second: given up after {done} bytes."
+                    f"{self._shown} comes slower than {LEAST_RATE // 1000} kB a second. It was given up after {done} "
+                    "bytes."
                 )
             self._window_start, self._window_bytes = now, done
 
     def _make_room(self, size: int) -> None:
-        """Make room for the file's first `size` bytes, where that isn't done yet."""
+        """Make room for the file's first `size` bytes, unless it was made before."""
         if size > self._cache.limit:
             raise MediaError(
-                f"{self._shown} is larger than {self._cache.limit} bytes, all that the cache may take. Raise "
+                f"{self._shown} is larger than {self._cache.limit} bytes, the limit of the cache. Raise "
                 "CACHE_SIZE_LIMIT, or give the backend the folder of the videos: LOCAL_FILES_DOCUMENT_ROOT."
             )
         if size <= self._reserved:
             return
-        # What a server declares isn't believed beyond a step: nothing is dropped for bytes that never come.
+        # A declared length isn't believed beyond one step, so that nothing is dropped for bytes that never come.
         step = min(max(size - self._reserved, 0), ROOM_STEP)
         free = self._cache.free_disk()
         if free < step + FREE_DISK:
-            raise TransientMediaError(f"{self._shown}: the disk of the cache has {free} bytes left. Free some.")
+            raise TransientMediaError(f"{self._shown}: the disk of the cache has only {free} bytes left. Free some.")
         self._cache.make_room(step)
         self._reserved += step
 
 
 def _certificates(url: httpx.URL) -> object:
-    """What certificates are checked against: the machine's, or SSL_CERT_FILE and SSL_CERT_DIR where they are set."""
+    """The trusted certificates: the machine's, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
     return httpx.create_ssl_context(trust_env=True) if url.scheme == "https" else False
 
 
@@ -312,7 +315,7 @@ def _extent(response: httpx.Response) -> _Extent:
 
 
 def _check_media(response: httpx.Response, url: httpx.URL, hop: Hop) -> None:
-    """Raise MediaError unless the answer holds a file."""
+    """Raise MediaError unless the answer holds a media file."""
     name, status = shown(url), response.status_code
     if status in (401, 403) and hop.is_label_studio:
         local_files = is_media_path(url.raw_path.decode()) and "/data/local-files" in name
@@ -324,7 +327,7 @@ def _check_media(response: httpx.Response, url: httpx.URL, hop: Hop) -> None:
         kind = TransientMediaError if status >= 500 or status in TRY_AGAIN else MediaError
         raise kind(f"{name} can't be downloaded: the server answers {status} {response.reason_phrase}.")
     if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-        raise MediaError(f"{name} comes packed though it was asked for as it is: the server is to send the plain file.")
+        raise MediaError(f"{name} comes compressed, though the plain file was asked for: change the server's settings.")
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type in NOT_MEDIA:
-        raise MediaError(f"{name} is no video: the server answers {media_type}, perhaps a login page.")
+        raise MediaError(f"{name} is no video: the server answers with {media_type}, perhaps a login page.")

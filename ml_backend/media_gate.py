@@ -1,17 +1,17 @@
 """Decide what media may be fetched, from which address, and with which credentials.
 
-A task's data names its video, and many people may write tasks: annotators, importers, storages. The backend reaches
-networks that they don't, and holds a key that they don't. So every request for media passes `MediaGate.admit`, each
-redirect on the way as well:
+A task's data names its video, and annotators, importers and storages may write tasks. The backend reaches networks
+that they can't reach, and holds a key that they don't hold. So every request for media, and every redirect on its way,
+passes `MediaGate.admit`:
 
-- Label Studio's own address (LABEL_STUDIO_URL, else what `/setup` named) is reached wherever it is. The key goes there
-  alone, and only with the paths that serve media (`is_media_path`).
-- Any other address must be public: the name is looked up once, every answer is checked, and the connection is made to
-  an address that was checked, so that a second look-up can't lead elsewhere.
-- A private address needs to be named by the operator in MEDIA_ALLOWED_HOSTS.
+- Label Studio's own address (LABEL_STUDIO_URL, else the hostname of `/setup`) is allowed wherever it is. The key is
+  sent there only, and only with paths that serve media (`is_media_path`).
+- Any other address must be public. The name is looked up once, every answer is checked, and the connection is made to a
+  checked address, so that a second look-up can't lead elsewhere.
+- A private address must be named by the operator in MEDIA_ALLOWED_HOSTS.
 
-Behind a proxy (HTTP_PROXY, HTTPS_PROXY) the proxy looks names up and connects: there only addresses that are written
-out are checked here, and what names may lead to is the proxy's business.
+Behind a proxy (HTTP_PROXY, HTTPS_PROXY) the proxy looks names up and connects. There only literal addresses are checked
+here, and the proxy decides where names may lead.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ import httpx
 from errors import MediaError
 from ml_backend.label_studio import Connection, authorization
 
-# What Label Studio serves itself: uploads, local files, its storage proxy, and cloud URIs that it resolves.
+# Paths at which Label Studio serves media: uploads, local files, its storage proxy, and cloud URIs that it resolves.
 MEDIA_PATH = re.compile(
     r"/data/upload/[^?]+(\?.*)?|/data/local-files/?\?.+|/storage-data/[^?]+(\?.*)?|"
     r"/(tasks|projects)/\d+/(resolve|presign)/?\?.+",
     re.DOTALL,
 )
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")  # of a browser on Label Studio's own machine
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")  # names of Label Studio's own machine, in its browser
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in the last 32 bits (RFC 6052)
-# Parameters that sign a link for a while (S3, GCS, Azure; CloudFront and older S3 and GCS): not what it leads to.
+# Query parameters that sign a link for a limited time (S3, GCS, Azure; CloudFront, older S3 and GCS).
 SIGNATURE = re.compile(r"(?i)x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|sig|expires|key-pair-id|policy")
 AZURE_SIGNATURE = {
     "sv",
@@ -61,12 +61,12 @@ AZURE_SIGNATURE = {
 
 
 class Hop(NamedTuple):
-    """A request that may be made.
+    """An allowed request.
 
     Attributes:
-        url: its host is the address that was checked, or, behind a proxy, a name.
-        headers: `Host`, and Label Studio's key where it goes along.
-        extensions: httpx's: the name that the server's certificate must bear.
+        url: with the checked address as its host; behind a proxy, with the name.
+        headers: `Host`, and Label Studio's key where it is sent.
+        extensions: httpx's extensions, with the host name that the server's certificate must have.
         proxy: the proxy's URL, or None.
         is_label_studio: whether the request goes to Label Studio's own address.
     """
@@ -80,21 +80,21 @@ class Hop(NamedTuple):
 
 @dataclass(frozen=True)
 class MediaGate:
-    """What may be fetched for a project's tasks.
+    """Decides what may be fetched for a project's tasks.
 
     Attributes:
         connection: the project's Label Studio.
-        allowed_hosts: MEDIA_ALLOWED_HOSTS: `host`, `host:port`, or a network such as `10.1.0.0/16`.
+        allowed_hosts: MEDIA_ALLOWED_HOSTS; each is `host`, `host:port`, or a network such as `10.1.0.0/16`.
     """
 
     connection: Connection
     allowed_hosts: Collection[str] = ()
 
     def admit(self, url: httpx.URL) -> Hop:
-        """The request for a URL.
+        """Returns the request to make for a URL.
 
         Raises:
-            MediaError: it may not be made, or its host isn't known.
+            MediaError: the request isn't allowed, or its host is unknown.
             LabelStudioError: Label Studio gives no short-lived token for the key.
         """
         if url.scheme not in ("http", "https") or not url.host:
@@ -109,10 +109,10 @@ class MediaGate:
         return Hop(url.copy_with(host=address), headers, {"sni_hostname": url.host}, proxy, is_own)
 
     def own_path(self, value: str) -> str | None:
-        """The path and query of media that Label Studio serves, None where a value names none.
+        """The path and query of media that Label Studio serves, None where the value names no such media.
 
-        Before the path may stand any name of Label Studio: LABEL_STUDIO_URL, the hostname that `/setup` brought, which
-        its local storage writes into tasks, or a name that means Label Studio's own machine there.
+        The value may begin with any name of Label Studio: LABEL_STUDIO_URL; the hostname of `/setup`, which Label
+        Studio's local storage writes into tasks; or a loopback name, which means Label Studio's own machine.
         """
         own_urls = [url.rstrip("/") for url in (self.connection.url, self.connection.public_url) if url]
         path = value
@@ -131,7 +131,7 @@ class MediaGate:
         try:
             answers = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise MediaError(f"{shown(url)}: the host isn't known. Check the task's URL.") from error
+            raise MediaError(f"{shown(url)}: the host is unknown. Check the task's URL.") from error
         addresses = [str(answer[4][0]).partition("%")[0] for answer in answers]
         if not all(_is_public(address) or self._is_allowed(url.host, port, address) for address in addresses):
             name = f"[{url.host}]" if ":" in url.host else url.host
@@ -152,9 +152,9 @@ class MediaGate:
 
 
 def is_media_path(path: str) -> bool:
-    """Whether a path with its query is one of those that Label Studio serves media at, and leads nowhere else.
+    """Whether Label Studio serves media at a path with its query.
 
-    A server may take `%2e%2e`, `..` and backslashes for steps to other routes: a path with such steps is none.
+    Servers may take `%2e%2e`, `..` and backslashes as steps to other routes, so a path with such steps isn't accepted.
     """
     if not MEDIA_PATH.fullmatch(path) or not path.isprintable():
         return False
@@ -166,7 +166,7 @@ def is_media_path(path: str) -> bool:
 
 
 def identity(url: str) -> str:
-    """A URL without what only signs it: a renewed link to the same object has the same identity."""
+    """The URL without its signature, so that a renewed link to the same object has the same identity."""
     bare, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     names = {name.lower() for name, _ in pairs}
@@ -176,7 +176,7 @@ def identity(url: str) -> str:
 
 
 def origin(url: str | httpx.URL | None) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port: what must agree for a key to be sent; None for no URL."""
+    """Scheme, host and port of a URL, None where it is no URL. A key is sent only where they agree."""
     try:
         parsed = httpx.URL(url or "")
     except httpx.InvalidURL:
@@ -185,14 +185,14 @@ def origin(url: str | httpx.URL | None) -> tuple[str, str, int | None] | None:
 
 
 def shown(url: str | httpx.URL) -> str:
-    """A URL as messages show it: without user and password, and without the query of a signed link. A local file's
-    query names it, and stays."""
+    """A URL for messages: without user and password, and without its query, except for local files, which the query
+    names."""
     text = re.sub(r"(?<=://)[^/?#]*@", "", str(url))
     return text if "/data/local-files" in text else text.partition("?")[0]
 
 
 def _proxy(url: httpx.URL) -> str | None:
-    """The environment's proxy for a URL."""
+    """The proxy for a URL by the environment, or None."""
     if proxy_bypass_environment(url.netloc.decode()):
         return None
     proxies = getproxies_environment()
@@ -211,7 +211,7 @@ def _is_public(address: str) -> bool:
 
 
 def _is_address(host: str) -> bool:
-    """Whether a host is an address that is written out, in any notation that a resolver takes."""
+    """Whether a host is a literal address, in any notation that a resolver accepts."""
     try:
         socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
     except OSError:
@@ -224,6 +224,6 @@ def _is_url(url: str) -> bool:
 
 
 def _loopback_urls(value: str) -> list[str]:
-    """`http://localhost:8080` for a value that begins so."""
+    """The loopback origin that a value begins with, such as `http://localhost:8080`, in a list; else an empty list."""
     found = re.match(r"(?i)https?://(" + "|".join(map(re.escape, LOOPBACK_NAMES)) + r")(:\d{1,5})?(?=/)", value)
     return [found.group()] if found else []

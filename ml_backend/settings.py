@@ -1,4 +1,4 @@
-"""Every environment variable of the backend, read and validated in one place."""
+"""The backend's environment variables, read and validated."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
 def _from_project_root(path: Path) -> Path:
-    """A relative path is relative to the project root, whatever folder the process was started in."""
+    """Resolves a path; a relative one is relative to the repository, not to the present folder."""
     return (PROJECT_ROOT / path.expanduser()).resolve()
 
 
 def _make_private(database: Path) -> None:
-    """Makes a SQLite file and the queue's beside it, with what SQLite keeps of each, readable by the owner alone."""
+    """Creates a SQLite file and the queue's beside it where missing, and makes them readable by the owner only."""
     queue = database.with_name(f"{database.name}.queue")
     for path in (database, queue):
         path.touch(mode=0o600)
     for path in (file.with_name(file.name + suffix) for file in (database, queue) for suffix in ("", "-wal", "-shm")):
-        with suppress(FileNotFoundError, PermissionError):  # not there; or another user's, who may share it with us
+        with suppress(FileNotFoundError, PermissionError):  # missing, or another user's who shares it with us
             path.chmod(0o600)
 
 
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     """The settings of one process. Field names are the environment variables' names in lower case.
 
     Raises:
-        pydantic.ValidationError: naming the variable whose value can't be used.
+        pydantic.ValidationError: a variable's value can't be used; the message names the variable.
     """
 
     model_config = SettingsConfigDict(
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def database(self) -> str:
-        """The SQLAlchemy URL of the state. A SQLite file, which holds tokens, is made for its owner alone."""
+        """The SQLAlchemy URL of the database. A SQLite file, which holds tokens, is readable by its owner only."""
         if not self.database_url:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         url = self.database_url or f"sqlite:///{self.data_dir / 'state.db'}"
@@ -112,14 +112,14 @@ class Settings(BaseSettings):
 
     @property
     def is_local(self) -> bool:
-        """Whether only programs of this machine reach HOST."""
+        """Whether only programs of this machine can reach HOST."""
         with suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
         return self.host == "localhost"
 
     @property
     def password(self) -> tuple[str, str] | None:
-        """User and password that requests need, None where they need none.
+        """The user and password that requests need, None where they need none.
 
         Raises:
             ValueError: one is set without the other.
@@ -127,19 +127,19 @@ class Settings(BaseSettings):
         user, password = self.basic_auth_user, self.secret("basic_auth_pass")
         if bool(user) != bool(password):
             missing = "BASIC_AUTH_USER" if password else "BASIC_AUTH_PASS"
-            raise ValueError(f"Half a password is none: set {missing} too, or neither.")
+            raise ValueError(f"{missing} is missing: set BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither.")
         return (user, password) if user and password else None
 
     @property
     def proves_webhooks(self) -> bool:
-        """Whether webhooks need a secret, which the backend itself can put into Label Studio."""
+        """Whether webhooks need a secret: the backend can put it into Label Studio."""
         return bool(self.label_studio_url and self.label_studio_api_key)
 
     def check_access(self) -> None:
-        """Whether a server may start so.
+        """Checks that a server may start with these settings.
 
         Raises:
-            ValueError: half a password is set, or others could reach HOST without one.
+            ValueError: only one of user and password is set, or other machines could reach HOST without a password.
         """
         if self.password is None and not self.is_local and not self.allow_no_password:
             raise ValueError(
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
             )
 
     def secret(self, name: str) -> str | None:
-        """The plain text of a secret field, None where it isn't set."""
+        """The plain text of a secret field, None where the field isn't set."""
         value: SecretStr | None = getattr(self, name)
         return value.get_secret_value() if value else None
 

@@ -1,8 +1,8 @@
-"""The secret by which a webhook proves that Label Studio sent it, put into Label Studio by the backend itself.
+"""The secret header by which a webhook proves that Label Studio sent it.
 
-Label Studio sends a webhook without the connection's user and password, but with the headers that its settings name.
-Where the backend has a key for Label Studio's API, it keeps `X-Webhook-Secret` among them. A webhook without it is not
-believed: instead Label Studio is asked for its annotations.
+Label Studio sends a webhook without the connection's user and password, but with the headers in the webhook's settings.
+Where the backend has a key for Label Studio's API, it puts `X-Webhook-Secret` into these settings itself. A webhook
+without the header isn't trusted; Label Studio is asked for its annotations instead.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ logger = logging.getLogger(__name__)
 
 HEADER = "X-Webhook-Secret"
 KEY = "webhook_key"
-# The host by which Label Studio calls this backend in a project, from /setup.
+# The key of a project's value: the host by which Label Studio calls this backend, from /setup.
 OWN_HOST = "webhook_host"
-# Whether the project's webhook was seen to send its secret.
+# The key of a project's value: whether the secret is in the project's webhook.
 PROVED = "webhook_proved"
-# Whoever sends webhooks that aren't believed has Label Studio asked no more often than this.
+# The shortest time between two questions to Label Studio that untrusted webhooks lead to.
 CATCH_UP_SECONDS = 60.0
 
 
 class WebhookSecrets:
-    """The projects' secrets: `PROJECT.SIGNATURE`, of which one key in the store makes the signature.
+    """The projects' secrets, `PROJECT.SIGNATURE`. A key in the store signs them all.
 
     Args:
         store: the state.
@@ -47,12 +47,12 @@ class WebhookSecrets:
         self._key: bytes | None = None
 
     def of(self, project_id: str) -> str:
-        """A project's secret, the header's value."""
+        """A project's secret: the value of the header."""
         self._key = self._key or self._stored_key()
         return f"{project_id}.{hmac.new(self._key, project_id.encode(), hashlib.sha256).hexdigest()}"
 
     def project_of(self, given: str | None) -> str | None:
-        """The project whose secret it is, None where it is none's."""
+        """The project whose secret was given, None where it is no valid secret."""
         project_id = (given or "").partition(".")[0]
         if not given or not hmac.compare_digest(given.encode(), self.of(project_id).encode()):
             return None
@@ -63,10 +63,10 @@ class WebhookSecrets:
         return bytes.fromhex(known or self._store.set_value_once(NO_PROJECT, KEY, secrets.token_hex(32)))
 
     def put_in_place(self, connection: Connection, project: Project) -> bool:
-        """Makes Label Studio send a project's secret with its webhook to this backend. Whether it does now.
+        """Puts a project's secret into its webhook in Label Studio. Returns whether the webhook was found.
 
         Raises:
-            LabelStudioError: it can't be reached or refuses.
+            LabelStudioError: Label Studio can't be reached, or refuses.
         """
         webhook = self._own(label_studio.webhooks(connection, int(project.number)), project.id)
         if webhook is None:
@@ -74,12 +74,12 @@ class WebhookSecrets:
         headers = dict(webhook.headers or {})
         if headers.get(HEADER) != self.of(project.id):
             label_studio.set_webhook_headers(connection, webhook, headers | {HEADER: self.of(project.id)})
-            logger.info("Project %s: its webhook in Label Studio sends the secret now", project.id)
+            logger.info("Project %s: its webhook in Label Studio has the secret now", project.id)
         self._store.set_value(project.id, PROVED, "true")
         return True
 
     def _own(self, webhooks: list[Any], project_id: str) -> Any | None:
-        """The webhook to this backend among a project's: by the host that /setup came to, else the only one."""
+        """The project's webhook to this backend: the one with the host of /setup, else the only one, else None."""
         candidates = [one for one in webhooks if urlsplit(one.url).path.endswith("/webhook")]
         host = self._store.get_value(project_id, OWN_HOST)
         own = [one for one in candidates if urlsplit(one.url).netloc == host] or candidates
@@ -87,16 +87,17 @@ class WebhookSecrets:
 
 
 class CatchUp:
-    """Has Label Studio asked for what a webhook said that wasn't believed: at once, and no more often than each
-    CATCH_UP_SECONDS; the last one is always followed.
+    """Asks Label Studio for its annotations after an untrusted webhook.
+
+    It asks at once, and then at most once in CATCH_UP_SECONDS; after the last such webhook it always asks.
 
     Args:
-        ask: asks, in a project.
+        ask: has a project's annotations compared with Label Studio's.
     """
 
     def __init__(self, ask: Callable[[str], object]) -> None:
         self._ask = ask
-        self._next: dict[str, float] = {}  # project -> the time of its next question, in the future where one is due
+        self._next: dict[str, float] = {}  # project -> the earliest time of its next question
         self._lock = threading.Lock()
 
     def __call__(self, project_id: str) -> None:
@@ -104,7 +105,7 @@ class CatchUp:
         with self._lock:
             at = self._next.get(project_id, now)
             if at > now + CATCH_UP_SECONDS:
-                return  # one is due already, after this webhook
+                return  # a question after this webhook is planned already
             self._next[project_id] = max(at, now) + CATCH_UP_SECONDS
         if at <= now:
             self._ask(project_id)

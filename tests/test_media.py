@@ -390,10 +390,10 @@ def test_what_is_larger_than_the_cache_is_given_up(server: Server, cache: Path) 
     assert kept(cache) == []
 
 
-def test_what_comes_packed_is_refused(server: Server, cache: Path) -> None:
+def test_a_compressed_answer_is_refused(server: Server, cache: Path) -> None:
     packed = gzip.compress(bytes(10_000_000))
     server.answers["/bomb.mp4"] = chunks(packed, headers={"Content-Encoding": "gzip"})
-    with pytest.raises(MediaError, match="packed"):
+    with pytest.raises(MediaError, match="compressed"):
         fetch(f"{server.url}/bomb.mp4", server, cache)
     assert server.headers("Accept-Encoding") == ["identity"]
 
