@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
@@ -102,10 +101,10 @@ class YOLO(LabelStudioMLBase):
         """Whether the features of the task's videos are cached."""
         return all(control_model.is_prepared(task) for control_model in self.control_models)
 
-    def are_prepared(self, tasks: Iterable[dict[str, Any]]) -> bool:
-        """Whether the features of all of the tasks' videos are in the cache; without opening them."""
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Whether a training on the annotated tasks has nothing to extract first."""
         with self.holding_connection():
-            return all(control_model.has_features(task) for task in tasks for control_model in self.control_models)
+            return all(control_model.can_train_at_once(tasks) for control_model in self.control_models)
 
     def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
         """Extracts the features of the task's videos."""

@@ -60,7 +60,7 @@ class Ours:
         self.thresholds = {"ours": np.asarray(getattr(self.model, "thresholds", 0.5))}
 
     def probabilities(self, example: Example) -> np.ndarray:
-        return self.model.predict(example.ours, example.frame_rate, recall=False)
+        return self.model.predict(example.ours, example.frame_rate)
 
 
 class Published:

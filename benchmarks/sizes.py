@@ -75,7 +75,7 @@ def main() -> None:
         started = time.process_time()
         model.partial_fit(case.videos, [video.labels for video in case.videos], masks=masks)
         seconds = time.process_time() - started
-        truth, found = case.new.labels > 0, model.predict_labels(case.new, recall=False)
+        truth, found = case.new.labels > 0, model.predict_labels(case.new)
         f1 = 2 * (truth & found).sum() / (truth.sum() + found.sum())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"| {case.name} | {f1:.2f} | {seconds:.1f} | {peak:.0f} |", flush=True)

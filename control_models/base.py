@@ -123,9 +123,9 @@ class ControlModel(ABC):
     def is_prepared(self, task: dict[str, Any]) -> bool:
         """Whether `predict` is light work for this task."""
 
-    def has_features(self, task: dict[str, Any]) -> bool:
-        """As `is_prepared`, asked of thousands of tasks."""
-        return self.is_prepared(task)
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Whether `fit` on these annotated tasks has nothing to prepare first."""
+        return all(self.is_prepared(task) for task in tasks)
 
     @abstractmethod
     def prepare(

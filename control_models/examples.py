@@ -1,4 +1,4 @@
-"""The annotations of a project as examples to learn from, and what of them can't be used."""
+"""The annotations of a project: which of them a model learns from, as examples, and what can't be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from errors import InvalidAnnotation, MediaError
 from features.cache import VideoFeatures
 from features.sequence import FeatureSequence
-from learning.dataset import Example
+from learning.dataset import Example, choose_videos
 from ml_backend.base import Progress
 from utils.converter import Region, convert_timelinelabels_to_probs, usable_regions
 
@@ -36,8 +36,58 @@ class Examples(NamedTuple):
     unavailable: dict[str, str]
 
 
-def read_examples(model: TimelineLabelsModel, tasks: list[dict[str, Any]], progress: Progress | None) -> Examples:
-    """Reads a project's annotated tasks, each once; extracts the features that aren't cached.
+class Chosen(NamedTuple):
+    """What is learnt from of a project's annotated tasks.
+
+    Attributes:
+        tasks: of `{"id", "data", "annotations"}`.
+        stands_for: how many of the project's tasks each of them stands for.
+    """
+
+    tasks: list[dict[str, Any]]
+    stands_for: list[float]
+
+
+def choose_tasks(model: TimelineLabelsModel, tasks: list[dict[str, Any]]) -> Chosen:
+    """The tasks of many that a model learns from (`learning.dataset.choose_videos`): a training of five thousand takes
+    as long as one of some hundred. Only annotations are looked at, no video."""
+    columns = model.label_map
+    shown = np.zeros((len(tasks), len(columns)), bool)
+    changed = []
+    for row, task in zip(shown, tasks, strict=True):
+        for annotation in task["annotations"]:
+            regions, _ = usable_regions(annotation["result"], model.from_name)
+            row[[columns[label] for label in _labels(regions) if label in columns]] = True
+        changed.append(max((str(a.get("updated_at", "")), a["id"]) for a in task["annotations"]))
+    order = np.empty(len(tasks), int)
+    order[sorted(range(len(tasks)), key=changed.__getitem__)] = np.arange(len(tasks))
+    chosen, stands_for = choose_videos(shown, order)
+    return Chosen([tasks[index] for index in chosen], stands_for.tolist())
+
+
+def recalled(model: TimelineLabelsModel, task: dict[str, Any], probs: np.ndarray) -> np.ndarray:
+    """A prediction [num_frames, num_labels] that agrees with the task's annotations: 0 or 1 in the frames that were
+    annotated, as at least half of the annotators drew it.
+
+    A model that generalises contradicts its own annotations here and there, and an annotator who opens an annotated
+    video again sees that as an error.
+    """
+    drawn, weight = np.zeros(probs.shape, np.float32), np.zeros((len(probs), 1), np.float32)
+    for annotation in task["annotations"]:
+        regions, _ = usable_regions(annotation["result"], model.from_name)
+        reviewed = _reviewed(regions, model, len(probs))[:, None]
+        drawn += reviewed * _marks(regions, model.label_map, len(probs))
+        weight += reviewed
+    return np.where(weight > 0, 2 * drawn >= weight, probs).astype(probs.dtype)
+
+
+def read_examples(
+    model: TimelineLabelsModel,
+    tasks: list[dict[str, Any]],
+    progress: Progress | None,
+    stands_for: list[float] | None = None,
+) -> Examples:
+    """Reads annotated tasks, each once; extracts the features that aren't cached.
 
     A task or a region that can't be used is left out, and a note of the task says why.
 
@@ -45,12 +95,14 @@ def read_examples(model: TimelineLabelsModel, tasks: list[dict[str, Any]], progr
         model: of the control tag.
         tasks: `{"id", "data", "annotations": [{"id", "result"}]}`.
         progress: told the share done, in [0, 1].
+        stands_for: as of `choose_tasks`; 1 each where None.
 
     Raises:
         InvalidAnnotation: there is no annotated video.
         MediaError: no annotated video can be had.
     """
-    return _Reader(model, progress).read(tasks)
+    counts = stands_for or [1.0] * len(tasks)
+    return _Reader(model, progress).read(list(zip(tasks, counts, strict=True)))
 
 
 class _Reader:
@@ -61,20 +113,20 @@ class _Reader:
         self._unavailable: dict[str, str] = {}
         self._notes: dict[tuple[Any, str], None] = {}  # an ordered set of task id and text
 
-    def read(self, tasks: list[dict[str, Any]]) -> Examples:
+    def read(self, tasks: list[tuple[dict[str, Any], float]]) -> Examples:
         # Cached ones first: in another order, each that is extracted could drop one that is still to be read, and of
         # features beyond CACHE_SIZE_LIMIT every training would extract them all.
         missing = []
         done = 0
         with self._model.backend.holding_connection():
-            for task in tasks:
-                if self._read(task, only_cached=True):
+            for task, stands_for in tasks:
+                if self._read(task, stands_for, only_cached=True):
                     done += 1
                     self._report(done / len(tasks))
                 else:
-                    missing.append(task)
-        for task in missing:
-            self._read(task, only_cached=False)
+                    missing.append((task, stands_for))
+        for task, stands_for in missing:
+            self._read(task, stands_for, only_cached=False)
             done += 1
             self._report(done / len(tasks))
         self._model.backend.note_all(self._notes)
@@ -88,13 +140,13 @@ class _Reader:
         if self._progress:
             self._progress(share)
 
-    def _read(self, task: dict[str, Any], only_cached: bool) -> bool:
+    def _read(self, task: dict[str, Any], stands_for: float, only_cached: bool) -> bool:
         """Adds a task's examples, or why there are none. False where its features aren't cached and were to be."""
         try:
             features = self._model.cached_features(task) if only_cached else self._model.prepared_features(task)
             if features is None:
                 return False
-            self._add(task, features)
+            self._add(task, stands_for, features)
         except MediaError as error:
             if only_cached:
                 return False  # tried once, with the others that aren't at hand
@@ -112,7 +164,7 @@ class _Reader:
     def _note(self, task: dict[str, Any], text: str) -> None:
         self._notes[task.get("id"), text] = None
 
-    def _add(self, task: dict[str, Any], features: VideoFeatures) -> None:
+    def _add(self, task: dict[str, Any], stands_for: float, features: VideoFeatures) -> None:
         model = self._model
         for text in model.remarks(task, features):
             self._note(task, text)
@@ -125,11 +177,11 @@ class _Reader:
             labels = _marks(regions, model.label_map, len(sequence))
             mask: np.ndarray | None = None
             if model.parameters.model_reviewed_label is not None:
-                mask = _marks(regions, {model.parameters.model_reviewed_label: 0}, len(sequence))[:, 0] > 0
+                mask = _reviewed(regions, model, len(sequence))
                 if not mask.any():
                     self._note(task, f"Annotation {annotation['id']} marks no frame as reviewed: it isn't used.")
                     continue
-            added.append(Example(task["id"], sequence, labels, weight, mask, frame_rate))
+            added.append(Example(task["id"], sequence, labels, weight, mask, frame_rate, stands_for))
         self._examples += added
 
     def _regions(self, task: dict[str, Any], annotation: dict[str, Any]) -> list[Region]:
@@ -149,6 +201,12 @@ class _Reader:
 def _labels(regions: list[Region]) -> Iterator[str]:
     for region in regions:
         yield from region["value"].get("timelinelabels") or []
+
+
+def _reviewed(regions: list[Region], model: TimelineLabelsModel, num_frames: int) -> np.ndarray:
+    """[num_frames] bool: the frames that an annotation says something of."""
+    label = model.parameters.model_reviewed_label
+    return np.ones(num_frames, bool) if label is None else _marks(regions, {label: 0}, num_frames)[:, 0] > 0
 
 
 def _marks(regions: list[Region], columns: dict[str, int], num_frames: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.base import ControlModel, ControlPrediction, Region
 from control_models.decoder import LabelDecoder
-from control_models.examples import read_examples
+from control_models.examples import choose_tasks, read_examples, recalled
 from control_models.parameters import TimelineLabelsParameters, is_skipped
 from control_models.published import PublishedClassifiers
 from control_models.trainer import Trainer, num_videos
@@ -165,9 +165,13 @@ class TimelineLabelsModel(ControlModel):
             raise type(error)(str(error).replace(path.name, name)) from error
         return features
 
-    def has_features(self, task: dict[str, Any]) -> bool:
-        """Whether the video's features are in the cache, intact or not."""
-        return self.cache.has(self.encoder, self.place(task), self.view, self.parameters.model_frame_stride)
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Whether the features that a training on the annotated tasks would read are in the cache; opens none."""
+        if not self.parameters.model_trainable:
+            return True
+        stride = self.parameters.model_frame_stride
+        chosen = choose_tasks(self, tasks).tasks
+        return all(self.cache.has(self.encoder, self.place(task), self.view, stride) for task in chosen)
 
     def cached_features(self, task: dict[str, Any]) -> VideoFeatures | None:
         """The video's features, None where they would have to be fetched or extracted.
@@ -244,16 +248,22 @@ class TimelineLabelsModel(ControlModel):
             MediaError: the video can't be had or read.
             NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
         """
-        return self._predict(self.place(task), self.labeling_frame_rate(task))
+        return self._decide(*self._probabilities(task), self.labeling_frame_rate(task))
 
     def predict_regions(self, video_path: str | Path) -> list[Region]:
         """The regions of a video file, at the frame rate that the config names. Errors as of `predict`."""
-        return self._predict(video_path, self.labeling_frame_rate({})).regions
+        frame_rate = self.labeling_frame_rate({})
+        return self._decide(*self._timeline(video_path, frame_rate), frame_rate).regions
 
-    def _predict(self, path: str | Path, frame_rate: float) -> ControlPrediction:
-        return self._decide(*self._probabilities(path, frame_rate), frame_rate)
+    def _probabilities(self, task: dict[str, Any]) -> tuple[np.ndarray, MultiLabelLSTM | None]:
+        """As `_timeline` of a task's video, which says what was drawn on it where it is trained."""
+        probs, classifier = self._timeline(self.place(task), self.labeling_frame_rate(task))
+        if classifier is not None and self.backend.store is not None and task.get("id") is not None:
+            for annotated in self.backend.store.annotated_tasks(self.backend.project_id, task["id"]):
+                probs = recalled(self, annotated, probs)
+        return probs, classifier
 
-    def _probabilities(self, path: str | Path, frame_rate: float) -> tuple[np.ndarray, MultiLabelLSTM | None]:
+    def _timeline(self, path: str | Path, frame_rate: float) -> tuple[np.ndarray, MultiLabelLSTM | None]:
         """Label probabilities [num_labeling_frames, num_labels], and what made them; in simple mode None."""
         if not self.parameters.model_trainable:
             return self.create_timelines_simple(path, frame_rate), None
@@ -285,7 +295,7 @@ class TimelineLabelsModel(ControlModel):
         clock = Clock(labeling_rate, index, features.frame_rate, features.duration)
         media, colours = self.media(task), self._colours()
         try:
-            probs, classifier = self._probabilities(path, labeling_rate)
+            probs, classifier = self._probabilities(task)
         except NotReady as error:
             return Track(self.from_name, media, clock, colours, None, str(error))
         prediction = self._decide(probs, classifier, labeling_rate)
@@ -506,16 +516,16 @@ class TimelineLabelsModel(ControlModel):
             if progress:
                 progress(LOADING_SHARE * share)
 
-        examples, unavailable = read_examples(self, tasks, loaded)
+        chosen = choose_tasks(self, tasks)
+        examples, unavailable = read_examples(self, chosen.tasks, loaded, chosen.stands_for)
         present = None if from_scratch else self._present_classifier()
         prequential = (
             self.trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
             if present
             else None
         )
-        annotation_ids = sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
         # A classifier that learnt from a deleted annotation is replaced in any case.
-        comparable = present is not None and set(present.header["annotations"]) <= set(annotation_ids)
+        comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
 
         def trained(share: float) -> None:
             if progress:
@@ -531,7 +541,7 @@ class TimelineLabelsModel(ControlModel):
             "requirements": self._requirements(),
             "encoder": self.encoder.name,
             "tasks": sorted({e.task_id for e in examples}),
-            "annotations": annotation_ids,
+            "annotations": _annotation_ids(chosen.tasks),
             "metrics": metrics,
         }
         if not self._published().publish(candidate, header):
@@ -577,6 +587,10 @@ class TimelineLabelsModel(ControlModel):
             logger.warning("%s: a new classifier is started: %s", self._path.name, error)
             return None
         return classifier if classifier is not None and self._fits(classifier) else None
+
+
+def _annotation_ids(tasks: list[dict[str, Any]]) -> list[int]:
+    return sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
 
 
 def _version(classifier: MultiLabelLSTM | None) -> str:

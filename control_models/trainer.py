@@ -20,8 +20,6 @@ __all__ = ["Example", "HeldOutPrediction", "Trainer", "num_videos"]
 # on all annotations.
 PUBLISH_TOLERANCE = 0.02
 PUBLISH_TOLERANCE_OF_ONE_VIDEO = 0.85  # in addition, divided by the number of videos
-# Videos that both are compared on; of more, as many spread over all: their F1 moves by less than the tolerance.
-MAX_SCORED_VIDEOS = 200
 RIVAL_SHARE, TRAINING_SHARE = 0.1, 0.8  # of the progress; the rest is the candidate's score
 
 
@@ -70,15 +68,14 @@ class Trainer:
 
         Returns:
             The classifier; its metrics, those of `MultiLabelLSTM.partial_fit` and score (as of `score`, on the
-            examples, or `MAX_SCORED_VIDEOS` of them); and why it must not replace its rival, None where it may.
+            examples); and why it must not replace its rival, None where it may.
         """
         training = RIVAL_SHARE if rival else 0.0
-        scored = _spread(examples)
-        rival_score = self.score(rival, scored, _part(progress, 0.0, training)) if rival else None
+        rival_score = self.score(rival, examples, _part(progress, 0.0, training)) if rival else None
         classifier = self._new_classifier(examples)
         metrics = self._train(classifier, examples, _part(progress, training, TRAINING_SHARE))
         try:
-            score = self.score(classifier, scored, _part(progress, TRAINING_SHARE, 1.0))
+            score = self.score(classifier, examples, _part(progress, TRAINING_SHARE, 1.0))
         except ValueError as error:  # probabilities that aren't finite
             return classifier, metrics | {"score": None, "loss": None}, f"it can't predict its own videos: {error}"
         metrics |= {"score": score}
@@ -104,7 +101,7 @@ class Trainer:
         found = []
         for number, e in enumerate(examples):
             part = _part(progress, number / len(examples), (number + 1) / len(examples))
-            probs = classifier.predict(e.features, e.frame_rate, recall=False, progress=part)
+            probs = classifier.predict(e.features, e.frame_rate, progress=part)
             found.append(self._decoder.labels(probs, e.frame_rate, classifier))
         return self._metrics(examples, found)
 
@@ -131,7 +128,7 @@ class Trainer:
             classifier = self._new_classifier(known)
             self._train(classifier, known, _part(progress, number / len(folds), (number + 0.9) / len(folds)))
             for e in (e for e in examples if e.task_id in fold):
-                probs = classifier.predict(e.features, e.frame_rate, recall=False)
+                probs = classifier.predict(e.features, e.frame_rate)
                 predictions.append(HeldOutPrediction(e, probs, self._decoder.labels(probs, e.frame_rate, classifier)))
             if progress:
                 progress((number + 1) / len(folds))
@@ -157,6 +154,7 @@ class Trainer:
             weights=[e.weight for e in examples],
             masks=[e.mask for e in examples],
             frame_rates=[e.frame_rate for e in examples],
+            stands_for=[e.stands_for for e in examples],
             epochs=self._parameters.model_classifier_epochs,
             f1_threshold=self._parameters.model_classifier_f1_threshold,
             accuracy_threshold=self._parameters.model_classifier_accuracy_threshold,
@@ -181,14 +179,6 @@ class Trainer:
             "frames": frame_metrics(truth, predicted, labels),
             "segments": segment_f1(truth, predicted, labels),
         }
-
-
-def _spread(examples: list[Example]) -> list[Example]:
-    """The examples of at most `MAX_SCORED_VIDEOS` tasks, evenly spread over all."""
-    tasks = list(dict.fromkeys(e.task_id for e in examples))
-    step = max(1.0, len(tasks) / MAX_SCORED_VIDEOS)
-    chosen = {tasks[int(number * step)] for number in range(min(len(tasks), MAX_SCORED_VIDEOS))}
-    return [e for e in examples if e.task_id in chosen]
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:

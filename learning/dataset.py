@@ -18,6 +18,9 @@ READ = 256  # frames that are read at once
 # label and a quarter over those around its boundaries, alike for each label.
 ROWS = 1000
 BOUNDARY_SECONDS = 0.4
+# Videos that a model is fitted to. All of them where there are no more. Else a quarter are those annotated last, a
+# quarter is spread evenly over all, and half over those that show a label, alike for each label.
+MAX_VIDEOS = 300
 
 Progress = Callable[[float], None]
 
@@ -44,6 +47,7 @@ class Example(NamedTuple):
         weight: share of its task: the annotations of one task share a weight of 1.
         mask: [num_frames] bool, the frames that were annotated; None for all. Others count for nothing.
         frame_rate: labeling frames per second.
+        stands_for: how many videos of the project this one was chosen from, as of `choose_videos`.
     """
 
     task_id: int
@@ -52,6 +56,7 @@ class Example(NamedTuple):
     weight: float = 1.0
     mask: np.ndarray | None = None
     frame_rate: float = FRAME_RATE
+    stands_for: float = 1.0
 
     @property
     def reviewed(self) -> np.ndarray:
@@ -125,22 +130,61 @@ class Dataset:
     def sample(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The frames to fit to: of each example their indices, ascending, and how many frames each stands for.
 
-        Systematic sampling with unequal probabilities (Madow 1949): a frame stands for the reciprocal of its own.
+        A frame of a video that stands for several stands for as many times more.
         """
         totals = sum(np.concatenate([group.sum(axis=0) for group in _groups(example)]) for example in self.examples)
-        budget = np.array([0.5] + 2 * self.num_labels * [0.25 / self.num_labels]) * ROWS
-        share = np.divide(budget, totals, out=np.zeros(len(totals)), where=totals > 0)
-        if totals[0] <= ROWS:
-            share[0] = 1.0
+        share = _shares(totals, ROWS * np.array([0.5] + 2 * self.num_labels * [0.25 / self.num_labels]), ROWS)
         sampled, passed = [], 0.5  # the first frame is taken when half of a frame has passed
         for example in self.examples:
-            probability = np.minimum(np.concatenate(_groups(example), axis=1) @ share, 1.0)
-            steps = passed + np.cumsum(probability)
-            before = np.concatenate([[passed], steps[:-1]])
-            frames = np.flatnonzero((np.floor(steps + 1e-9) > np.floor(before + 1e-9)) & (probability > 0))
-            passed = steps[-1] % 1.0
-            sampled.append((frames, 1 / probability[frames]))
+            frames, stands_for, passed = _systematic(np.concatenate(_groups(example), axis=1) @ share, passed)
+            sampled.append((frames, example.stands_for * stands_for))
         return sampled
+
+
+def choose_videos(shown: np.ndarray, order: np.ndarray, limit: int = MAX_VIDEOS) -> tuple[np.ndarray, np.ndarray]:
+    """The videos of many that a model is fitted to: about `limit` of them.
+
+    Args:
+        shown: [num_videos, num_labels] bool, which video shows which label.
+        order: [num_videos], greater for a video that was annotated later.
+        limit: all are chosen where there are no more.
+
+    Returns:
+        Their indices, ascending, and how many videos each stands for.
+    """
+    last = np.zeros(len(shown), bool)
+    last[np.argsort(order, kind="stable")[-limit // 4 :]] = True
+    groups = np.column_stack([~last, shown & ~last[:, None]])
+    num_labels = max(shown.shape[1], 1)
+    share = _shares(groups.sum(axis=0), limit * np.array([0.25] + shown.shape[1] * [0.5 / num_labels]), limit * 3 // 4)
+    return _systematic(np.where(last, 1.0, groups @ share), 0.5)[:2]
+
+
+def _shares(totals: np.ndarray, budget: np.ndarray, limit: int) -> np.ndarray:
+    """The probability that each of overlapping groups gives its members, so that of a group of that size as many as its
+    budget are taken; the first is everybody, of whom all are taken where there are no more than `limit`."""
+    share = np.divide(budget, totals, out=np.zeros(len(totals)), where=totals > 0)
+    if totals[0] <= limit:
+        share[0] = 1.0
+    return share
+
+
+def _systematic(probability: np.ndarray, passed: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Systematic sampling with unequal probabilities (Madow, "On the theory of systematic sampling, II", 1949).
+
+    Args:
+        probability: [num_members], that one is taken; what is above 1 counts as 1.
+        passed: in [0, 1), how much of one passed since the last was taken.
+
+    Returns:
+        The indices of those taken, how many members each stands for (the reciprocal of its probability), and what
+        passed after the last.
+    """
+    probability = np.minimum(probability, 1.0)
+    steps = passed + np.cumsum(probability)
+    before = np.concatenate([[passed], steps[:-1]])
+    taken = np.flatnonzero((np.floor(steps + 1e-9) > np.floor(before + 1e-9)) & (probability > 0))
+    return taken, 1 / probability[taken], float(steps[-1] % 1.0)
 
 
 def _groups(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -152,9 +152,9 @@ def fit_probe(data: Dataset, layout: dict[str, int], progress: Progress, keep_wi
     for block in blocks.values():
         ridges.append(_ridge(block, rows, kernels, folds))
         progress(0.6 + 0.4 * len(ridges) / len(blocks))
-    known = np.zeros(rows.truth.shape, bool)
+    known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts
     for fold in folds:
-        known[np.ix_(fold.rows, fold.labels)] = True
+        known[np.ix_(fold.rows, fold.labels)] = rows.weight[fold.rows, None]
     shares = _shares(list(blocks.values()), ridges, rows.truth, known)
     gains, bias, scores = _mixture(ridges, shares, rows, known)
     if data.num_videos > 1:  # of one alone, nothing says how high scores are in a video where a label is off
@@ -296,14 +296,15 @@ def _shares(blocks: list[Block], ridges: list[_Ridge], truth: np.ndarray, known:
 
 
 def _correlation(predicted: np.ndarray, truth: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Pearson's, of each column."""
+    """Pearson's of each column, by the weights `known`."""
     x, y = _centred(predicted, known), _centred(truth, known)
     return (x * y).sum(axis=0) / np.sqrt(np.maximum((x * x).sum(axis=0) * (y * y).sum(axis=0), NOTHING**2))
 
 
 def _centred(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    mean = (values * known).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    return (values - mean) * known
+    """Columns less their weighted means, by the root of the weight: of products of them the weight remains."""
+    mean = (values * known).sum(axis=0) / np.maximum(known.sum(axis=0), NOTHING)
+    return (values - mean) * np.sqrt(known)
 
 
 def _mixture(
@@ -314,7 +315,7 @@ def _mixture(
     Each block counts in units of the deviation of its held-out predictions; the mixture is brought to the labels' scale
     by a regression of the labels on it.
     """
-    count = np.maximum(known.sum(axis=0), 1)
+    count = np.maximum(known.sum(axis=0), NOTHING)
     base = rows.weight @ rows.truth / rows.weight.sum()
     deviation = np.stack([np.sqrt((_centred(r.held_out, known) ** 2).sum(axis=0) / count) for r in ridges])
     gains = shares / np.maximum(deviation, NOTHING)

@@ -164,8 +164,8 @@ class LabelStudioMLBase:
         """Whether `predict` of this task is light work. Anything else is done by `prepare` in the worker first."""
         return True
 
-    def are_prepared(self, tasks: Iterable[dict[str, Any]]) -> bool:
-        """Whether none of many tasks needs heavy work, as `is_prepared`; may trust what looks intact."""
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Whether `fit` on these annotated tasks has nothing to prepare first; may trust what looks intact."""
         return all(self.is_prepared(task) for task in tasks)
 
     def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:

@@ -112,7 +112,7 @@ class Handlers:
         except BackendError:
             return job.queue  # it ends at once
         try:
-            prepared = model.are_prepared(self._store.annotated_tasks(job.project_id))
+            prepared = model.can_train_at_once(self._store.annotated_tasks(job.project_id))
         except MediaError:
             prepared = False  # trying to reach a video takes time, too
         except Exception:

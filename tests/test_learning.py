@@ -1,4 +1,4 @@
-"""What the classifier finds out by itself: order in time, lasting states, motion, thresholds; and what it remembers."""
+"""What the classifier finds out by itself: order in time, lasting states, motion, thresholds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 
 from learning.blocks import FILTERS, read, rows_of
 from learning.calibration import calibrate, logistic
-from learning.dataset import ROWS, Dataset, Example, content_of
+from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
 from learning.decisions import Decisions, decide, promised_f1
-from learning.memory import Memory
 from learning.network import best_gate
 from learning.probe import Fit, fit_probe
 from utils.neural_nets import MultiLabelLSTM
@@ -302,46 +301,34 @@ def test_frames_that_are_masked_count_for_nothing() -> None:
     np.testing.assert_allclose(models[0], models[1], atol=1e-5)
 
 
-# --- What was drawn
+# --- Videos
 
 
-def test_an_annotated_video_keeps_its_annotation_and_a_loaded_model_too(tmp_path) -> None:
-    examples = [(features, np.random.default_rng(1).permutation(labels)) for features, labels in map(swelling, (0, 1))]
-    model = fitted(examples)
-    model.save(tmp_path / "model.safetensors")
-    for one in (model, MultiLabelLSTM.load(tmp_path / "model.safetensors")):
-        for features, labels in examples:
-            np.testing.assert_array_equal(one.predict_labels(features), labels > 0)
-            assert f1(labels, one.predict_labels(features, recall=False)) < 0.9  # they are noise: not learnt by heart
-    other = swelling(50)[0]
-    np.testing.assert_array_equal(model.predict(other), model.predict(other, recall=False))
+def test_of_many_videos_the_last_ones_and_those_that_show_a_label_are_chosen() -> None:
+    shown = np.zeros((5000, 2), bool)
+    shown[:, 0] = np.random.default_rng(0).random(5000) < 0.5
+    shown[::250, 1] = True  # twenty
+    order = np.random.default_rng(1).permutation(5000)
+    chosen, stands_for = choose_videos(shown, order, limit=300)
+    assert 240 <= len(chosen) <= 305  # the second label has fewer than its share
+    assert set(np.flatnonzero(order >= 4925)) <= set(chosen)
+    assert shown[chosen, 1].sum() == 20
+    # What stands for all: the estimates of a weighted sample.
+    assert stands_for.sum() == pytest.approx(5000, rel=0.15)
+    assert stands_for @ shown[chosen] == pytest.approx(shown.sum(axis=0), rel=0.15)
 
 
-@pytest.mark.parametrize("threshold", [0.01, 0.15, 0.9, 0.99, 1.0])
-def test_what_was_drawn_is_said_whatever_the_threshold(threshold: float) -> None:
-    examples = [swelling(seed) for seed in range(3)]
-    model = fitted(examples)
-    for features, labels in examples:
-        np.testing.assert_array_equal(model.predict(features) >= threshold, labels > 0)
+def test_of_few_videos_all_are_chosen() -> None:
+    chosen, stands_for = choose_videos(np.zeros((300, 3), bool), np.arange(300), limit=300)
+    np.testing.assert_array_equal(chosen, np.arange(300))
+    np.testing.assert_array_equal(stands_for, 1)
 
 
-def test_two_annotators_of_one_video_are_both_remembered() -> None:
-    video = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
-    first, second = np.zeros((10, 1)), np.zeros((10, 1))
-    first[:4], second[:6] = 1, 1
-    memory = Memory()
-    memory.take(Dataset([Example(1, video, first, 0.4), Example(1, video, second, 0.6)], 1))
-    recalled = memory.recall(content_of(video), np.full((10, 1), 0.5, np.float32))[:, 0]
-    np.testing.assert_array_equal(recalled, [1] * 6 + [0] * 4)  # as the one of more weight drew it
-
-
-def test_what_was_not_reviewed_is_predicted_like_a_new_video() -> None:
-    video = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
-    mask = np.arange(10) < 5
-    memory = Memory()
-    memory.take(Dataset([Example(1, video, np.ones((10, 1)), 1.0, mask)], 1))
-    recalled = memory.recall(content_of(video), np.full((10, 1), 0.3, np.float32))[:, 0]
-    np.testing.assert_allclose(recalled, np.where(mask, 1, 0.3), atol=1e-6)
+def test_a_video_that_stands_for_several_counts_as_many_times() -> None:
+    features, labels = swelling(0)
+    alone, several = (Dataset([Example(1, features, labels, stands_for=n)], 2).sample()[0] for n in (1.0, 5.0))
+    np.testing.assert_array_equal(alone[0], several[0])
+    np.testing.assert_allclose(5 * alone[1], several[1])
 
 
 def test_videos_differ_by_content_not_by_object_nor_by_some_frames() -> None:

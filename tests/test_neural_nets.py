@@ -158,10 +158,14 @@ def test_a_label_without_an_example_is_never_predicted() -> None:
 
 
 def test_a_sequence_of_more_weight_wins_a_contradiction() -> None:
-    features, truth = video(seed=1)
+    examples = [video(seed=seed) for seed in range(4)]
+    features, truths = map(list, zip(*examples, strict=True))
     model = small_model()
-    model.partial_fit([features, features], [truth, 1 - truth], weights=[1.0, 0.05], epochs=150)
-    assert frame_f1(truth, model.predict(features) > 0.5) > 0.85
+    model.partial_fit(
+        features * 2, truths + [1 - truth for truth in truths], weights=[1.0] * 4 + [0.05] * 4, epochs=150
+    )
+    unseen, truth = video(seed=9)
+    assert frame_f1(truth, model.predict(unseen) > 0.5) > 0.85
 
 
 class Cancelled(Exception):

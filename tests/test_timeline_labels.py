@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import torch
 
 from control_models import timeline_labels
+from control_models.examples import choose_tasks, recalled
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, InvalidTask, MediaError, NotReady
 from features import cache as cache_module
@@ -744,6 +745,51 @@ def test_a_timm_model_of_own_weights_learns_and_predicts(settings: Settings, mak
     truth = np.zeros((100, 2))
     truth[:30, 0] = truth[70:, 1] = 1
     assert frame_metrics(truth > 0, predicted(model, other) > 0, ["Red", "Blue"])["macro_f1"] > 0.8
+
+
+# -- what was drawn
+
+
+def stored_annotation(model: YOLO, video: dict[str, Any], made: dict[str, Any]) -> None:
+    pairs = [(video, made | {"updated_at": "2026-01-01T00:00:00Z"})]
+    model.services.store.save_annotations("1", config(), pairs, "ANNOTATION_CREATED")
+
+
+@pytest.mark.parametrize("threshold", ["0.01", "0.15", "0.9", "1.0"])
+def test_on_an_annotated_video_a_prediction_says_what_was_drawn(
+    settings: Settings, make_model: Any, red_blue: dict[str, Any], threshold: str
+) -> None:
+    """Labels that nothing in the picture tells, so that no model has learnt them."""
+    model = make_model(config(f'model_trainable="true" model_score_threshold="{threshold}"'))
+    noise = annotation(1, *(region(start, start + 2, "Red") for start in range(3, 90, 9)))
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, noise)])
+    stored_annotation(model, red_blue, noise)
+    expected = convert_timelinelabels_to_probs(noise["result"], {"Red": 0, "Blue": 1}, 100)[0]
+    np.testing.assert_array_equal(predicted(model, red_blue), expected)
+    same_video = red_blue | {"id": 2}  # another task's annotations are its own
+    assert (predicted(model, same_video) != expected).any()
+
+
+def test_of_several_annotators_the_half_decides_where_they_looked(make_model: Any) -> None:
+    model = make_model(config('model_trainable="true" model_reviewed_label="Seen"', ("Red", "Seen")))
+    tag = control(model)
+    first = annotation(1, region(1, 4, "Red"), region(1, 8, "Seen"))
+    second = annotation(2, region(1, 2, "Red"), region(1, 6, "Seen"))
+    probs = recalled(tag, {"annotations": [first, second]}, np.full((10, 1), 0.3, np.float32))[:, 0]
+    np.testing.assert_allclose(probs, [1] * 4 + [0] * 4 + [0.3] * 2)
+
+
+def test_a_training_of_many_reads_those_annotated_last_and_some_of_all(make_model: Any) -> None:
+    model = control(make_model(config()))
+    tasks = []
+    for number, moment in enumerate(np.random.default_rng(0).permutation(2000)):
+        made = annotation(number, region(1, 2, "Blue" if number == 7 else "Red")) | {"updated_at": f"{moment:05}"}
+        tasks.append({"id": number, "annotations": [made]})
+    chosen = choose_tasks(model, tasks)
+    assert len(chosen.tasks) <= 305
+    newest = {task["id"] for task in tasks if task["annotations"][0]["updated_at"] >= "01925"}
+    assert newest | {7} <= {task["id"] for task in chosen.tasks}
+    assert sum(chosen.stands_for) == pytest.approx(2000, rel=0.1)
 
 
 # -- partly annotated videos

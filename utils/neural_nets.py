@@ -25,10 +25,9 @@ from errors import BackendError
 from features.cache import cached_feature_extraction, cached_yolo_predict
 from learning.blocks import BLOCKS, FILTERS, columns
 from learning.calibration import calibrate
-from learning.dataset import FRAME_RATE, Dataset, Example, Features, Progress, content_of
+from learning.dataset import FRAME_RATE, Dataset, Example, Features, Progress
 from learning.decisions import Decisions, decide
 from learning.exclusive import StateModel, learn_states
-from learning.memory import Memory
 from learning.metrics import frame_metrics
 from learning.network import best_gate, train
 from learning.probe import Fit, HeldOut, Probe, fit_probe
@@ -38,7 +37,7 @@ __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_ext
 STATE_BUFFERS = ("state_transitions", "state_durations", "state_shares")  # of a `StateModel`, in its order
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
-FORMAT_VERSION = 4  # of the header and the tensors; a file of another version is refused, which means: trained again
+FORMAT_VERSION = 5  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
 # Annotated videos from which on the layers behind the probe are trained: with ten and twenty they cost more on things
@@ -203,7 +202,7 @@ class MultiLabelLSTM(BaseNN):
     much of what the LSTM adds as helps on videos that it wasn't trained on.
 
     From which probability on a label is on, and how long its events last, is found from held-out videos
-    (`learning/decisions.py`). On a video that it was trained on, it says what was drawn (`learning/memory.py`).
+    (`learning/decisions.py`).
 
     Args:
         input_size: numbers per frame.
@@ -281,7 +280,6 @@ class MultiLabelLSTM(BaseNN):
         self.register_buffer("state_durations", torch.ones(output_size + 1, dtype=torch.float64))
         self.register_buffer("state_shares", torch.ones(output_size + 1, dtype=torch.float64))
         self.decisions = Decisions(output_size)
-        self.memory = Memory()
         self._initialise(hidden_size)
         self.to(device or "cpu")
         self.eval()
@@ -349,6 +347,7 @@ class MultiLabelLSTM(BaseNN):
         weights: ListOf[float] | None = None,
         masks: ListOf[np.ndarray | None] | None = None,
         frame_rates: ListOf[float] | None = None,
+        stands_for: ListOf[float] | None = None,
         epochs: int = 1000,
         f1_threshold: float = 0.95,
         accuracy_threshold: float = 1.0,
@@ -365,6 +364,7 @@ class MultiLabelLSTM(BaseNN):
             weights: one positive number a sequence (two annotators of one task: 0.5 each); 1 where None.
             masks: [num_frames] bool a sequence, False for frames that count for nothing; None where all count.
             frame_rates: frames per second of each sequence; 25 where None.
+            stands_for: how many videos each sequence was chosen from; 1 where None.
             epochs: at most this many passes of the network over its windows.
             f1_threshold, accuracy_threshold: the network isn't trained where the probe's macro-F1 or accuracy on
                 held-out videos reaches it.
@@ -382,7 +382,7 @@ class MultiLabelLSTM(BaseNN):
         """
         started = time.monotonic()
         progress = progress or (lambda share: None)
-        data = self._dataset(sequences, labels, weights, masks, frame_rates)
+        data = self._dataset(sequences, labels, weights, masks, frame_rates, stands_for)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # matrices this small are multiplied faster by one thread, and in the same order
         try:
@@ -405,7 +405,6 @@ class MultiLabelLSTM(BaseNN):
                 steps, num_batches = self._train_network(data, fit, epochs, lambda share: progress(0.8 + 0.2 * share))
                 reason, steps = "epochs" if steps >= epochs * num_batches else "converged", -(-steps // num_batches)
             self._take_states(data)
-            self.memory.take(data)
             progress(1.0)
         finally:
             self.eval()
@@ -530,7 +529,6 @@ class MultiLabelLSTM(BaseNN):
         self,
         sequence: Features,
         frame_rate: float = FRAME_RATE,
-        recall: bool = True,
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
@@ -542,8 +540,6 @@ class MultiLabelLSTM(BaseNN):
         Args:
             sequence: [num_frames, input_size], of any length; read in pieces.
             frame_rate: its frames per second.
-            recall: on a video of the last training, say what was drawn, 0 or 1, in the frames that were annotated;
-                False: predict it like a new one.
             progress: told the share done, in [0, 1]; what it raises ends the prediction.
 
         Returns:
@@ -556,12 +552,11 @@ class MultiLabelLSTM(BaseNN):
         if sequence.shape[0] == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
         scores = self._scores(sequence, frame_rate, progress)
-        probs = self.decisions.smooth(self._probabilities(scores), frame_rate)
-        return self.memory.recall(content_of(sequence), probs) if recall and not self.memory.is_empty else probs
+        return self.decisions.smooth(self._probabilities(scores), frame_rate)
 
-    def predict_labels(self, sequence: Features, frame_rate: float = FRAME_RATE, recall: bool = True) -> np.ndarray:
+    def predict_labels(self, sequence: Features, frame_rate: float = FRAME_RATE) -> np.ndarray:
         """The labels of every frame, [num_frames, num_labels] bool: `predict` at this model's own thresholds."""
-        return self.predict(sequence, frame_rate, recall) >= self.thresholds
+        return self.predict(sequence, frame_rate) >= self.thresholds
 
     def expected_f1(self, probs: np.ndarray) -> float:
         """The macro-F1 to expect of a prediction, in [0, 1]: see `Decisions.expected_f1`."""
@@ -586,6 +581,7 @@ class MultiLabelLSTM(BaseNN):
         weights: ListOf[float] | None,
         masks: ListOf[np.ndarray | None] | None,
         frame_rates: ListOf[float] | None,
+        stands_for: ListOf[float] | None,
     ) -> Dataset:
         """The examples, or ValueError."""
         if not isinstance(sequences, list | tuple):
@@ -594,10 +590,17 @@ class MultiLabelLSTM(BaseNN):
         weights = [1.0] * count if weights is None else weights
         masks = [None] * count if masks is None else masks
         frame_rates = [FRAME_RATE] * count if frame_rates is None else frame_rates
-        given = {"label arrays": labels, "weights": weights, "masks": masks, "frame rates": frame_rates}
+        stands_for = [1.0] * count if stands_for is None else stands_for
+        given = {
+            "label arrays": labels,
+            "weights": weights,
+            "masks": masks,
+            "frame rates": frame_rates,
+            "numbers of videos": stands_for,
+        }
         if not count or any(len(values) != count for values in given.values()):
             raise ValueError(f"{count} sequences, " + ", ".join(f"{len(v)} {name}" for name, v in given.items()))
         for sequence in sequences:
             self._check_features(sequence)
-        rows = zip(range(count), sequences, labels, weights, masks, frame_rates, strict=True)
+        rows = zip(range(count), sequences, labels, weights, masks, frame_rates, stands_for, strict=True)
         return Dataset([Example(*row) for row in rows], self.output_size)

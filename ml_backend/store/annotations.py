@@ -269,22 +269,25 @@ class Annotations(Projects):
                 body["annotation"] = {"id": annotation.id, "task": task.id, "result": annotation.result}
             return project.last_event, body
 
-    def annotated_tasks(self, project_id: str) -> list[dict[str, Any]]:
-        """The project's tasks that have annotations: `{"id", "data", "annotations": [{"id", "result"} …]}`, in order of
-        ids. Where some of a task's are its ground truth, these alone."""
+    def annotated_tasks(self, project_id: str, task_id: int | None = None) -> list[dict[str, Any]]:
+        """The project's tasks that have annotations, or one of them: `{"id", "data", "annotations": [{"id", "result",
+        "updated_at"} …]}`, in order of ids. Where some of a task's are its ground truth, these alone."""
+        of_task = [] if task_id is None else [Task.id == task_id]
         with self._reading() as session:
             rows = session.execute(
-                sa.select(Task.id, Task.data, Annotation.id, Annotation.result, Annotation.ground_truth)
+                sa.select(
+                    Task.id, Task.data, Annotation.id, Annotation.result, Annotation.updated_at, Annotation.ground_truth
+                )
                 .join(Annotation, sa.and_(Annotation.project_id == Task.project_id, Annotation.task_id == Task.id))
-                .where(Task.project_id == project_id, Annotation.state == AnnotationState.PRESENT)
+                .where(Task.project_id == project_id, Annotation.state == AnnotationState.PRESENT, *of_task)
                 .order_by(Task.id, Annotation.id)
             ).all()
         settled = {task_id for task_id, *_, ground_truth in rows if ground_truth}
         tasks: dict[int, dict[str, Any]] = {}
-        for task_id, data, annotation_id, result, ground_truth in rows:
+        for task_id, data, annotation_id, result, updated_at, ground_truth in rows:
             if ground_truth or task_id not in settled:
                 entry = tasks.setdefault(task_id, {"id": task_id, "data": data, "annotations": []})
-                entry["annotations"].append({"id": annotation_id, "result": result or []})
+                entry["annotations"].append({"id": annotation_id, "result": result or [], "updated_at": updated_at})
         return list(tasks.values())
 
     def count_annotated_tasks(self, project_id: str | None = None) -> dict[str, int]:
