@@ -1,4 +1,4 @@
-"""What the protocol's routes answer, as pydantic models: the answers' half of `/openapi.json`."""
+"""The answers of the protocol's routes as pydantic models, for `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class _Answer(BaseModel):
 
 
 class ErrorAnswer(_Answer):
-    """Any error: a sentence that says what is wrong and how to mend it."""
+    """An error: a sentence that says what is wrong and what to do."""
 
     error: str
 
@@ -34,7 +34,7 @@ class SetupAnswer(_Answer):
 
 
 class Prediction(_Answer):
-    """One task's prediction, or why it has none."""
+    """One task's prediction, or its error."""
 
     result: list[dict[str, Any]] | None = None
     score: float | None = None

@@ -1,6 +1,6 @@
-"""One SQL database for all of the backend's processes: SQLite in a file, or PostgreSQL.
+"""The SQL database that all of the backend's processes share: a SQLite file, or PostgreSQL.
 
-`Database` opens it, brings its schema up to date, and gives transactions; the tables are in `tables.py`.
+`Database` opens it, migrates its schema, and gives transactions. The tables are in `tables.py`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ml_backend.tables import now
 logger = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-FIRST_VERSION = "0001"  # of the schema that had no version yet
-# SQLite lets one connection write at a time, and another program may hold PostgreSQL's tables; who waits for a lock
-# fails after so long.
+FIRST_VERSION = "0001"  # of a schema that has tables but no version
+# A wait for a lock fails after this time: SQLite lets one connection write at a time, and another program may hold
+# PostgreSQL's tables.
 LOCK_SECONDS = 20
-# Any number that no other program on the same PostgreSQL database locks with.
+# An arbitrary number that no other program on the same PostgreSQL database uses for a lock.
 ADVISORY_LOCK = 0x71AE11AE
 POSTGRES = "postgresql"
 
@@ -42,7 +42,7 @@ def parse_url(database_url: str) -> sa.URL:
     """The URL of a supported database, with the driver that is used for it.
 
     Raises:
-        ValueError: it is of another kind.
+        ValueError: the database is of another kind.
     """
     url = sa.make_url(database_url)
     kind = url.get_backend_name()
@@ -60,7 +60,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
             connection.execute("PRAGMA journal_mode=WAL")  # readers and the writer don't wait for each other
             break
         except sqlite3.OperationalError as error:
-            # While another process makes the file, this fails at once in spite of the timeout.
+            # While another process creates the file, this fails at once in spite of the timeout.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
@@ -73,14 +73,14 @@ def _configure_postgres(connection: psycopg.Connection, _record: Any) -> None:
 
 
 class Database:
-    """A database with the schema of this release. Threads share one object, processes the database.
+    """A database with the schema of this release. Threads share one object; processes share the database.
 
     Args:
-        database_url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`. The schema is made or brought up to date.
+        database_url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`. The schema is created or migrated.
 
     Raises:
-        ValueError: another kind of database.
-        DatabaseUnavailable: it can't be opened or written.
+        ValueError: the database is of another kind.
+        DatabaseUnavailable: the database can't be opened or written.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -99,31 +99,30 @@ class Database:
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
-        """A transaction that writes; committed at the end.
+        """Opens a transaction that writes, and commits it at the end.
 
         Raises:
-            DatabaseUnavailable: it is locked, full, read-only or gone; nothing was written.
+            DatabaseUnavailable: the database is locked, full, read-only or unreachable; nothing was written.
         """
         with _explained(), self._sessions.begin() as session:
             if self.is_sqlite:
-                # Take the write lock first: a read that later turns into a write fails at once where another writer
-                # came between.
+                # The write lock is taken first: a transaction that reads and then writes fails at once where another
+                # one wrote in between.
                 session.execute(sa.text("BEGIN IMMEDIATE"))
             yield session
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        """A session that only reads.
+        """Opens a session that only reads.
 
         Raises:
-            DatabaseUnavailable: it is gone.
+            DatabaseUnavailable: the database is unreachable.
         """
         with _explained(), self._sessions() as session:
             yield session
 
     def _now(self, session: Session) -> datetime:
-        """The time in UTC by the clock that all processes share: the server's, or this machine's where the database is
-        a file on it."""
+        """The time in UTC by the clock that all processes share: PostgreSQL's, or this machine's with SQLite."""
         if self.is_sqlite:
             return now()
         return session.scalar(sa.select(sa.func.timezone("UTC", sa.func.clock_timestamp())))
@@ -132,7 +131,7 @@ class Database:
 
     @contextmanager
     def locked(self) -> Iterator[sa.Connection]:
-        """A transaction that only one process at a time is in: all start together, and one makes the tables."""
+        """Opens a transaction that one process has at a time, so that only one of several starting ones migrates."""
         with self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -166,16 +165,16 @@ def _version(connection: sa.Connection) -> str | None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turns errors of the database, and values that no database takes, into a sentence."""
+    """Turns the database's errors into DatabaseUnavailable, and values that it can't store into InvalidRequest."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise DatabaseUnavailable(
-            f"The backend's database can't be used now ({reason}): nothing was stored. Is its disk full, its folder "
-            "read-only, or does another program hold it? Send the request again when that is mended."
+            f"The backend's database can't be used now ({reason}), and nothing was stored. Check whether its disk is "
+            "full, its folder is read-only, or another program holds it; then send the request again."
         ) from error
     except (sa.exc.DataError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidRequest(
-            "A number or a text of this request can't be stored: a number beyond 64 bits, NUL, or half a character."
+            "The request has a number beyond 64 bits, NUL, or half a character, which can't be stored."
         ) from error

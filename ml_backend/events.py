@@ -1,4 +1,4 @@
-"""What each of Label Studio's webhook actions does to the stored state, and what work follows from it."""
+"""Apply Label Studio's webhook events to the stored state, and tell what work follows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ logger = logging.getLogger(__name__)
 
 
 class Work(NamedTuple):
-    """What follows from an event.
+    """The work that follows from an event.
 
     Attributes:
-        train: the model is behind its data.
-        reset: the present model is replaced in any case.
-        reconcile: Label Studio has annotations that the event doesn't bring.
-        prepare: tasks whose predictions will be asked for some day.
+        train: whether to train, because the model is behind its data.
+        reset: whether the training replaces the present model in any case.
+        reconcile: whether to fetch annotations from Label Studio that the event doesn't contain.
+        prepare: tasks whose features to extract ahead of need.
     """
 
     train: bool = False
@@ -56,16 +56,16 @@ class Events:
         }
 
     def knows(self, action: str) -> bool:
-        """Whether the action means something here."""
+        """Whether the action is one that is handled here."""
         return action in self._handlers
 
     def apply(self, request: WebhookRequest) -> Work:
-        """Stores what an event says.
+        """Stores an event's content.
 
         Raises:
             InvalidRequest: a key that the action needs is missing.
-            InvalidConfig, EncoderError: the labeling config can't work; the annotation is stored all the same, and
-                trained on once it can.
+            InvalidConfig, EncoderError: the labeling config can't be used. The annotation is stored all the same, and
+                learnt once the config can be used.
         """
         project = _needed(request.project, "project", request)
         return self._handlers[request.action](project, request)
@@ -83,7 +83,7 @@ class Events:
             task = tasks.get(task_id) or self._stored_task(project.id, task_id)
             if task is not None:
                 pairs.append((task, annotation))
-        # Bulk imports name the task by its id alone: the data of one that isn't known is fetched from Label Studio.
+        # Bulk imports name only the task's id. The data of an unknown task is fetched from Label Studio.
         return self._save(project, request, pairs)._replace(reconcile=len(pairs) < len(request.annotations))
 
     def _stored_task(self, project_id: str, task_id: Any) -> Task | None:
@@ -96,7 +96,7 @@ class Events:
             self._registry.get(project.id, project.label_config)
         except InvalidRequest:
             raise
-        except BackendError as error:  # the config or its encoder can't work now
+        except BackendError as error:  # the config or its encoder can't be used now
             config_error = error
         if any(task.id is None for task, _ in pairs):
             raise InvalidRequest("task.id is missing.")
@@ -125,7 +125,7 @@ class Events:
     def _project_updated(self, project: Project, request: WebhookRequest) -> Work:
         changed = self._store.update_project(project.id, project.label_config)
         if changed:
-            self._registry.get(project.id)  # raises where the new config can't work
+            self._registry.get(project.id)  # raises where the new config can't be used
         return self._changed(project, request, changed and project.id in self._store.projects_behind())
 
     def _changed(self, project: Project, request: WebhookRequest, changed: bool) -> Work:
@@ -135,9 +135,9 @@ class Events:
 
     def _project_deleted(self, project: Project, request: WebhookRequest) -> Work:
         same = self._store.numbered(project.identity.number)
-        if len(same) > 1 and project.created_at is None:  # Label Studio sends the number alone
+        if len(same) > 1 and project.created_at is None:  # Label Studio sends only the number
             logger.warning(
-                "A project %s was deleted in one of %d Label Studios. It isn't said in which: none is deleted here.",
+                "A project %s was deleted in one of %d Label Studios. None is deleted here, since it isn't said which.",
                 project.id,
                 len(same),
             )
@@ -149,7 +149,7 @@ class Events:
 
     def _start_training(self, project: Project, request: WebhookRequest) -> Work:
         self._store.update_project(project.id, project.label_config)
-        self._registry.get(project.id)  # raises where the config can't work
+        self._registry.get(project.id)  # raises where the config can't be used
         self._store.note_event(project.id, request.action)
         return Work(train=True, reset=True, reconcile=True)
 

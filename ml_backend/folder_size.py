@@ -1,4 +1,4 @@
-"""How many bytes a folder takes, measured in the background: walking through a large one takes too long for a page."""
+"""Measure the size of a folder in the background: a walk through a large one takes too long for a page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MEASURE_AGAIN_SECONDS = 60.0
 
 
 class FolderSize:
-    """The size of one folder.
+    """Measures the size of a folder.
 
     Args:
-        folder: it.
+        folder: the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,7 +23,7 @@ class FolderSize:
         self._measured_at = float("-inf")
 
     def __call__(self) -> int | None:
-        """As it was a moment ago; None where it is being measured for the first time."""
+        """The bytes at the last measurement, None before the first one has ended."""
         if time.monotonic() - self._measured_at > MEASURE_AGAIN_SECONDS:
             self._measured_at = time.monotonic()
             threading.Thread(target=self._measure, name="cache-size", daemon=True).start()

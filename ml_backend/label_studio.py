@@ -1,6 +1,6 @@
-"""Everything that asks Label Studio's API, built on label-studio-sdk: its annotations, storing predictions.
+"""Calls of Label Studio's API, through label-studio-sdk.
 
-This module reads no environment: the address and the key come in as a `Connection`.
+The address and the key are passed as a `Connection`; this module reads no environment variables.
 """
 
 import json
@@ -16,7 +16,7 @@ from label_studio_sdk.core.api_error import ApiError
 
 from errors import BackendError
 
-# A server that is up answers the connection at once; a video or a page of tasks may take its time between two packets.
+# A running server accepts a connection at once; it may pause between two packets of a page of tasks.
 TIMEOUT = httpx.Timeout(60, connect=5)
 TASKS_PER_PAGE = 100
 
@@ -31,34 +31,34 @@ HAS_ANNOTATIONS = {
 
 TOKEN_ADVICE = (
     "Set LABEL_STUDIO_API_KEY to a personal access token (Label Studio: Account & Settings, Personal Access Token), "
-    "copied from the dialog that makes it, and LABEL_STUDIO_URL to Label Studio's address. Legacy tokens, the kind "
-    "that Label Studio passes on by itself, are switched off by default."
+    "copied from the dialog that makes it, and LABEL_STUDIO_URL to Label Studio's address. Label Studio passes "
+    "legacy tokens on by itself, but switches them off by default."
 )
 CERTIFICATE_ADVICE = (
     "If your own organisation signed the certificate, set SSL_CERT_FILE to the file of its certificate authority "
     "(PEM), for the web process and the workers."
 )
 CONTAINER_ADVICE = (
-    "Check that it runs. In a container, localhost is the container itself: use the other container's name, or "
-    "http://host.docker.internal for the machine."
+    "Check that Label Studio runs. In a container, localhost is the container itself: use the other container's name, "
+    "or http://host.docker.internal for the machine."
 )
-NOT_THE_API = "the answer isn't one of Label Studio's API. Is LABEL_STUDIO_URL its address?"
+NOT_THE_API = "the answer isn't from Label Studio's API. Check LABEL_STUDIO_URL."
 
 
 class LabelStudioError(BackendError):
-    """Label Studio's API can't be reached or refuses."""
+    """Label Studio's API can't be reached, or refuses."""
 
     status = 502
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where Label Studio is, and who is asking.
+    """The address of a Label Studio, and the key for its API.
 
     Attributes:
-        url: its address, such as `https://label-studio.example.com`, or None where it isn't known.
+        url: the address, such as `https://label-studio.example.com`, or None where it isn't known.
         api_key: a personal access token or a legacy token, or None.
-        public_url: the address that `/setup` brought, which browsers use; a name of media, never asked.
+        public_url: the hostname of `/setup`, which browsers use and media URLs may have; nothing is sent there.
     """
 
     url: str | None
@@ -67,10 +67,10 @@ class Connection:
 
 
 def choose_connection(environment: Connection, setup: Connection) -> Connection:
-    """The environment's address and key where given, else those that `/setup` brought.
+    """Returns the environment's address and key where given, else those of `/setup`.
 
-    A key from the environment never goes to an address from `/setup`: whoever can call that route could name their own
-    host there and be sent the key.
+    A key from the environment is never sent to an address from `/setup`: whoever can call that route could name their
+    own host there and receive the key.
 
     Args:
         environment: LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.
@@ -83,11 +83,11 @@ def choose_connection(environment: Connection, setup: Connection) -> Connection:
 
 @lru_cache(maxsize=8)
 def _client(connection: Connection) -> LabelStudio:
-    """The SDK's client, kept because it holds the short-lived token that it got for a personal access token."""
+    """The SDK's client, cached because it holds the short-lived token that it got for a personal access token."""
     if not connection.url:
         raise LabelStudioError("Label Studio's address isn't known. Set LABEL_STUDIO_URL.")
     if not connection.api_key:
-        raise LabelStudioError(f"No key for Label Studio's API. {TOKEN_ADVICE}")
+        raise LabelStudioError(f"There is no key for Label Studio's API. {TOKEN_ADVICE}")
     # The slash at the end: without it the SDK asks for tokens beside a path prefix instead of below it.
     return LabelStudio(
         base_url=connection.url.rstrip("/") + "/",
@@ -97,7 +97,7 @@ def _client(connection: Connection) -> LabelStudio:
 
 
 class _Redirected(httpx.HTTPError):
-    """The API's address leads elsewhere. A POST that follows becomes a GET, and the key doesn't go along."""
+    """The API's address redirects. It isn't followed: a POST would become a GET, and lose the key."""
 
 
 def _refuse_redirect(response: httpx.Response) -> None:
@@ -108,10 +108,10 @@ def _refuse_redirect(response: httpx.Response) -> None:
 
 
 def redirect_advice(asked: str, location: str) -> str:
-    """What to set LABEL_STUDIO_URL to where an address of Label Studio leads to another one."""
+    """Says what to set LABEL_STUDIO_URL to where an address of Label Studio redirects to another."""
     path = httpx.URL(asked).raw_path.decode().partition("?")[0]
     target = location.partition("?")[0]
-    # From the longest end that both have: what stands before it there is the new address.
+    # The new address stands before the longest ending that both have in common.
     parts = path.split("/")
     ends = ["/" + "/".join(parts[number:]) for number in range(1, len(parts))]
     end = next((end for end in ends if len(end) > 1 and target.rstrip("/").endswith(end.rstrip("/"))), "")
@@ -120,33 +120,33 @@ def redirect_advice(asked: str, location: str) -> str:
 
 
 def authorization(connection: Connection) -> str:
-    """The header's value for this key; a personal access token is exchanged first."""
-    # The SDK has no public way to ask for it; its version is pinned.
+    """The value of the header Authorization; a personal access token is exchanged for a short-lived one first."""
+    # The SDK has no public method for this; its version is pinned.
     return _client(connection)._client_wrapper.get_headers()["Authorization"]
 
 
 def annotated_tasks(
     connection: Connection, project_id: int, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The project's tasks that have annotations, page by page.
+    """Fetches the project's annotated tasks, page by page.
 
     Args:
         connection: Label Studio, with a key.
         project_id: the project's id there.
-        progress: called with the number of tasks so far and the number of all, first with (0, all).
+        progress: called with the number of fetched tasks and of all tasks, first with (0, all).
 
     Yields:
-        {"id", "project", "data", "annotations"}, the annotations with ANNOTATION_FIELDS, skipped ones (`was_cancelled`)
-        among them; cloud URIs in the data unresolved, as in a webhook.
+        {"id", "project", "data", "annotations"}, the annotations with ANNOTATION_FIELDS, also skipped ones
+        (`was_cancelled`). Cloud URIs in the data are unresolved, as in a webhook.
 
     Raises:
-        LabelStudioError: it can't be reached or refuses, or the tasks changed while they were read.
+        LabelStudioError: Label Studio can't be reached or refuses, or the tasks changed while they were fetched.
     """
     with explained(f"Annotations of project {project_id}", LabelStudioError):
         pages = _client(connection).tasks.list(
             project=project_id,
             fields="all",
-            # One list for both levels: Label Studio thins out the annotations by the same names.
+            # One list for both levels: Label Studio filters the annotations' keys by the same names.
             include=",".join({*TASK_FIELDS, *ANNOTATION_FIELDS}),
             query=json.dumps(HAS_ANNOTATIONS),
             resolve_uri=False,
@@ -160,7 +160,7 @@ def annotated_tasks(
             done += 1
             if progress:
                 progress(done, total)
-    # The SDK takes an error on a later page for the end.
+    # The SDK takes an error on a later page for the end of the list.
     if done < total:
         raise LabelStudioError(
             f"Annotations of project {project_id}: {total} tasks announced, {done} received. Try again."
@@ -168,20 +168,20 @@ def annotated_tasks(
 
 
 def who_am_i(connection: Connection) -> str:
-    """The e-mail address of the user whose key it is.
+    """The e-mail address of the key's user.
 
     Raises:
-        LabelStudioError: it can't be reached or refuses.
+        LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"The key for {connection.url}", LabelStudioError):
         return _client(connection).users.whoami().email or ""
 
 
 def webhooks(connection: Connection, project_id: int) -> list[Webhook]:
-    """A project's webhooks that are switched on, with the headers that each sends.
+    """A project's active webhooks, with their headers.
 
     Raises:
-        LabelStudioError: it can't be reached or refuses.
+        LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Webhooks of project {project_id}", LabelStudioError):
         found = _client(connection).webhooks.list(project=project_id)
@@ -192,7 +192,7 @@ def set_webhook_headers(connection: Connection, webhook: Webhook, headers: dict[
     """Makes a webhook send these headers, and leaves the rest of it as it is.
 
     Raises:
-        LabelStudioError: it can't be reached or refuses.
+        LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Webhook {webhook.id} of project {webhook.project}", LabelStudioError):
         # Label Studio forgets the actions where they aren't named again.
@@ -228,7 +228,7 @@ def tasks(connection: Connection, project_id: int, task_ids: Collection[int] | N
         task_ids: only these.
 
     Raises:
-        LabelStudioError: it can't be reached or refuses.
+        LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Tasks of project {project_id}", LabelStudioError):
         pages = _client(connection).tasks.list(
@@ -243,7 +243,7 @@ def prediction_versions(connection: Connection, task_id: int) -> set[str]:
     """The model versions of the predictions that Label Studio has for a task.
 
     Raises:
-        LabelStudioError: it can't be reached or refuses.
+        LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Predictions of task {task_id}", LabelStudioError):
         return {str(prediction.model_version) for prediction in _client(connection).predictions.list(task=task_id)}
@@ -258,7 +258,7 @@ def create_prediction(
         its id there.
 
     Raises:
-        LabelStudioError: it can't be reached or refuses.
+        LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Prediction for task {task_id}", LabelStudioError):
         prediction = _client(connection).predictions.create(

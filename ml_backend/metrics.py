@@ -1,7 +1,7 @@
-"""What `/metrics` shows: the requests that were answered, and the state of jobs, trainings and media.
+"""The metrics of `/metrics`: answered requests, and the state of jobs, trainings and media.
 
-Where PROMETHEUS_MULTIPROC_DIR names a folder (gunicorn.conf.py sets it), processes count into files there, and any of
-them shows the sum of all: a new histogram or counter is made with `registry=self._own`.
+Where PROMETHEUS_MULTIPROC_DIR names a folder (gunicorn.conf.py sets it), all processes count into files there, and each
+of them shows the sum. A new histogram or counter is made with `registry=self._own`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 100
 
 
 class StateCollector(Collector):
-    """Gauges read from the store when they are asked for, so that every process shows the same."""
+    """Gauges that are read from the store on request, so that every process shows the same."""
 
     def __init__(self, store: Store, cache_size: Callable[[], int | None]) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class StateCollector(Collector):
         for key, count in sorted(self._store.job_counts().items()):
             jobs.add_metric(key, count)
         yield jobs
-        yield GaugeMetricFamily("backend_queue_age_seconds", "Since when the oldest job waits", self._queue_age())
+        yield GaugeMetricFamily("backend_queue_age_seconds", "Age of the oldest waiting job", self._queue_age())
         cache_size = self._cache_size()
         if cache_size is not None:
             yield GaugeMetricFamily("backend_cache_bytes", "Bytes in CACHE_DIR", cache_size)
@@ -76,12 +76,12 @@ class StateCollector(Collector):
 
 
 class Metrics:
-    """The metrics, as any process of the backend counts and shows them.
+    """The metrics of one process.
 
     Args:
         store: the state.
-        cache_size: says how many bytes the cache takes; None while that isn't known.
-        counters: the model's own.
+        cache_size: returns the bytes in the cache, None while that isn't known.
+        counters: the model's own collectors.
     """
 
     def __init__(self, store: Store, cache_size: Callable[[], int | None], counters: Sequence[Collector] = ()) -> None:
@@ -90,7 +90,7 @@ class Metrics:
         self._own: CollectorRegistry | None = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(self._registry)
-            self._own = None  # what this process counted stands in the files too: shown once
+            self._own = None  # the files hold this process's counts too
         self.latency = Histogram(
             "backend_request_seconds",
             "Time to answer, by route and status",

@@ -18,18 +18,19 @@ JSON, HTML, TEXT = "application/json", "text/html", "text/plain"
 REF = "#/components/schemas/{model}"
 VARIABLE = re.compile(r"<(?:(\w+):)?(\w+)>")  # of a Flask rule: its converter and its name
 PARAMETERS = {"": {"type": "string"}, "path": {"type": "string"}, "int": {"type": "integer", "minimum": 0}}
-# What a request's own fault, the gate, or the state can answer on any route.
+# The errors that any route can answer with.
 ERRORS = {
-    400: "The request or the labeling config is wrong.",
+    400: "The request or the labeling config can't be used.",
     401: "User and password are needed.",
-    403: "The request may not do this.",
-    404: "There is no such thing, or its media can't be had.",
+    403: "The request isn't allowed.",
+    404: "There is no such page, project or task, or its media can't be fetched.",
     408: "The request didn't arrive in time.",
     413: "The body is too large.",
     415: "The body must be JSON.",
     429: "Too many wrong passwords.",
-    502: "Label Studio can't be reached or refuses.",
-    503: "Not trained, loaded or extracted yet, or the database is busy: ask again after Retry-After.",
+    502: "Label Studio can't be reached, or refuses.",
+    503: "The model isn't trained or loaded, features are being extracted, or the database is busy: ask again after "
+    "Retry-After.",
 }
 
 
@@ -38,11 +39,11 @@ class Operation:
     """A route of the protocol.
 
     Attributes:
-        summary: what it does.
+        summary: what the route does.
         answers: status of a success -> its model, or the media type of a text.
-        request: model of the JSON body.
-        errors: statuses of `ERRORS`, and others with their description, that it answers besides.
-        query: names of its query parameters -> schema.
+        request: the model of the JSON body.
+        errors: status -> description of further errors, besides `ERRORS`.
+        query: name of a query parameter -> schema.
     """
 
     summary: str
@@ -66,7 +67,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         schemas.PredictRequest,
     ),
     ("POST", "/webhook"): Operation(
-        "Take an event: store what it says, queue the work that follows",
+        "Store an event of Label Studio, and queue the work that follows",
         {200: answers.WebhookAnswer, 201: answers.WebhookAnswer},
         schemas.WebhookRequest,
     ),
@@ -79,10 +80,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "The published versions of a project, or of all", {200: answers.VersionsAnswer}, schemas.VersionsRequest
     ),
     ("POST", "/job_status"): Operation(
-        "How far a job is",
+        "The progress of a job",
         {200: answers.JobStatusAnswer},
         schemas.JobStatusRequest,
-        {410: "No job of that id is known."},
+        {410: "No job has that id."},
     ),
     ("GET", "/metrics"): Operation("Prometheus' text format", {200: TEXT}),
     ("GET", PATH): Operation("This description", {200: JSON}),
@@ -90,9 +91,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 
 
 def describe(app: Flask) -> dict[str, Any]:
-    """The OpenAPI description of an application's routes.
+    """Describes an application's routes in OpenAPI.
 
-    Those of the protocol are described by `OPERATIONS`; the dashboard's pages and buttons by their rules alone.
+    `OPERATIONS` describes the protocol's routes; the dashboard's pages and buttons are described by their Flask rules.
     """
     models = {model for operation in OPERATIONS.values() for model in _models(operation)} | {answers.ErrorAnswer}
     ordered = sorted(models, key=lambda model: model.__name__)
@@ -152,7 +153,7 @@ def _content(answer: type[BaseModel] | str) -> dict[str, Any]:
 
 
 def _page(rule: Rule, method: str) -> dict[str, Any]:
-    """A page of the dashboard, or one of its buttons, which leads back to a page."""
+    """Describes a page of the dashboard, or a button, which redirects to a page."""
     success = {"303": {"description": "The page that shows what was done"}}
     if method == "GET":
         success = {"200": {"description": "A page, its state or its files", "content": {"*/*": {}}}}
@@ -165,7 +166,7 @@ def _page(rule: Rule, method: str) -> dict[str, Any]:
             {"name": name, "in": "path", "required": True, "schema": PARAMETERS[converter]}
             for converter, name in VARIABLE.findall(rule.rule)
         ],
-        "responses": success | _errors(ERRORS | {410: "No job of that id is known."}, HTML, JSON),
+        "responses": success | _errors(ERRORS | {410: "No job has that id."}, HTML, JSON),
     }
 
 

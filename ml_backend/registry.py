@@ -9,19 +9,18 @@ from errors import InvalidRequest
 from ml_backend.base import LabelStudioMLBase, Services
 from ml_backend.store import Store
 
-# A model without its encoder is small; more projects than this at once are unusual, and one that was dropped is made
-# again.
+# A model without its encoder is small. More projects at once are unusual, and a dropped model is made again.
 MAX_MODELS = 64
-# Parsed, a labeling config takes some thirty times its text.
+# A parsed labeling config takes some thirty times the memory of its text.
 MAX_CONFIG_CHARS = 4_000_000
 
 
 class ModelRegistry:
-    """Gives the model of a project; the same object for the same project, labeling config and files that it is made of.
+    """Gives the model of a project: the same object while its labeling config and its encoder's files are the same.
 
     Args:
         model_class: the backend's model.
-        services: what the models are given.
+        services: passed to the models.
     """
 
     def __init__(self, model_class: type[LabelStudioMLBase], services: Services) -> None:
@@ -31,21 +30,21 @@ class ModelRegistry:
         self._lock = threading.Lock()
 
     def get(self, project_id: str, label_config: str | None = None) -> LabelStudioMLBase:
-        """The model of a project.
+        """Returns the model of a project.
 
         Args:
             project_id: the project.
             label_config: its labeling config; by default the stored one.
 
         Raises:
-            InvalidConfig: the labeling config can't work.
+            InvalidConfig: the labeling config can't be used.
             InvalidRequest: no labeling config is given or stored.
         """
         if label_config is None:
             project = self._store.project(project_id)
             if project is None or not project.label_config:
                 raise InvalidRequest(
-                    f"Project {project_id or 'without id'} isn't known: send label_config, or connect this "
+                    f"Project {project_id or 'without id'} isn't known. Send label_config, or connect this "
                     "backend to the project first (/setup)."
                 )
             label_config = project.label_config
@@ -53,7 +52,7 @@ class ModelRegistry:
         with self._lock:
             fingerprint, model = self._models.get(key, ("", None))
         if model is None or model.fingerprint() != fingerprint:
-            # Not under the lock: making one may load an encoder, and other projects' requests go on meanwhile.
+            # Without the lock: making a model may load an encoder, and other projects' requests go on meanwhile.
             made = self.model_class(project_id=project_id, label_config=label_config)
             fingerprint = made.fingerprint()
             with self._lock:

@@ -1,4 +1,4 @@
-"""What Label Studio sends, as pydantic models. Keys that the backend doesn't use are kept, not refused."""
+"""Label Studio's requests as pydantic models. Keys that the backend doesn't use are kept."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def _project_id(value: Any) -> Any:
 
 
 # Label Studio writes a project as `7` (webhooks) or as `"7.1795355528"`, its id and creation time (setup, predict).
-# The id becomes part of a file name, so it is confined to what can't leave a folder.
+# The id becomes part of a file name, so it is restricted to characters that can't leave a folder.
 ProjectId = Annotated[
     str, BeforeValidator(_project_id), StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}(\.[0-9]{1,12})?$")
 ]
 
 
 class Identity(NamedTuple):
-    """Which project a request means.
+    """The project that a request names.
 
     Attributes:
-        number: its id in its Label Studio.
-        created: when that made it, in seconds of Unix time; None where the request doesn't say so.
+        number: the project's id in its Label Studio.
+        created: when Label Studio created it, in seconds of Unix time; None where the request doesn't say so.
     """
 
     number: str
@@ -39,34 +39,34 @@ class Identity(NamedTuple):
 
 
 def identity(project: str) -> Identity:
-    """What a `ProjectId` says."""
+    """The number and creation time in a `ProjectId`."""
     number, _, created = project.partition(".")
     return Identity(number, int(created) if created.isdecimal() else None)
 
 
-# Label Studio's ids of tasks and annotations, which a database column of 64 bits holds.
+# Label Studio's ids of tasks and annotations; a database column holds 64 bits.
 Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 def _list(value: Any) -> Any:
-    """Null is an empty list, and what isn't one its only item: Label Studio keeps whatever was once imported."""
+    """Makes a list of null (empty) and of any other value (its only item): Label Studio keeps whatever was imported."""
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-# An annotation's regions as they are: what can't be read of them is named when the others are learnt from.
+# An annotation's regions as they are. Malformed ones are noted when the others are learnt.
 Regions = Annotated[list[Any], BeforeValidator(_list)]
 
 
-MAX_FAULTS = 10  # that one answer names
-# Of one request; Label Studio sends a page of tasks.
+MAX_FAULTS = 10  # that are named in one answer
+# Of tasks or annotations in one request; Label Studio sends a page of tasks.
 MAX_ITEMS = 20_000
-# A thousand labels take some 50 kB.
+# A config of a thousand labels has some 50 kB.
 MAX_CONFIG_CHARS = 1_000_000
 LabelConfig = Annotated[str, StringConstraints(max_length=MAX_CONFIG_CHARS)]
 
 
 def _address(value: Any) -> Any:
-    """Label Studio's own address: empty where it doesn't know it, else of http or https."""
+    """Checks Label Studio's own address: empty where it doesn't know it, else http or https."""
     if isinstance(value, str) and value and not re.match(r"https?://[^/\s@]+(/\S*)?$", value):
         raise ValueError("must be the http or https address of Label Studio")
     return value
@@ -80,7 +80,7 @@ class _Sent(BaseModel):
 
 
 class Annotation(_Sent):
-    """One annotator's result on a task. `ANNOTATIONS_DELETED` sends the id alone."""
+    """One annotator's result on a task. `ANNOTATIONS_DELETED` sends only the id."""
 
     id: Id
     result: Regions = []
@@ -91,7 +91,7 @@ class Annotation(_Sent):
 
 
 class Task(_Sent):
-    """A task. `TASKS_DELETED` sends the id alone; a prediction can be asked for a task without id."""
+    """A task. `TASKS_DELETED` sends only the id; `/predict` takes tasks without an id."""
 
     id: Id | None = None
     data: dict[str, Any] = {}
@@ -102,7 +102,7 @@ Tasks = Annotated[list[Task], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
 
 class Project(_Sent):
-    """The project that a webhook speaks of."""
+    """The project of a webhook."""
 
     id: ProjectId
     label_config: LabelConfig | None = None
@@ -110,7 +110,7 @@ class Project(_Sent):
 
     @property
     def identity(self) -> Identity:
-        """Which project it is; its creation time is written in ISO 8601 here."""
+        """The project's number and creation time, which a webhook writes in ISO 8601."""
         number, created = identity(self.id)
         with suppress(AttributeError, ValueError, OverflowError):
             created = int(datetime.fromisoformat(self.created_at.replace("Z", "+00:00")).timestamp())
@@ -149,7 +149,7 @@ class WebhookRequest(_Sent):
 
 
 class VersionsRequest(_Sent):
-    """`POST /versions`. Without `project` the versions of all projects are answered."""
+    """`POST /versions`. Without `project` it answers with the versions of all projects."""
 
     project: ProjectId | None = None
 
@@ -167,7 +167,7 @@ def parse(model: type[RequestModel], body: Any) -> RequestModel:
     """Validates a request's JSON body.
 
     Raises:
-        InvalidRequest: with one line per fault, each naming the key and what is wrong with it.
+        InvalidRequest: the message names each wrong key and what is wrong with it.
     """
     if not isinstance(body, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {type(body).__name__}.")

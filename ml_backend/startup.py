@@ -1,4 +1,4 @@
-"""What the log says at start: one line per fact, for whoever runs the backend."""
+"""The lines that the log shows at start, one fact in each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ml_backend.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# A personal access token is a JWT. Label Studio shows it whole once, in the dialog that makes it, and shortened after.
+# A personal access token is a JWT of three parts. Label Studio shows it whole only in the dialog that makes it.
 JWT_PARTS = 3
 ALL_INTERFACES = ("0.0.0.0", "::", "")
 
@@ -30,7 +30,8 @@ def server_lines(settings: Settings) -> list[str]:
         authentication = f'on, user "{settings.basic_auth_user}"'
     elif settings.is_local:
         authentication = (
-            "off, for this machine alone. For others: HOST=0.0.0.0 with BASIC_AUTH_USER and BASIC_AUTH_PASS, see README"
+            "off, for this machine alone. For others, see docs/operations.md: HOST=0.0.0.0 with BASIC_AUTH_USER and "
+            "BASIC_AUTH_PASS"
         )
     else:
         authentication = "off: whoever reaches the address may use the backend"
@@ -52,14 +53,14 @@ def _database(url: str) -> str:
 
 
 def label_studio_line(settings: Settings) -> tuple[int, str]:
-    """The level and the fact of Label Studio's address, and whether its key works: asks, and waits for the answer."""
+    """Asks Label Studio whether the key works. Returns the log level and a sentence with its address."""
     url, key = settings.label_studio_url, settings.secret("label_studio_api_key")
     if not url and key:
         return logging.WARNING, "Label Studio: LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL, and isn't used."
     if not url:
         return logging.INFO, "Label Studio: the address that it sends; LABEL_STUDIO_URL isn't set."
     if not key:
-        return logging.INFO, f"Label Studio: {url}, without a key of ours. {TOKEN_ADVICE}"
+        return logging.INFO, f"Label Studio: {url}, without a key. {TOKEN_ADVICE}"
     try:
         user = who_am_i(Connection(url, key))
     except LabelStudioError as error:
@@ -80,7 +81,7 @@ def _is_shortened(key: str) -> bool:
 def _refused(key: str) -> str:
     sentence = "The token that you set was refused: copy it from the dialog that makes it."
     if _is_shortened(key):
-        sentence += " It is a shortened one: a personal access token has three parts with dots between them."
+        sentence += " It is shortened: a personal access token has three parts with dots between them."
     return sentence
 
 

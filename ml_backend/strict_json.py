@@ -1,7 +1,7 @@
-"""JSON as its standard has it, and as every database and browser takes it.
+"""JSON as its standard defines it, so that every database and browser accepts it.
 
-Written: without NaN and infinity. Read: UTF-8, nested a bearable depth; NUL and halves of surrogate pairs in texts
-become U+FFFD, since they can't be stored or encoded.
+NaN and infinity are written as null. What is read must be UTF-8 of limited depth; NUL and halves of surrogate pairs in
+texts, which can't be stored or encoded, become U+FFFD.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from errors import InvalidRequest
 
-# Ten megabytes of empty lists would take hundreds in memory; of what Label Studio sends they hold some 200,000.
+# Ten megabytes of empty lists would take hundreds of megabytes of memory; Label Studio's ten hold some 200,000.
 MAX_CONTAINERS = 500_000
 # An escape sequence: a whole surrogate pair; a half, or NUL (the group); or any other.
 ESCAPE = re.compile(
@@ -27,10 +27,10 @@ REPLACEMENT = rb"\ufffd"
 
 
 def loads(body: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parses a JSON text.
 
     Raises:
-        InvalidRequest: it isn't JSON, isn't UTF-8, or is nested more than 200 deep; the message says where.
+        InvalidRequest: the text isn't JSON, isn't UTF-8, or is nested more than 200 deep; the message says where.
     """
     raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
     if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
@@ -44,7 +44,7 @@ def loads(body: str | bytes) -> Any:
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """As `json.dumps`; a number that isn't finite becomes null."""
+    """Writes JSON as `json.dumps` does, with null for NaN and infinity."""
     try:
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:
@@ -62,13 +62,13 @@ def _finite(value: Any) -> Any:
 
 
 class StrictJSONProvider(DefaultJSONProvider):
-    """Flask's requests and answers in strict JSON."""
+    """Makes Flask read and write strict JSON."""
 
     def loads(self, s: str | bytes, **_options: Any) -> Any:
-        """`loads` of this module."""
+        """Parses JSON by this module's `loads`."""
         return loads(s)
 
     def dumps(self, obj: Any, **options: Any) -> str:
-        """As Flask's own, but by `dumps` of this module."""
+        """Writes JSON with Flask's options, by this module's `dumps`."""
         options = {"default": self.default, "ensure_ascii": self.ensure_ascii, "sort_keys": self.sort_keys} | options
         return dumps(obj, **options)

@@ -1,4 +1,4 @@
-"""The tables of the backend's state, and what each column means. A change here needs a migration (migrations/)."""
+"""The tables of the database, with the meaning of each column. A change here needs a migration (migrations/)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# SQLite numbers rows by itself only where the key is an INTEGER, which holds 64 bits there.
+# SQLite generates keys only for a column of the type INTEGER, which has 64 bits there.
 BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def now() -> datetime:
-    """The current time in UTC by this machine's clock, without zone as the database keeps it."""
+    """The current time in UTC by this machine's clock, without a time zone, as the database stores it."""
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
 class _Name(str, Enum):
-    """A word that is stored as text and compares equal to it."""
+    """An enumeration whose members are stored as text, and equal that text."""
 
     __str__ = str.__str__
 
@@ -28,16 +28,16 @@ class JobKind(_Name):
     """What a job does."""
 
     TRAIN = "train"  # bring a project's model up to its data
-    RESET = "reset"  # the same, forgetting the present model
+    RESET = "reset"  # the same, and forget the present model
     RECONCILE = "reconcile"  # make the stored annotations those of Label Studio
     PREPARE = "prepare"  # extract the features of a task's video
-    PREPARE_MANY = "prepare_many"  # make a job of each of many new tasks
+    PREPARE_MANY = "prepare_many"  # add a job for each of many new tasks
     DELIVER = "deliver"  # store a prediction in Label Studio
-    DELIVER_MANY = "deliver_many"  # make a job of each of many such predictions
+    DELIVER_MANY = "deliver_many"  # add a job for each of many predictions
 
 
 class JobStatus(_Name):
-    """How far a job is. The first two are live, the others ended."""
+    """The state of a job. The first two are live, the others ended."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -50,7 +50,7 @@ LIVE = (JobStatus.QUEUED, JobStatus.STARTED)
 
 
 class QueueName(_Name):
-    """The queue whose workers do a job: a long extraction never stands before a training."""
+    """The queues. Each has workers of its own, so that no training waits for a long extraction."""
 
     TRAIN = "train"
     EXTRACT = "extract"
@@ -67,7 +67,7 @@ class TrainingStatus(_Name):
 
 
 class AnnotationState(_Name):
-    """Whether an annotation is an example. The others are remembered, so that a late event doesn't bring it back."""
+    """Whether an annotation is an example. Others are kept, so that late events don't restore them."""
 
     PRESENT = "present"
     SKIPPED = "skipped"
@@ -75,23 +75,23 @@ class AnnotationState(_Name):
 
 
 def storable(text: str) -> str:
-    """Text as both databases take it: NUL and what isn't Unicode (half a surrogate pair) are written as escapes."""
+    """Text that both databases can store: NUL and halves of surrogate pairs are written as escapes."""
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 class Text(sa.types.TypeDecorator):
-    """Text that may quote what somebody sent."""
+    """A column of text that may quote user input."""
 
     impl = sa.String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """The text to be stored or compared with."""
+        """Makes the text storable."""
         return None if value is None else storable(value)
 
 
 class LongText(Text):
-    """The same of any length."""
+    """A column of such text of any length."""
 
     impl = sa.Text
     cache_ok = True
@@ -102,13 +102,13 @@ def _words(names: type[_Name]) -> sa.Enum:
 
 
 def _where(status: str) -> dict[str, sa.TextClause]:
-    """A partial index on the jobs of a status, on either database."""
+    """The options of a partial index on the jobs of one status, for both databases."""
     condition = sa.text(f"status = '{status}'")
     return {"sqlite_where": condition, "postgresql_where": condition}
 
 
 class Base(DeclarativeBase):
-    """The tables."""
+    """The base class of the tables."""
 
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's interface)
         int: BIG_INTEGER,
@@ -122,13 +122,13 @@ class Base(DeclarativeBase):
 class Project(Base):
     """A Label Studio project that this backend is connected to.
 
-    Its id is its number in Label Studio, for the first project of that number; another one's, of another Label Studio,
-    is number-created.
+    The id of the first project with a number is that number in Label Studio; the id of a project with the same number
+    in another Label Studio is number-created.
     """
 
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(primary_key=True)
-    created: Mapped[int | None]  # when Label Studio made it, in seconds of Unix time; None until it says so
+    created: Mapped[int | None]  # when Label Studio created it, in seconds of Unix time; None while unknown
     label_config: Mapped[str] = mapped_column(LongText, default="")
     hostname: Mapped[str | None]
     access_token: Mapped[str | None]
@@ -136,14 +136,14 @@ class Project(Base):
     trained_revision: Mapped[int] = mapped_column(default=0)
     last_event: Mapped[str | None]  # the latest webhook's action and annotation, for fit()
     last_annotation_id: Mapped[int | None]
-    retry_at: Mapped[datetime | None]  # videos that couldn't be reached are tried again from then on
-    retries: Mapped[int] = mapped_column(default=0)  # how often they have been
-    reconciled_at: Mapped[datetime | None]  # the latest comparison with Label Studio began then
-    created_at: Mapped[datetime] = mapped_column(default=now)  # here
+    retry_at: Mapped[datetime | None]  # when to try unreachable videos again
+    retries: Mapped[int] = mapped_column(default=0)  # how often they were tried again
+    reconciled_at: Mapped[datetime | None]  # when the latest comparison with Label Studio began
+    created_at: Mapped[datetime] = mapped_column(default=now)  # when it was added here
 
     @property
     def number(self) -> str:
-        """Its id in Label Studio."""
+        """The project's id in Label Studio."""
         return self.id.removesuffix(f"-{self.created}")
 
 
@@ -154,7 +154,7 @@ class Task(Base):
     project_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[dict[str, Any]]
-    deleted_at_revision: Mapped[int | None]  # the project's; a late event doesn't bring the task back
+    deleted_at_revision: Mapped[int | None]  # the project's revision then; a late event doesn't restore the task
 
 
 class Annotation(Base):
@@ -168,12 +168,12 @@ class Annotation(Base):
     updated_at: Mapped[str] = mapped_column(default="")  # Label Studio's
     ground_truth: Mapped[bool] = mapped_column(default=False)
     state: Mapped[AnnotationState] = mapped_column(default=AnnotationState.PRESENT)
-    revision: Mapped[int] = mapped_column(default=0)  # the project's, when this row was last changed
+    revision: Mapped[int] = mapped_column(default=0)  # the project's revision when this row last changed
     __table_args__ = (sa.Index("ix_annotations_task", "project_id", "task_id", "state"),)
 
 
 class Training(Base):
-    """One training: what it used, how it ended, how good its model is."""
+    """One training: its data, how it ended, and its model's scores."""
 
     __tablename__ = "trainings"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -191,19 +191,19 @@ class Training(Base):
 
 
 class ModelVersion(Base):
-    """A model that was published: the file stays, so that it can be the present one again."""
+    """A published version of a model. Its file stays, so that it can become the present version again."""
 
     __tablename__ = "model_versions"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     from_name: Mapped[str] = mapped_column(primary_key=True)  # the control tag
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    file: Mapped[str]  # its name, made of its content's hash
+    file: Mapped[str]  # the file's name, a hash of its content
     metrics: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class PresentVersion(Base):
-    """Which version of a control tag's model predicts. Publishing and rolling back change this row alone."""
+    """The version of a control tag's model that predicts. Publishing and rolling back change only this row."""
 
     __tablename__ = "present_versions"
     project_id: Mapped[str] = mapped_column(primary_key=True)
@@ -218,25 +218,25 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[JobKind]
     queue: Mapped[QueueName]
-    key: Mapped[str]  # jobs with one key do the same work: one waits at most
-    resource: Mapped[str]  # jobs with one resource never run at once
+    key: Mapped[str]  # at most one waiting job has this key: it would do the same work
+    resource: Mapped[str]  # at most one running job has this resource
     project_id: Mapped[str]
     arguments: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
     status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     progress: Mapped[float] = mapped_column(default=0.0)
-    lease_owner: Mapped[str | None]  # who does it
+    lease_owner: Mapped[str | None]  # the process that does the job
     lease_expires_at: Mapped[datetime | None]  # by the database's clock; renewed while the job runs
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    attempts: Mapped[int] = mapped_column(default=0)  # how often a lease ran out: its owner died
-    retries: Mapped[int] = mapped_column(default=0)  # how often it failed for a passing reason
-    due_at: Mapped[datetime | None]  # not to be begun before
+    attempts: Mapped[int] = mapped_column(default=0)  # how often its owner died
+    retries: Mapped[int] = mapped_column(default=0)  # how often it failed with a transient error
+    due_at: Mapped[datetime | None]  # the earliest time to start
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None]
     error: Mapped[str | None] = mapped_column(LongText)
-    superseded_by: Mapped[str | None]  # it was interrupted, and that job waits already to do the same
+    superseded_by: Mapped[str | None]  # the waiting job that does the work of this interrupted one
     __table_args__ = (
         sa.Index("uq_jobs_queued_key", "key", unique=True, **_where("queued")),
         sa.Index("uq_jobs_started_resource", "resource", unique=True, **_where("started")),
@@ -248,13 +248,13 @@ class Job(Base):
 
     @property
     def subject(self) -> str:
-        """What it does to what, for the log."""
+        """Kind, project and task of the job, for the log."""
         task_id = self.arguments.get("task", {}).get("id")
         return f"{self.kind}, project {self.project_id}" + (f", task {task_id}" if task_id is not None else "")
 
 
 class Worker(Base):
-    """A worker process and when it was last heard of, for `/health`."""
+    """A worker process, and when it last reported, for `/health`."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -262,7 +262,7 @@ class Worker(Base):
 
 
 class Value(Base):
-    """A model's own key and value in a project (`LabelStudioMLBase.set`)."""
+    """A model's key and value in a project (`LabelStudioMLBase.set`)."""
 
     __tablename__ = "model_values"
     project_id: Mapped[str] = mapped_column(primary_key=True)
@@ -271,7 +271,7 @@ class Value(Base):
 
 
 class Note(Base):
-    """Something that a user should know about a task's media, such as a frame rate other than the config's."""
+    """A note for the user on a task's media or annotations, such as a frame rate other than the config's."""
 
     __tablename__ = "notes"
     project_id: Mapped[str] = mapped_column(primary_key=True)
@@ -280,7 +280,7 @@ class Note(Base):
 
 
 class Prediction(Base):
-    """The latest prediction that was given for a task; the regions themselves are Label Studio's."""
+    """The score and version of a task's latest prediction. Label Studio has the regions."""
 
     __tablename__ = "predictions"
     project_id: Mapped[str] = mapped_column(primary_key=True)

@@ -253,7 +253,7 @@ def test_check_says_what_is_wrong_and_how_to_mend_it(project: Settings, monkeypa
     assert "set LABEL_STUDIO_URL" in run("check", code=1).stdout
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
     get_settings.cache_clear()
-    assert "No key for Label Studio's API" in run("check", code=1).stdout
+    assert "There is no key for Label Studio's API" in run("check", code=1).stdout
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a" * 40)
     get_settings.cache_clear()
     assert "no connection" in run("check", code=1).stdout

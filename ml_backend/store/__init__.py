@@ -1,7 +1,7 @@
 """The backend's state: projects, their annotations, trainings, published models and jobs, in one SQL database.
 
 A project has a *data revision* that every change of its annotations or labeling config raises, and the revision that
-its model was last trained at. A model is behind its data where the two differ, so a lost message loses nothing.
+its model was last trained at. A model is behind its data where the two differ, so that a lost message loses nothing.
 """
 
 from ml_backend.store.annotations import Annotations
@@ -12,7 +12,8 @@ from ml_backend.store.values import Values
 
 
 class Store(Annotations, JobRows, Models, Summaries, Values):
-    """The state behind one `DATABASE_URL`; each base class is one noun. Arguments and errors are those of `Database`.
+    """The state in one database; each base class holds the methods of one kind of row.
 
-    Any method raises `DatabaseUnavailable` where the database can't be read or written; then nothing was written.
+    Arguments and errors of the constructor are those of `Database`. Any method raises `DatabaseUnavailable` where the
+    database can't be read or written; then nothing was written.
     """

@@ -1,4 +1,4 @@
-"""Annotations: every one that was submitted, and that one was deleted or skipped."""
+"""Annotations and their tasks, also which ones were deleted or skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ml_backend.store.projects import Projects
 from ml_backend.tables import Annotation, AnnotationState, Note, Prediction, Project, Task
 
-# So many tasks are compared with Label Studio's in one transaction: a webhook waits for it 50 ms at most.
+# The number of tasks that one transaction compares with Label Studio's. A webhook waits 50 ms for it at most.
 TASKS_PER_BATCH = 100
 # SQLite's limit on the parameters of a statement is 32,766.
 IDS_PER_STATEMENT = 1000
@@ -28,7 +28,7 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _updated_at(annotation: dict[str, Any]) -> str:
-    """When Label Studio changed it. Its ISO 8601 times, all of one zone, sort as text."""
+    """When Label Studio changed the annotation. Its ISO 8601 times, all of one zone, sort as text."""
     return str(annotation.get("updated_at") or "")
 
 
@@ -37,7 +37,7 @@ def _state(annotation: dict[str, Any]) -> AnnotationState:
 
 
 def _result(annotation: dict[str, Any]) -> list[Any]:
-    """The regions: none where Label Studio's database has null."""
+    """The regions; an empty list where Label Studio has null."""
     return annotation["result"] or []
 
 
@@ -51,13 +51,13 @@ class Annotations(Projects):
     def save_annotations(self, project_id: str, label_config: str | None, pairs: list[Pair], event: str) -> bool:
         """Stores created or updated annotations, in one transaction.
 
-        Late events change nothing: one that another event about the same annotation has overtaken, or one about an
-        annotation or a task that was deleted.
+        A late event changes nothing: one that a newer event about the same annotation has overtaken, or one about a
+        deleted annotation or task.
 
         Args:
             project_id: the project.
-            label_config: its labeling config, or None to leave the stored one.
-            pairs: task and annotation; a skipped annotation (`was_cancelled`) is no example.
+            label_config: its labeling config, or None to keep the stored one.
+            pairs: (task, annotation); a skipped annotation (`was_cancelled`) is no example.
             event: the webhook's action.
 
         Returns:
@@ -81,15 +81,15 @@ class Annotations(Projects):
     def _save_annotation(
         session: Session, project: Project, task: dict[str, Any], annotation: dict[str, Any], since: int | None
     ) -> bool:
-        """Stores one annotation. True where it changes what the model learns from.
+        """Stores one annotation. Returns whether the model's examples changed.
 
         Args:
             session: a transaction that holds the project's lock.
-            project: its row.
+            project: the project's row.
             task: with id and data.
             annotation: with id, result, updated_at, was_cancelled, ground_truth.
-            since: for what was fetched from Label Studio, the project's revision when that began: what was deleted
-                before and is there is to be stored again. None for an event.
+            since: the project's revision when fetching from Label Studio began; a fetched annotation that was deleted
+                here before is stored again. None for an event.
         """
 
         def is_gone(deleted_at: int) -> bool:
@@ -123,19 +123,19 @@ class Annotations(Projects):
         if not same:
             stored.result, stored.ground_truth = _result(annotation), ground_truth
             stored.revision = project.revision + 1
-            # What was said of it may hold no more; the next training says it again.
+            # Its notes may be out of date; the next training writes them anew.
             session.execute(sa.delete(Note).where(Note.project_id == project.id, Note.task_id == task["id"]))
         if state == AnnotationState.SKIPPED:
             return was == AnnotationState.PRESENT
         return not same
 
     def delete_annotations(self, project_id: str, annotation_ids: list[int]) -> bool:
-        """Forgets annotations, and remembers that they were deleted. True where there was any of them."""
+        """Deletes annotations, and remembers that they were deleted. Returns whether one of them was an example."""
         with self._transaction() as session:
             project = self._locked_project(session, project_id)
             deleted = self._delete_annotations(session, project, Annotation.id, annotation_ids)
             for ids in _batches(annotation_ids, IDS_PER_STATEMENT):
-                # Also those that aren't known: their creation may arrive after their deletion.
+                # Unknown ones too: their creation may arrive after their deletion.
                 rows = [
                     {"project_id": project_id, "id": id_, "task_id": 0, "result": [], "updated_at": ""}
                     | {"state": AnnotationState.DELETED, "revision": project.revision + 1}
@@ -150,7 +150,7 @@ class Annotations(Projects):
     def _delete_annotations(
         session: Session, project: Project, column: sa.ColumnElement[int], ids: list[int], since: int | None = None
     ) -> bool:
-        """Marks annotations as deleted. True where one of them was an example."""
+        """Marks annotations as deleted. Returns whether one of them was an example."""
         present = False
         for batch in _batches(ids, IDS_PER_STATEMENT):
             known = [Annotation.project_id == project.id, column.in_(batch)]
@@ -164,8 +164,8 @@ class Annotations(Projects):
         return present
 
     def delete_tasks(self, project_id: str, task_ids: list[int]) -> bool:
-        """Forgets tasks with their annotations, and remembers that they were deleted. True where one had
-        annotations."""
+        """Deletes tasks with their annotations, and remembers that they were deleted. Returns whether one of the
+        annotations was an example."""
         with self._transaction() as session:
             project = self._locked_project(session, project_id)
             deleted = self._delete_annotations(session, project, Annotation.task_id, task_ids)
@@ -220,7 +220,7 @@ class Annotations(Projects):
         return changed
 
     def _differing(self, project_id: str, pairs: list[Pair]) -> list[Pair]:
-        """Those that aren't stored as they are; found without a lock."""
+        """The pairs that differ from what is stored, found without a lock."""
         ids = [annotation["id"] for _, annotation in pairs]
         with self._reading() as session:
             stored: dict[int, Any] = {}
@@ -255,7 +255,7 @@ class Annotations(Projects):
             return None if task is None or task.deleted_at_revision is not None else task.data
 
     def event(self, project_id: str) -> tuple[str, dict[str, Any]]:
-        """The latest event as `fit()` gets it: the webhook's action and, made again from what is stored, its body."""
+        """The latest event for `fit()`: the webhook's action, and a body that is made from what is stored."""
         with self._reading() as session:
             project = session.get(Project, project_id)
             if project is None or not project.last_event:
@@ -270,8 +270,8 @@ class Annotations(Projects):
             return project.last_event, body
 
     def annotated_tasks(self, project_id: str, task_id: int | None = None) -> list[dict[str, Any]]:
-        """The project's tasks that have annotations, or one of them: `{"id", "data", "annotations": [{"id", "result",
-        "updated_at"} …]}`, in order of ids. Where some of a task's are its ground truth, these alone."""
+        """The project's annotated tasks, or one of them: `{"id", "data", "annotations": [{"id", "result", "updated_at"}
+        …]}`, in order of ids. Where some annotations of a task are its ground truth, the task has only these."""
         of_task = [] if task_id is None else [Task.id == task_id]
         with self._reading() as session:
             rows = session.execute(
@@ -291,7 +291,7 @@ class Annotations(Projects):
         return list(tasks.values())
 
     def count_annotated_tasks(self, project_id: str | None = None) -> dict[str, int]:
-        """The number of annotated tasks by project, of all or of one."""
+        """The number of annotated tasks by project, of all projects or of one."""
         query = sa.select(Annotation.project_id, sa.func.count(Annotation.task_id.distinct()))
         query = query.where(Annotation.state == AnnotationState.PRESENT).group_by(Annotation.project_id)
         if project_id is not None:

@@ -11,11 +11,11 @@ from errors import InvalidRequest
 from ml_backend.store.projects import Projects
 from ml_backend.tables import ModelVersion, PresentVersion, Project, Value
 
-TRAININGS = "trainings"  # the value that counts a project's trainings; a version is the number of its training
+TRAININGS = "trainings"  # the key of a project's counter of trainings; a version is the number of its training
 
 
 class Models(Projects):
-    """The published versions of each control tag's model. The files are the model's business."""
+    """The rows of published versions. The model itself handles their files."""
 
     def publish_version(
         self, project_id: str, from_name: str, version: int, file: str, metrics: dict[str, Any]
@@ -26,16 +26,16 @@ class Models(Projects):
             project_id: the project.
             from_name: the control tag.
             version: its number; later trainings have larger ones.
-            file: the name of its file, made of its content's hash: it is there already, and never changes.
+            file: the name of its file, a hash of the content. The file exists already, and never changes.
             metrics: JSON.
 
         Returns:
-            False where a later version is the present one, so that this one isn't: its training was believed dead, and
+            False where a later version is the present one already: this version's training was believed dead, and was
             done again.
 
         Raises:
-            InvalidRequest: the project was deleted while the version was made, also where one of the same id was
-                connected since: its trainings have numbers of their own.
+            InvalidRequest: the project was deleted while the version was made, also where another project with the same
+                id was connected since: its trainings have other numbers.
         """
         with self._transaction() as session:
             if session.get(Project, project_id, with_for_update=True) is None or not self._gave_out(
@@ -54,7 +54,7 @@ class Models(Projects):
 
     @staticmethod
     def _gave_out(session: Session, project_id: str, version: int) -> bool:
-        """Whether a number is that of one of the project's trainings."""
+        """Whether one of the project's trainings has this number."""
         counter = session.get(Value, (project_id, TRAININGS))
         return counter is not None and version <= int(counter.value)
 
@@ -72,7 +72,7 @@ class Models(Projects):
             )
 
     def versions(self, project_id: str, from_name: str | None = None) -> list[ModelVersion]:
-        """The published versions of a control tag, or of all of the project's, newest first."""
+        """The published versions of a control tag, or of all control tags of the project, newest first."""
         with self._reading() as session:
             query = sa.select(ModelVersion).where(ModelVersion.project_id == project_id)
             if from_name is not None:
@@ -80,7 +80,7 @@ class Models(Projects):
             return list(session.scalars(query.order_by(ModelVersion.version.desc(), ModelVersion.from_name)))
 
     def make_present(self, project_id: str, from_name: str, version: int) -> None:
-        """Makes a published version the present one again. Whether it can predict is the model's to say.
+        """Makes a published version the present one again. The model checks whether it can predict.
 
         Raises:
             InvalidRequest: there is no such version.
@@ -91,7 +91,7 @@ class Models(Projects):
             session.merge(PresentVersion(project_id=project_id, from_name=from_name, version=version))
 
     def forget_present_version(self, project_id: str, from_name: str) -> None:
-        """Leaves the control tag without a present version; the published ones stay."""
+        """Leaves the control tag without a present version. The published versions stay."""
         with self._transaction() as session:
             session.execute(
                 sa.delete(PresentVersion).where(
@@ -100,7 +100,7 @@ class Models(Projects):
             )
 
     def delete_version(self, project_id: str, from_name: str, version: int) -> None:
-        """Forgets a version whose file is removed."""
+        """Deletes the row of a version whose file is removed."""
         with self._transaction() as session:
             session.execute(
                 sa.delete(ModelVersion).where(

@@ -1,4 +1,4 @@
-"""Projects: their labeling config, how to reach their Label Studio, and how far their model is behind their data."""
+"""Projects: labeling config, address of Label Studio, and whether the model is behind its data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, V
 
 
 class Projects(Database):
-    """The projects."""
+    """The projects' rows."""
 
     def project(self, project_id: str) -> Project | None:
         """The stored project, or None."""
@@ -41,15 +41,15 @@ class Projects(Database):
             return list(session.scalars(sa.select(Project).order_by(Project.id)))
 
     def identify(self, number: str, created: int | None) -> str:
-        """The id that a Label Studio's project has here.
+        """Returns the id that a project of a Label Studio has here.
 
-        A number alone names no project where a Label Studio was made anew, or where two use one backend; the time when
-        the project was created does.
+        Two projects may have the same number, where a Label Studio was made anew or two of them use one backend. The
+        time when Label Studio created them tells them apart.
 
         Args:
-            number: its id in Label Studio.
-            created: when Label Studio made it, in seconds of Unix time; None where the request doesn't say so: then it
-                is the only project of that number, or the first one.
+            number: the project's id in Label Studio.
+            created: when Label Studio created it, in seconds of Unix time. None where the request doesn't say so: then
+                the only project of that number is meant, or the first one.
         """
         if created is None:
             same = self.numbered(number)
@@ -58,8 +58,8 @@ class Projects(Database):
         return number if known is None or known.created in (None, created) else f"{number}-{created}"
 
     def adopt(self, project_id: str, created: int | None) -> None:
-        """Keeps when Label Studio made a project of which that wasn't known: one of an earlier release, or that a
-        request made which didn't say it."""
+        """Stores when Label Studio created a project, where that isn't stored yet: an earlier release, or a request
+        without the time, added the project."""
         known = self.project(project_id)
         if created is None or known is None or known.created is not None:
             return
@@ -74,14 +74,15 @@ class Projects(Database):
             return [project for project in session.scalars(query.order_by(Project.id)) if project.number == number]
 
     def _insert(self, table: type[Any]) -> sqlite.Insert | postgresql.Insert:
-        """An INSERT that can say what happens where the row is there already."""
+        """An INSERT with `on_conflict_…` methods, in the database's dialect."""
         return (sqlite if self.is_sqlite else postgresql).insert(table)
 
     def _locked_project(self, session: Session, project_id: str) -> Project:
-        """The project, added where it is new. Transactions that change a project's data come one after the other."""
+        """Returns the project's row, locked, and adds it where it is new. So transactions that change a project's data
+        follow each other."""
         insert = self._insert(Project).values(id=project_id).on_conflict_do_nothing()
         if session.scalar(insert.returning(Project.id)) is not None:
-            self._delete_rows(session, project_id)  # what a job of a deleted one wrote late
+            self._delete_rows(session, project_id)  # rows that a job of a deleted project wrote late
         return session.get_one(Project, project_id, with_for_update=True)
 
     @staticmethod
@@ -98,9 +99,9 @@ class Projects(Database):
         access_token: str | None = None,
         created: int | None = None,
     ) -> bool:
-        """Stores what `/setup` or a webhook says of a project. True where the labeling config changed.
+        """Stores what `/setup` or a webhook says of a project. Returns whether the labeling config changed.
 
-        A token stays with the address that it came with: with another address, a request without a token leaves none.
+        A token belongs to the address that it came with: a request with another address and no token removes the token.
         """
         known = self.project(project_id)
         if (
@@ -110,7 +111,7 @@ class Projects(Database):
             and access_token in (None, "", known.access_token)
             and created in (None, known.created)
         ):
-            return False  # nothing to write, so nothing to wait for
+            return False  # without a write there is no wait for a lock
         with self._transaction() as session:
             project = self._locked_project(session, project_id)
             before = (project.hostname, project.access_token)
@@ -119,7 +120,7 @@ class Projects(Database):
             project.access_token = access_token or project.access_token
             project.created = project.created or created
             if (project.hostname, project.access_token) != before:
-                project.reconciled_at = None  # what couldn't be asked for may be possible now
+                project.reconciled_at = None  # a comparison that wasn't possible may be possible now
             return self._set_label_config(session, project, label_config)
 
     def _set_label_config(self, session: Session, project: Project, label_config: str | None) -> bool:
@@ -132,7 +133,7 @@ class Projects(Database):
         return True
 
     def delete_project(self, project_id: str) -> None:
-        """Forgets a project with everything that belongs to it."""
+        """Deletes a project with everything that belongs to it."""
         with self._transaction() as session:
             session.execute(sa.delete(Project).where(Project.id == project_id))
             self._delete_rows(session, project_id)
@@ -143,7 +144,7 @@ class Projects(Database):
             session.execute(sa.delete(table).where(table.project_id == project_id))
 
     def note_event(self, project_id: str, event: str, annotation_id: int | None = None) -> None:
-        """Keeps which event was the latest, for `fit()`."""
+        """Stores the latest event, for `fit()`."""
         with self._transaction() as session:
             project = self._locked_project(session, project_id)
             project.last_event, project.last_annotation_id = event, annotation_id
@@ -151,26 +152,26 @@ class Projects(Database):
     # -- behind the data
 
     def request_training(self, project_id: str) -> None:
-        """Makes the project's model count as behind its data."""
+        """Marks the project's model as behind its data."""
         with self._transaction() as session:
             self._locked_project(session, project_id)
             self._raise_revision(session, project_id)
 
     def give_up_training(self, project_id: str, revision: int | None = None) -> None:
-        """Makes the project's model count as up to date at a revision, by default at the present one, where training
-        it can't succeed; the next change tries again."""
+        """Marks the project's model as up to date at a revision, by default the present one, because a training can't
+        succeed. The next change starts another one."""
         reached = Project.revision if revision is None else revision
         behind = sa.and_(Project.id == project_id, Project.trained_revision < reached)
         with self._transaction() as session:
             session.execute(sa.update(Project).where(behind).values(trained_revision=reached))
 
     def projects_behind(self) -> list[str]:
-        """Ids of the projects whose model is behind their data."""
+        """The ids of the projects whose model is behind its data."""
         with self._reading() as session:
             return list(session.scalars(sa.select(Project.id).where(Project.revision > Project.trained_revision)))
 
     def retry_videos(self, project_id: str, delay: timedelta | None) -> None:
-        """Has the project's unreachable videos tried again after a while; None: they aren't, all were reached."""
+        """Plans when the project's unreachable videos are tried again; None where all were reached."""
         with self._transaction() as session:
             values = {"retry_at": None, "retries": 0}
             if delay is not None:
@@ -178,20 +179,20 @@ class Projects(Database):
             session.execute(sa.update(Project).where(Project.id == project_id).values(values))
 
     def projects_to_retry(self) -> list[str]:
-        """Ids of the projects whose unreachable videos are to be tried again now."""
+        """The ids of the projects whose unreachable videos are to be tried again now."""
         with self._reading() as session:
             return list(session.scalars(sa.select(Project.id).where(Project.retry_at <= self._now(session))))
 
     # -- compared with Label Studio
 
     def begin_reconciliation(self, project_id: str) -> None:
-        """Records that the project is being compared with Label Studio."""
+        """Records that a comparison of the project with Label Studio begins."""
         with self._transaction() as session:
             values = {"reconciled_at": self._now(session)}
             session.execute(sa.update(Project).where(Project.id == project_id).values(values))
 
     def projects_to_reconcile(self, interval: timedelta) -> list[str]:
-        """Ids of the projects that weren't compared with Label Studio for that long."""
+        """The ids of the projects whose last comparison with Label Studio is that long ago."""
         with self._reading() as session:
             before = self._now(session) - interval
             due = sa.or_(Project.reconciled_at.is_(None), Project.reconciled_at <= before)

@@ -1,4 +1,4 @@
-"""What pages and commands show at a glance; each method is one query, however many projects there are."""
+"""Summaries for pages and commands. The number of queries doesn't grow with the number of projects."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ml_backend.tables import (
     now,
 )
 
-# Rows of one INSERT: SQLite's older builds take 999 parameters.
+# Rows of one INSERT; older builds of SQLite take 999 parameters.
 BATCH = 100
 
 
 class TaskRow(NamedTuple):
-    """A task that is known here.
+    """An annotated or predicted task.
 
     Attributes:
-        id: Label Studio's.
-        data: its data.
-        annotations: how many it has.
-        score: of its latest prediction; None where it has none.
-        model_version: that made it.
+        id: Label Studio's id.
+        data: the task's data.
+        annotations: the number of its annotations.
+        score: the score of its latest prediction, None where it has none.
+        model_version: the version that made the prediction.
     """
 
     id: int
@@ -46,12 +46,13 @@ class TaskRow(NamedTuple):
 
 
 class Summaries(Projects):
-    """Predictions that were given, and summaries of the other tables."""
+    """The rows of predictions, and summaries of other tables."""
 
     def save_predictions(
         self, project_id: str, predictions: list[tuple[dict[str, Any], float | None, str | None]]
     ) -> None:
-        """Keeps the latest prediction's score and version of tasks that have an id: (task, score, version)."""
+        """Stores the score and version of tasks' latest predictions, each (task, score, version). Tasks without an id
+        are left out."""
         rows = [
             {
                 "project_id": project_id,
@@ -74,8 +75,8 @@ class Summaries(Projects):
                 session.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed))
 
     def known_tasks(self, project_id: str, limit: int, offset: int = 0) -> tuple[list[TaskRow], int]:
-        """The project's annotated and predicted tasks, and their number; those whose annotation teaches most first:
-        without annotations before the others, and the least sure prediction first."""
+        """A page of the project's annotated and predicted tasks, and the number of all. Tasks whose annotation would
+        teach most come first: those without annotations, and among them the lowest score."""
         present = sa.and_(Annotation.project_id == project_id, Annotation.state == AnnotationState.PRESENT)
         counts = (
             sa.select(Annotation.task_id, sa.func.count().label("annotations"))
@@ -107,7 +108,7 @@ class Summaries(Projects):
             return rows, total
 
     def known_task(self, project_id: str, task_id: int) -> dict[str, Any] | None:
-        """A task that is known here, `{"id", "data"}`, or None."""
+        """An annotated or predicted task, `{"id", "data"}`, or None."""
         with self._reading() as session:
             row = session.get(Prediction, (project_id, task_id)) or session.get(Task, (project_id, task_id))
             return {"id": task_id, "data": row.data} if row and row.data else None
@@ -136,7 +137,7 @@ class Summaries(Projects):
         return {key: sorted(trainings, key=lambda one: -one.id) for key, trainings in found.items()}
 
     def present_versions(self) -> dict[str, dict[str, int]]:
-        """Project -> control tag -> the version that predicts."""
+        """Project -> control tag -> the present version."""
         with self._reading() as session:
             found: dict[str, dict[str, int]] = defaultdict(dict)
             for row in session.scalars(sa.select(PresentVersion)):
@@ -144,7 +145,7 @@ class Summaries(Projects):
         return dict(found)
 
     def next_jobs(self, project_id: str | None, limit: int) -> list[Job]:
-        """The jobs that run, and those that wait in the order in which they are taken."""
+        """The running jobs, then the waiting ones in the order in which they will start."""
         query = sa.select(Job).where(Job.status.in_(LIVE))
         if project_id is not None:
             query = query.where(Job.project_id == project_id)
@@ -161,7 +162,7 @@ class Summaries(Projects):
             return list(session.scalars(query.order_by(Job.ended_at.desc()).limit(limit)))
 
     def oldest_queued_job(self) -> datetime | None:
-        """When the job that waits for longest was added, None where none waits."""
+        """When the oldest waiting job was added, None where none waits."""
         with self._reading() as session:
             return session.scalar(sa.select(sa.func.min(Job.created_at)).where(Job.status == JobStatus.QUEUED))
 

@@ -1,4 +1,4 @@
-"""Trainings: what each used, how it ended, and how good its model was."""
+"""Trainings: the data of each, how it ended, and its model's scores."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ml_backend.tables import Project, Training, TrainingStatus
 
 
 class Trainings(Projects):
-    """The trainings."""
+    """The trainings' rows."""
 
     def start_training(self, project_id: str, revision: int, annotated_tasks: int, job_id: str | None = None) -> int:
-        """Records that a job's training began, and returns the training's id."""
+        """Records that a training began. Returns its id."""
         with self._transaction() as session:
             training = Training(
                 project_id=project_id, revision=revision, annotated_tasks=annotated_tasks, job_id=job_id
@@ -34,7 +34,7 @@ class Trainings(Projects):
         error: str | None = None,
         up_to_date: bool = True,
     ) -> None:
-        """Records how a training ended; with `up_to_date`, that the project's model is at its revision."""
+        """Records how a training ended and, with `up_to_date`, that the project's model is at its revision."""
         with self._transaction() as session:
             training = session.get(Training, training_id)
             if training is None or training.status != TrainingStatus.RUNNING:

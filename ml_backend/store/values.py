@@ -13,23 +13,23 @@ from ml_backend.tables import Note, Value, storable
 logger = logging.getLogger(__name__)
 
 MAX_NOTE_LENGTH = 300
-NO_PROJECT = ""  # of values that belong to the backend as a whole
+NO_PROJECT = ""  # the project id of values that belong to the whole backend
 NOTES_PER_STATEMENT = 100
 
 
 class Values(Projects):
-    """Values and notes."""
+    """The rows of values and notes."""
 
     def get_value(self, project_id: str, key: str) -> str | None:
-        """A model's value, or None."""
+        """The value of a key in a project, or None."""
         with self._reading() as session:
             value = session.get(Value, (project_id, key))
             return value.value if value else None
 
     def set_value(self, project_id: str, key: str, value: str) -> None:
-        """Stores a model's value."""
+        """Stores the value of a key in a project."""
         if self.get_value(project_id, key) == value:
-            return  # nothing to write, so nothing to wait for
+            return  # without a write there is no wait for a lock
         with self._transaction() as session:
             insert = self._insert(Value).values(project_id=project_id, key=key, value=value)
             session.execute(
@@ -37,14 +37,14 @@ class Values(Projects):
             )
 
     def set_value_once(self, project_id: str, key: str, value: str) -> str:
-        """Stores a value where there is none yet; returns the stored one."""
+        """Stores a value unless there is one. Returns the stored value."""
         with self._transaction() as session:
             insert = self._insert(Value).values(project_id=project_id, key=key, value=value)
             session.execute(insert.on_conflict_do_nothing())
             return session.get_one(Value, (project_id, key)).value
 
     def increment_value(self, project_id: str, key: str) -> int:
-        """Raises a counter by one and returns it; 1 at first."""
+        """Raises a counter by one and returns it. A new counter starts at 1."""
         raised = sa.cast(sa.cast(Value.value, sa.BigInteger) + 1, sa.Text)
         with self._transaction() as session:
             insert = self._insert(Value).values(project_id=project_id, key=key, value="1")
@@ -54,14 +54,14 @@ class Values(Projects):
             return int(session.scalar(statement.returning(Value.value)))
 
     def add_notes(self, project_id: str, notes: Iterable[tuple[int, str]]) -> None:
-        """Keeps notes on tasks, ids and texts, and logs each the first time."""
+        """Stores notes on tasks, (task id, text), and logs each new one."""
         kept = dict.fromkeys((task_id, storable(text)[:MAX_NOTE_LENGTH]) for task_id, text in notes)
         if not kept:
             return
         known = {(note.task_id, note.text) for note in self.notes(project_id)}
         new = [note for note in kept if note not in known]
         if not new:
-            return  # nothing to write, so nothing to wait for
+            return  # without a write there is no wait for a lock
         with self._transaction() as session:
             for start in range(0, len(new), NOTES_PER_STATEMENT):
                 rows = [
@@ -73,7 +73,7 @@ class Values(Projects):
             logger.warning("Project %s, task %s: %s", project_id, task_id, text)
 
     def notes(self, project_id: str | None = None) -> list[Note]:
-        """The notes on a project's media, or on those of all projects."""
+        """The notes of a project, or of all projects."""
         with self._reading() as session:
             query = sa.select(Note).order_by(Note.project_id, Note.task_id)
             return list(session.scalars(query if project_id is None else query.where(Note.project_id == project_id)))
