@@ -1,11 +1,11 @@
-"""The backend's work from a terminal: `python cli.py --help`. It uses the server's environment variables and state."""
+"""The backend's commands: `python cli.py --help`."""
 
 from __future__ import annotations
 
 import signal
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends it without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends it without a traceback
 
 import logging
 import sys
@@ -22,10 +22,10 @@ from commands.status import status
 from commands.training import reset, rollback, train
 from errors import BackendError, NotReady
 
-HELP = """The backend's work from a terminal. It uses the server's environment variables and state.
+HELP = """Do the backend's work from a terminal, with the server's environment variables and state.
 
-Ends with 0 when done, 1 when it failed, 2 when used wrongly, 3 where the same command may succeed later (not trained
-yet), 4 where some of several tasks failed."""
+A command ends with 0 when it is done, 1 when it failed, 2 when it was used wrongly, 3 where it may succeed later (the
+model isn't trained yet), and 4 where some of several tasks failed."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=HELP, pretty_exceptions_enable=False)
 for command in (label, predict, extract, train, evaluate, export, reset, rollback, status, check):
@@ -34,7 +34,7 @@ app.command("import")(import_)
 
 
 def main() -> None:
-    """Runs a command; an error that the user can mend is a sentence, not a traceback."""
+    """Runs a command. Errors that the user can do something about are printed as a sentence, not as a traceback."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -1,4 +1,4 @@
-"""`check`: whether Label Studio, its webhook and its media can be reached; each with the mend."""
+"""`check`: find out whether Label Studio, its webhook and its media can be reached, and say what to do."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ml_backend.webhook_secret import HEADER
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        what: it.
+        what: what was checked.
         ok: whether it works.
-        text: what was found, or what is wrong and how to mend it.
+        text: what was found, or what is wrong and what to do.
     """
 
     what: str
@@ -49,7 +49,7 @@ def check(
 
 def _findings(backend: Backend, project: str | None) -> Iterator[Finding]:
     connection = _connection(backend, project)
-    yield Finding("Label Studio's address", bool(connection.url), connection.url or "not known: set LABEL_STUDIO_URL.")
+    yield Finding("Label Studio's address", bool(connection.url), connection.url or "unknown: set LABEL_STUDIO_URL.")
     if not connection.url:
         return
     try:
@@ -84,16 +84,16 @@ def _project_findings(backend: Backend, connection: label_studio.Connection, pro
 
 
 def _webhook_text(webhook: Webhook | None, needs_secret: bool) -> tuple[bool, str]:
-    """Whether a webhook works, and what was found or mends it."""
+    """Whether a webhook works, and a sentence about it."""
     if webhook is None:
         return False, (
-            "there is none: connect this backend in the project's Settings, Model; without it nothing is learnt from "
-            "submitted annotations."
+            "there is none, so nothing is learnt from submitted annotations. Connect this backend in the project's "
+            "Settings, Model."
         )
     if needs_secret and HEADER not in (webhook.headers or {}):
         return False, (
-            f"{webhook.url} doesn't prove that Label Studio sends it: the running worker gives it its header {HEADER}, "
-            "where LABEL_STUDIO_API_KEY belongs to somebody who may change the project's webhooks."
+            f"{webhook.url} lacks the header {HEADER}, which proves that Label Studio sends it. A running worker adds "
+            "it, where LABEL_STUDIO_API_KEY belongs to somebody who may change the project's webhooks."
         )
     return True, webhook.url
 

@@ -1,4 +1,4 @@
-"""What the terminal's commands share: the state and the models, exit codes, progress, output."""
+"""Common parts of the commands: state and models, exit codes, progress, output."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ ProjectOption = Annotated[str, typer.Option("--project", help="Label Studio's id
 
 
 def can_be_written(path: Path | None) -> Path | None:
-    """The file, checked before the work whose result it is to hold."""
+    """Checks, before the work begins, that an output file can be written. Returns it."""
     if path is None:
         return None
     if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder: name a file in it.")
+        raise typer.BadParameter(f"{path} is a folder. Name a file in it.")
     if not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"There is no folder {path.absolute().parent}.")
     return path
@@ -49,7 +49,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for script
 
 
 class ExitCode(IntEnum):
-    """What the commands end with. 2 is a wrong use of a command."""
+    """The commands' exit codes. Typer uses 2 where a command was used wrongly."""
 
     DONE = 0
     FAILED = 1
@@ -61,7 +61,7 @@ class Backend:
     """The state and the models that the server uses, opened for one command.
 
     Args:
-        any_path: paths are read wherever they lie: whoever types one may read it.
+        any_path: read paths outside LOCAL_FILES_DOCUMENT_ROOT too: whoever types a path may read it.
     """
 
     def __init__(self, any_path: bool = False) -> None:
@@ -75,7 +75,7 @@ class Backend:
 
     @property
     def jobs(self) -> Jobs:
-        """The server's jobs."""
+        """The server's job queue."""
         from ml_backend.jobs import Jobs
         from ml_backend.queues import open_queues
 
@@ -92,10 +92,10 @@ class Backend:
 
 
 def known_project(store: Store, project: str) -> str:
-    """The project's id.
+    """Returns the project's id.
 
     Raises:
-        InvalidRequest: there is no such project; the message names those that there are.
+        InvalidRequest: there is no such project; the message names the known ones.
     """
     if store.project(project) is not None:
         return project
@@ -106,15 +106,15 @@ def known_project(store: Store, project: str) -> str:
 
 
 def known_number(store: Store, project: str) -> int:
-    """A project's number in its Label Studio, also of one that isn't known here.
+    """Returns a project's number in its Label Studio, also of a project that isn't known here.
 
     Raises:
-        InvalidRequest: it has none.
+        InvalidRequest: the id isn't known, and is no number.
     """
     known = store.project(project)
     number = known.number if known else project
     if not number.isdecimal():
-        raise InvalidRequest(f"{project!r} isn't the id of a project: it is the number in the project's address.")
+        raise InvalidRequest(f"{project!r} isn't the id of a project. The id is the number in the project's address.")
     return int(number)
 
 
@@ -125,7 +125,7 @@ def local_task(model: YOLO, path: Path) -> dict[str, Any]:
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error with the time left; gives a function that is told the share done."""
+    """Shows a bar on standard error with the time left. Yields a function that takes the share done, in [0, 1]."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
         bar_id = bar.add_task(description, total=1.0)
@@ -140,10 +140,10 @@ def print_json(value: Any) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made when missing.
+    """Makes a folder where it is missing. Returns it.
 
     Raises:
-        InvalidRequest: it can't be.
+        InvalidRequest: the folder can't be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -153,6 +153,6 @@ def make_folder(path: Path) -> Path:
 
 
 def end(done: int, failures: Sequence[object]) -> None:
-    """Ends a command on several things with the exit code that says how many went well."""
+    """Ends a command on several tasks with the exit code for how many of them failed."""
     if failures:
         raise typer.Exit(ExitCode.PARTLY if done else ExitCode.FAILED)

@@ -1,4 +1,4 @@
-"""`evaluate`: how good a project's model is."""
+"""`evaluate`: show how good a project's model is."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def evaluate(
     project: ProjectOption,
     leave_one_out: Annotated[
         bool,
-        typer.Option("--leave-one-out", help="Predict each annotated video by a model trained on the others."),
+        typer.Option("--leave-one-out", help="Predict each annotated video with a model of the others."),
     ] = False,
     hold_out: Annotated[
         str | None,
-        typer.Option("--hold-out", help="Ids of tasks, such as 3,7: predict these by a model trained on the others."),
+        typer.Option("--hold-out", help="Ids of tasks, such as 3,7: predict these with a model of the others."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", file_okay=False, help="Write a page with plots into this folder.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how good a project's model was on each new video before it learnt from it.
+    """Show how good a project's model was on each new video before it learnt from that video.
 
-    With --leave-one-out or --hold-out models are trained for the purpose and thrown away; the project's stays as it is.
+    --leave-one-out and --hold-out train models of their own; the project's model stays as it is.
     """
     if leave_one_out and hold_out:
         raise typer.BadParameter("Give --leave-one-out or --hold-out, not both.")
@@ -57,7 +57,8 @@ def evaluate(
         if not as_json:
             for one in evaluations:
                 _print_score(
-                    f"{one.name}: {one.num_videos} videos, predicted by models that didn't know them", one.score()
+                    f"{one.name}: {one.num_videos} videos, each predicted by a model of others",
+                    one.score(),
                 )
         if report:
             path = write_report(report, project, model.model_version, evaluations)
@@ -69,7 +70,7 @@ def evaluate(
 
 
 def _folds(tasks: list[dict[str, Any]], hold_out: str | None) -> list[set[int]]:
-    """The groups of task ids that are held out together: each alone, or the given ones."""
+    """The sets of task ids that are held out together: each task alone, or the given ones."""
     if hold_out is None:
         return [{task["id"]} for task in tasks]
     try:
@@ -95,10 +96,8 @@ def _training_entry(training: Training) -> dict[str, Any]:
 
 
 def _print_history(trainings: list[Training]) -> None:
-    """Prints a row for each training and control tag, with the score of the test that came before it."""
-    table = Table(
-        title="Trainings, and the F1 that the model before had on the videos that were new to it", box=box.SIMPLE
-    )
+    """Prints a row for each training and control tag, with the score of the test before it."""
+    table = Table(title="Trainings, with the F1 of the model before on the videos that were new to it", box=box.SIMPLE)
     for column in ("model", "started", "videos", "s", "new", "frames", "segments", "result"):
         table.add_column(column, no_wrap=column != "result", min_width=len(column))
     for training in trainings:

@@ -1,4 +1,4 @@
-"""`export` and `import`: timelines from and to the files of other programs."""
+"""`export` and `import`: write timelines to files of other programs, and read them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def export(
         ExportFormat,
         typer.Option("--format", help="; ".join(f"{name}: {one.description}" for name, one in FORMATS.items()) + "."),
     ] = ExportFormat.events,
-    what: Annotated[What, typer.Option("--what", help="Whose timelines.")] = What.annotations,
+    what: Annotated[What, typer.Option("--what", help="Which timelines to export.")] = What.annotations,
     output: OutputOption = None,
 ) -> None:
-    """Export a project's annotated tasks: what was annotated, and what the present model predicts for them."""
+    """Export the timelines of a project's annotated tasks: annotations, and the present model's predictions."""
     backend = Backend()
     model = backend.model(project)
     tasks = backend.store.annotated_tasks(project)
@@ -69,24 +69,26 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A table of events, or a BORIS project.", exists=True, dir_okay=False)],
     project: ProjectOption,
     form: Annotated[
-        ImportFormat | None, typer.Option("--format", help="By default what the file's suffix says.")
+        ImportFormat | None, typer.Option("--format", help="The file's format; by default it follows from the suffix.")
     ] = None,
     media: Annotated[
         str,
-        typer.Option("--media", help="What stands before each file's name in Label Studio's tasks."),
+        typer.Option("--media", help="The URL in Label Studio's tasks before each file's name."),
     ] = "/data/local-files/?d=",
     output: OutputOption = None,
 ) -> None:
-    """Turn events of another program into annotations: JSON for Label Studio's Import."""
+    """Convert events of another program to annotations, as JSON for Label Studio's Import."""
     model = Backend().model(project)
     name = form.value if form else next((n for n in ImportFormat.__members__ if FORMATS[n].suffix == file.suffix), None)
     if name is None:
-        raise typer.BadParameter(f"{file.suffix or file.name} says nothing of its format: give --format.")
+        raise typer.BadParameter(f"{file.suffix or file.name} is no known suffix: give --format.")
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
             observations = FORMATS[name].read(opened)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{file.name} isn't text in UTF-8, as tables of events and BORIS projects are.") from error
+        raise InvalidRequest(
+            f"{file.name} isn't text in UTF-8, which tables of events and BORIS projects are."
+        ) from error
     control = model.control_models[0]
     unknown = {event.label for observation in observations for event in observation.events} - set(control.labels)
     if unknown:

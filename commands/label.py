@@ -1,4 +1,4 @@
-"""`label`: the timelines of local videos, without Label Studio."""
+"""`label`: predict the timelines of local videos, without Label Studio."""
 
 from __future__ import annotations
 
@@ -41,25 +41,27 @@ LabelFormat = Enum("LabelFormat", {name: name for name in ("json", *FORMATS, "mp
 
 def label(
     files: Annotated[list[Path], typer.Argument(help="Videos, and folders of videos.", exists=True)],
-    project: Annotated[str | None, typer.Option("--project", help="Take this project's model.")] = None,
+    project: Annotated[str | None, typer.Option("--project", help="Use this project's model.")] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", exists=True, dir_okay=False, help="Or the network's own classes, by a labeling config."
+            "--config", exists=True, dir_okay=False, help="Use the network's own classes, with this labeling config."
         ),
     ] = None,
     form: Annotated[
         LabelFormat,
-        typer.Option("--format", help="json imports into Label Studio; mp4 is the video with its timeline drawn."),
+        typer.Option("--format", help="json is for Label Studio's Import; mp4 is the video with its timeline drawn."),
     ] = LabelFormat.json,
     output: Annotated[
         Path | None,
-        typer.Option("--output", help="A file; with mp4 a folder. By default standard output, with mp4 this folder."),
+        typer.Option(
+            "--output", help="A file, or a folder for mp4; by default standard output, or this folder for mp4."
+        ),
     ] = None,
 ) -> None:
-    """Label local videos; needs no Label Studio."""
+    """Label local videos, without Label Studio."""
     if (project is None) == (config is None):
-        raise typer.BadParameter("Give either --project (a trained model) or --config (a labeling config).")
+        raise typer.BadParameter("Give --project (a trained model) or --config (a labeling config), not both.")
     if form is LabelFormat.mp4:
         output = make_folder(output or Path())
     else:
@@ -88,7 +90,7 @@ def _labeling_config(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{path} isn't a labeling config: not text in UTF-8.") from error
+        raise InvalidRequest(f"{path} isn't a labeling config, because it isn't text in UTF-8.") from error
 
 
 def _videos(files: list[Path]) -> list[Path]:
@@ -131,8 +133,8 @@ def _label_studio_task(model: YOLO, task: dict[str, Any]) -> dict[str, Any]:
 
 
 def local_file_url(path: Path) -> str:
-    """How Label Studio's tasks name a local file: relative to LOCAL_FILES_DOCUMENT_ROOT, which Label Studio must have
-    too."""
+    """The URL of a local file in Label Studio's tasks, relative to LOCAL_FILES_DOCUMENT_ROOT, which Label Studio must
+    have too."""
     from ml_backend.settings import get_settings
 
     root = get_settings().local_files_document_root or Path("/")

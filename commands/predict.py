@@ -1,4 +1,4 @@
-"""`predict` and `extract`: a local video, or a project's tasks through Label Studio's API."""
+"""`predict` and `extract`: work on a local video, or on a project's tasks in Label Studio."""
 
 from __future__ import annotations
 
@@ -43,23 +43,24 @@ KeyOption = Annotated[
 ]
 TasksOption = Annotated[
     str | None,
-    typer.Option("--tasks", help="Ids, such as 3,7,12, or a JSON file with a list of them; by default all tasks."),
+    typer.Option("--tasks", help="Ids, such as 3,7,12, or a JSON file with a list of ids; by default all tasks."),
 ]
 
 
 def predict(
     project: ProjectOption,
     video: Annotated[
-        str | None, typer.Argument(help="A local video: its prediction is printed, and Label Studio isn't asked.")
+        str | None,
+        typer.Argument(help="A local video, whose prediction is printed."),
     ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     tasks: TasksOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict a project's tasks and store the predictions in Label Studio: no time limit, however long the videos.
+    """Predict a project's tasks, and store the predictions in Label Studio. There is no time limit.
 
-    A task that has a prediction of the present model version already is left alone.
+    A task that already has a prediction of the present model version is left alone.
     """
     if video is not None:
         _predict_file(project, video)
@@ -82,7 +83,7 @@ def predict(
 def _predict_file(project: str, video: str) -> None:
     path = Path(video)
     if not path.is_file():
-        raise InvalidRequest(f"{video}: no such file.")
+        raise InvalidRequest(f"There is no file {video}.")
     model = Backend(any_path=True).model(project)
     model.check_ready()
     task = local_task(model, path)
@@ -123,7 +124,7 @@ def extract(
     tasks: TasksOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a project's videos ahead of need, so that predictions are there at once."""
+    """Extract the features of a project's videos ahead of need, so that predictions take milliseconds."""
     backend = Backend()
     connection = _connection(backend, project, url, key)
     model = _project_model(backend, project, connection)
@@ -149,7 +150,7 @@ def extract(
 
 
 def _connection(backend: Backend, project: str, url: str | None, key: str | None) -> Connection:
-    """The flags', else the environment's, else those that `/setup` brought."""
+    """The address and key of the options, else of the environment, else of `/setup`."""
     settings, stored = backend.settings, backend.store.project(project)
     return label_studio.choose_connection(
         environment=Connection(url or settings.label_studio_url, key or settings.secret("label_studio_api_key")),
@@ -158,7 +159,7 @@ def _connection(backend: Backend, project: str, url: str | None, key: str | None
 
 
 def _project_model(backend: Backend, project: str, connection: Connection) -> YOLO:
-    """The project's model, by the labeling config that is stored here, else by Label Studio's."""
+    """The project's model, with the labeling config that is stored here, else with Label Studio's."""
     if backend.store.project(project) is not None:
         return backend.model(project)
     return backend.registry.get(project, label_studio.label_config(connection, known_number(backend.store, project)))
@@ -182,5 +183,5 @@ def _task_ids(tasks: str) -> list[int]:
         return [int(number) for number in tasks.split(",")]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidRequest(
-            f"--tasks takes ids, such as 3,7,12, or a JSON file with a list of them, not {tasks!r}."
+            f"--tasks takes ids, such as 3,7,12, or a JSON file with a list of ids, not {tasks!r}."
         ) from error

@@ -1,4 +1,4 @@
-"""`status`: projects, queue, workers, the last error."""
+"""`status`: show projects, queue, workers and the last error."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ WATCH_SECONDS = 1.0
 
 
 def status(
-    project: Annotated[str | None, typer.Option("--project", help="Only this project.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again each second, until Ctrl-C.")] = False,
+    project: Annotated[str | None, typer.Option("--project", help="Show only this project.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Update the output each second, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the backend knows and does."""
+    """Show projects, queue, workers and the last error."""
     store = Store(get_settings().database)
     if project is not None:
         known_project(store, project)

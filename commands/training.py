@@ -1,4 +1,4 @@
-"""`train`, `reset` and `rollback`: which model a project has."""
+"""`train`, `reset` and `rollback`: change which model a project has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 def train(
     project: ProjectOption,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Fetch all annotations from Label Studio and start a new model.")
+        bool,
+        typer.Option("--from-scratch", help="Fetch all annotations from Label Studio first; start afresh."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,7 +43,7 @@ def _report(results: dict[str, Any], as_json: bool) -> None:
 
 
 def reset(project: ProjectOption, yes: YesOption = False) -> None:
-    """Forget a project's model. Its annotations stay, and the next one that is submitted trains a new model."""
+    """Forget a project's model. Its annotations stay; the next submitted annotation trains a new model."""
     backend = Backend()
     model = backend.model(project)
     if not yes:
@@ -53,13 +54,16 @@ def reset(project: ProjectOption, yes: YesOption = False) -> None:
 
 def rollback(
     project: ProjectOption,
-    version: Annotated[int | None, typer.Option("--version", help="By default the one before the present one.")] = None,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", help="A number; by default the version before the present one."),
+    ] = None,
     control: Annotated[
-        str | None, typer.Option("--control", help="Name of the control tag, where the config has several.")
+        str | None, typer.Option("--control", help="The control tag's name, where the config has several.")
     ] = None,
     yes: YesOption = False,
 ) -> None:
-    """Make an earlier version of a project's model the present one; the next training makes a new version."""
+    """Make an earlier version of a project's model the present one. The next training makes a new version."""
     backend = Backend()
     model = backend.model(project)
     name = control or _only_control(backend, project)

@@ -45,9 +45,9 @@ from ml_backend.webhook_secret import HEADER, OWN_HOST, PROVED, CatchUp, Webhook
 
 logger = logging.getLogger(__name__)
 
-# Importing PyTorch takes a worker some seconds, on a busy machine a minute.
+# A worker needs some seconds to import PyTorch, on a busy machine a minute.
 WORKER_START = timedelta(seconds=90)
-# The event that Label Studio sends beside its webhooks, by the connection. It brings no annotations.
+# The event that Label Studio sends through the connection, not as a webhook. It has no annotations.
 START_TRAINING = "START_TRAINING"
 
 
@@ -64,8 +64,8 @@ def init_app(
         model_class: the model.
         basic_auth_user: user of HTTP Basic authentication; by default the environment's.
         basic_auth_pass: its password.
-        settings: the environment; tests bring their own.
-        queues: wake the workers; tests bring some in immediate mode.
+        settings: by default the environment's.
+        queues: wake the workers; by default those of the database.
 
     Returns:
         A Flask application; `app.extensions["jobs"]` are its jobs.
@@ -99,9 +99,9 @@ class Routes:
         settings: the environment.
         store: the state.
         registry: gives the projects' models.
-        jobs: the heavy work.
+        jobs: the job queue.
         predictions: answers /predict.
-        gate: what each request passed.
+        gate: checks the requests.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Routes:
         return response
 
     def health(self) -> Response:
-        """Whether the backend is up, and what it runs on: by what the worker, which extracts, says of itself."""
+        """Whether the backend is up, and what it runs on: the network and device that the worker reports."""
         said_by_worker = self._store.get_value(NO_PROJECT, HEALTH_KEY)
         worker = self._worker_state()
         return jsonify(
@@ -177,7 +177,7 @@ class Routes:
         )
 
     def _worker_state(self) -> str:
-        """Alive, starting or dead. What a worker of the server's last run left in the store doesn't count."""
+        """Alive, starting or dead. Workers of the server's last run, whose rows may still be stored, don't count."""
         age = timedelta(seconds=time.monotonic() - self._started)
         if self._store.live_workers(within=age):
             return "alive"
@@ -199,31 +199,30 @@ class Routes:
         return jsonify({"model_version": model.model_version})
 
     def _address(self, body: SetupRequest) -> tuple[str | None, str | None]:
-        """Label Studio's address and token as `/setup` names them; neither where anybody could have sent it: videos and
-        annotations would be fetched from there."""
+        """Label Studio's address and token of `/setup`; neither where anybody could have sent the request, since videos
+        and annotations are fetched from that address."""
         if not body.hostname or self._settings.label_studio_url:
             return body.hostname, body.access_token
         if not self._gate.trusts_sender:
             logger.warning(
-                "Project %s: Label Studio's address isn't taken from /setup, which anybody may send here without a "
-                "password: set LABEL_STUDIO_URL.",
+                "Project %s: Label Studio's address isn't taken from /setup, since anybody may send it without a "
+                "password. Set LABEL_STUDIO_URL.",
                 body.project,
             )
             return None, None
         return body.hostname, body.access_token
 
     def _prove_webhook(self, project_id: str) -> None:
-        """Remembers the host by which Label Studio calls, which its webhook names too. The worker gives that its
-        secret."""
+        """Stores the host by which Label Studio calls, which its webhook names too, and has the worker put the secret
+        into that webhook."""
         self._store.set_value(project_id, OWN_HOST, request.host)
         if not self._store.get_value(project_id, PROVED) and self._jobs.can_reconcile(project_id):
             self._jobs.add_reconciliation(project_id)
 
     def predict(self) -> Response:
-        """Predicts tasks; the answers come in the tasks' order. A task that fails is answered `{"error": …}` in its
-        place.
+        """Predicts tasks. The results are in the tasks' order, with `{"error": …}` in place of a task that fails.
 
-        Where no task succeeds, the first one's error is the answer, with its status.
+        Where no task succeeds, the answer is the first one's error, with its status.
         """
         body = parse(PredictRequest, _json())
         if body.project is not None:
@@ -231,7 +230,7 @@ class Routes:
         return jsonify(self._predictions.answer(body))
 
     def webhook(self) -> tuple[Response, int]:
-        """Takes an event: stores what it says, and queues the work that follows."""
+        """Stores an event of Label Studio, and queues the work that follows."""
         body = parse(WebhookRequest, _json())
         if not self._events.knows(body.action):
             return jsonify({"status": "Unknown event"}), 200
@@ -262,7 +261,7 @@ class Routes:
         return (jsonify({"status": "queued", "job": job.id}), 201) if job else (jsonify({"status": "ok"}), 200)
 
     def _check_proof(self, body: WebhookRequest) -> None:
-        """Raises Forbidden where an event may not be Label Studio's; what it says is asked of Label Studio then."""
+        """Raises Forbidden where an event doesn't prove its origin, and has Label Studio asked for its annotations."""
         project_id = body.project.id if body.project else None
         if g.webhook_project is not None:
             proved = g.webhook_project == project_id
@@ -274,8 +273,8 @@ class Routes:
             self._catch_up(project_id)
         raise Forbidden(
             f"This webhook doesn't prove that Label Studio sent it: the header {HEADER} of project {project_id} is "
-            "missing or wrong. The worker puts it into Label Studio's webhook by itself, and asks Label Studio for "
-            "what this one said."
+            "missing or wrong. The worker puts the header into Label Studio's webhook, and asks Label Studio for the "
+            "annotations."
         )
 
     def _train_now(self, project_id: str, work: Work) -> dict[str, Any]:
@@ -284,8 +283,8 @@ class Routes:
         return self._jobs.run_now(JobKind.RESET if work.reset else JobKind.TRAIN, project_id)
 
     def versions(self) -> Response:
-        """The published versions of a project's model (`?project=` or `{"project"}`), or of all; the present one
-        first."""
+        """The published versions of a project's model (`?project=` or `{"project"}`), or of all models; the present
+        one of each comes first."""
         named = request.args.get("project")
         if request.method == "POST":
             named = parse(VersionsRequest, _json()).project or named
@@ -294,7 +293,7 @@ class Routes:
         for project_id in ids:
             try:
                 versions.append(self._registry.get(project_id).model_version)
-            except BackendError:  # of all projects, one whose labeling config can't work is left out
+            except BackendError:  # among all projects, one whose labeling config can't be used is left out
                 if named:
                     raise
                 continue
@@ -303,7 +302,7 @@ class Routes:
         return jsonify({"versions": list(dict.fromkeys(versions))})
 
     def job_status(self) -> Response:
-        """How far a job is."""
+        """The progress of a job."""
         job = self._jobs.status(parse(JobStatusRequest, _json()).job)
         return jsonify(
             {

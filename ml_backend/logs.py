@@ -1,4 +1,4 @@
-"""The backend's logs: one line an event on standard error, as text or, by LOG_FORMAT=json, as JSON."""
+"""Logs to standard error, one line for each event, as text or (LOG_FORMAT=json) as JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SUBJECTS = {
     "task": re.compile(r"\btask (\d+)\b", re.IGNORECASE),
     "job": re.compile(r"\bjob ([0-9a-f]{32})\b", re.IGNORECASE),
 }
-# A token never stands in a log, whatever error text of another library brings it along. No pattern looks over
-# a part of the text again and again: the search takes a time in proportion to its length.
+# No token may stand in a log, whatever library's error text contains it. The patterns don't backtrack, so that the
+# search takes a time in proportion to the text's length.
 DOTTED = re.compile(r"[\w.-]+")
 JWT_START, JWT_DOTS = "eyJ", 2
 SECRETS = re.compile(
     r"(?<=Token )[0-9a-f]{40}\b|(?<=Bearer )\S+|(?<=Basic )[\w+/=]{8,}"
     r"|(?<=token=)[^\s&]+|(?<=Signature=)[^\s&]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
-# What would end a line, or move a terminal's cursor: also where it only turns the direction of what follows.
+# Characters that end a line, move a terminal's cursor, or turn the direction of the text after them.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 QUIET = ("alembic", "huey", "httpx", "werkzeug")
 
@@ -43,18 +43,18 @@ def _on_one_line(text: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Text, without secrets. A message is one line, whatever it tells of; the lines of a traceback are indented."""
+    """Formats a record as text without secrets: one line, and the indented lines of a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; more than one where there is a traceback."""
+        """Formats the line, and the traceback where there is one."""
         return redact(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line without a traceback."""
+        """Formats the line without the traceback."""
         return _on_one_line(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        """The traceback."""
+        """Formats the traceback."""
         return "\n".join(f"  {_on_one_line(line)}" for line in super().formatException(ei).splitlines())
 
 

@@ -1,4 +1,4 @@
-"""What `/predict` answers: predictions of tasks that are prepared; the others are waited for, or delivered later."""
+"""Answer `/predict`: predict tasks with cached features, and wait for the others or deliver them later."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ml_backend.tables import LIVE, Job, JobStatus
 
 logger = logging.getLogger(__name__)
 
-# An annotator who opens a task looks at an empty page meanwhile; with what is left of five seconds the answer is made.
+# An annotator who opens a task waits meanwhile. The rest of five seconds is left for the prediction itself.
 SINGLE_TASK_SECONDS = 4.0
 POLL_SECONDS = 0.1
-# More tasks than a request can have waited for in its time: they are handed to the worker at once.
+# A request waits for at most so many tasks; the worker gets the others at once.
 MAX_WAITED_FOR = 100
-ERRORS_LOGGED = 5  # of a list of tasks
+ERRORS_LOGGED = 5  # of one request's tasks
 
 
 class Predictions:
@@ -36,7 +36,7 @@ class Predictions:
         settings: the environment.
         store: the state.
         registry: gives the projects' models.
-        jobs: the heavy work.
+        jobs: the job queue.
     """
 
     def __init__(self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs) -> None:
@@ -44,17 +44,18 @@ class Predictions:
         self._store = store
         self._registry = registry
         self._jobs = jobs
-        self.is_stopping: Callable[[], bool] = lambda: False  # whether the process ends: nobody waits any more
-        # Requests that wait for features must leave threads to those that must be answered at once.
+        self.is_stopping: Callable[[], bool] = lambda: False  # whether the process ends, so that no request may wait
+        # Requests that wait for features must leave threads for those that need an answer at once.
         self._waiting = threading.BoundedSemaphore(max(1, settings.threads // 2))
 
     def answer(self, body: PredictRequest) -> dict[str, Any]:
-        """The answer's JSON: `results` in the tasks' order, a task that fails as `{"error": …}` in its place.
+        """Returns the answer: `results` in the tasks' order, with `{"error": …}` in place of a task that fails.
 
-        The request's labeling config is the project's present one, as `/setup`'s is: it is stored where it differs.
+        The request's labeling config is the project's present one, as that of `/setup` is; it is stored where it
+        differs.
 
         Raises:
-            BackendError: no task succeeds; the first one's error.
+            BackendError: the first task's error, where no task succeeds.
         """
         try:
             model = self._registry.get(body.project or "", body.label_config or None)
@@ -64,14 +65,14 @@ class Predictions:
             self._check_ready(model, body.project)
             return self._answer_tasks(body, model)
         except BackendError as error:
-            # The first task's error, where it is a task's.
+            # Where it is a task's error, it is the first task's.
             first = f", task {body.tasks[0].id}" if body.tasks else ""
-            logger.warning("Project %s%s: a prediction is refused: %s", body.project, first, error)
+            logger.warning("Project %s%s: the prediction failed: %s", body.project, first, error)
             raise
 
     def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:
-        """Raises NotReady where the project isn't trained; says how far its training is. What is being loaded is waited
-        for with the tasks."""
+        """Raises NotReady where the project isn't trained, with its training's state. The wait for an encoder that is
+        being loaded comes later, with the tasks."""
         try:
             model.check_ready()
         except Loading:
@@ -79,13 +80,11 @@ class Predictions:
         except NotReady as error:
             reason = self._jobs.training_state(project_id) if project_id else None
             if reason is None and model.needs_training():
-                reason = (
-                    "The annotations that are stored haven't been trained on: a worker begins that within a minute."
-                )
+                reason = "The stored annotations haven't been learnt yet. A worker starts a training within a minute."
             raise NotReady(reason or str(error)) from error
 
     def _keep_config(self, body: PredictRequest) -> None:
-        """Stores the request's labeling config: the worker, which prepares the tasks, finds it there."""
+        """Stores the request's labeling config, where the worker that extracts features finds it."""
         if body.project and body.label_config:
             changed = self._store.update_project(body.project, body.label_config)
             if changed and body.project in self._store.projects_behind():
@@ -104,13 +103,13 @@ class Predictions:
             raise Loading(f"{loading} {later}")
 
         def of_task(index: int, act: Callable[[dict[str, Any]], Any]) -> Any:
-            """What `act` makes of a task; None where it fails, and the task's answer says why."""
+            """The result of `act` for a task, None where it fails; the task's answer is then the error."""
             try:
                 return act(body.tasks[index].model_dump())
             except BackendError as error:
                 answers[index] = error
             except Exception:
-                # One task's data is never a reason to give the others no prediction.
+                # A bug with one task's data must not keep the others from their predictions.
                 answers[index] = error = InternalError()
                 task_id = body.tasks[index].id
                 logger.exception("Reference %s: project %s, task %s failed", error.reference, body.project, task_id)
@@ -119,7 +118,8 @@ class Predictions:
         def predict(index: int) -> None:
             answers[index] = of_task(index, lambda task: predict_task(model, task, context)) or answers[index]
 
-        # What is prepared first, so that it is answered whatever the others take. At least one, in however little time.
+        # Tasks with cached features come first, so that they are answered however long the others take. At least one of
+        # them is predicted, however short the time is.
         unprepared: list[int] = []
         late: list[int] = []
         predicted = 0
@@ -150,15 +150,15 @@ class Predictions:
             else:
                 answers[index] = _failure(outcome)
                 if (outcome.result or {}).get("transient") and model.connection.api_key:
-                    late.append(index)  # the delivery asks again, with growing pauses
+                    late.append(index)  # the delivery job tries again, with growing pauses
         self._deliver(body, late, model)
         for index in late:
-            answers[index] = answers[index] or NotReady(f"There wasn't time for this task. {later}")
+            answers[index] = answers[index] or NotReady(f"The time of the request was too short for this task. {later}")
         self._remember(body, answers)
         return self._as_json(body, answers, model)
 
     def _remember(self, body: PredictRequest, answers: list[dict[str, Any] | BackendError | None]) -> None:
-        """Keeps the scores for the dashboard's list of tasks; an answer doesn't fail for want of it."""
+        """Stores the scores for the dashboard's list of tasks. A failure to do so doesn't fail the answer."""
         given = [
             (task.model_dump(), answer["score"], answer["model_version"])
             for task, answer in zip(body.tasks, answers, strict=True)
@@ -169,8 +169,8 @@ class Predictions:
                 self._store.save_predictions(body.project, given)
 
     def _prepare(self, body: PredictRequest, indices: list[int], deadline: float) -> dict[int, Job | BackendError]:
-        """Has the worker prepare tasks, and waits for it. Returns each one's job as it is then, or why it has none; a
-        task is missing where there wasn't time for it."""
+        """Has the worker extract tasks' features, and waits. Returns by index the job as it is then, or the error that
+        kept it from being added. A task for which the time was too short is missing."""
         outcomes: dict[int, Job | BackendError] = {}
         jobs: dict[int, Job] = {}
         for index in indices:
@@ -194,7 +194,7 @@ class Predictions:
         return outcomes | {index: self._jobs.status(job.id) for index, job in jobs.items()}
 
     def _wait_until_loaded(self, model: LabelStudioMLBase, deadline: float) -> Loading | None:
-        """Waits while what predicts is being loaded. Returns why nothing can be predicted all the same."""
+        """Waits while the encoder is being loaded. Returns the error where it isn't loaded at the deadline."""
         loading: Loading | None = None
 
         def loaded() -> bool:
@@ -210,7 +210,7 @@ class Predictions:
         return loading
 
     def _wait(self, condition: Callable[[], bool], deadline: float) -> None:
-        """Waits until a condition holds or it is late, or not at all where too many requests wait already."""
+        """Waits until a condition holds or the deadline has passed; not at all where too many requests wait already."""
         if condition() or not self._waiting.acquire(blocking=False):
             return
         try:
@@ -220,7 +220,7 @@ class Predictions:
             self._waiting.release()
 
     def _deliver(self, body: PredictRequest, indices: list[int], model: LabelStudioMLBase) -> None:
-        """Has the worker store predictions in Label Studio when they are ready."""
+        """Has the worker extract tasks' features and, with a key, store their predictions in Label Studio."""
         tasks = [{"id": task.id, "data": task.data} for task in (body.tasks[i] for i in indices) if task.id is not None]
         if not body.project or not tasks:
             return
@@ -233,7 +233,7 @@ class Predictions:
 
     def _being_extracted(self, job: Job, later: str) -> NotReady:
         if not self._store.live_workers():
-            return NotReady("The video's features wait for a worker, and none is running: see the server's log.")
+            return NotReady("The video's features can't be extracted, because no worker runs: see the server's log.")
         state = f"{job.progress:.0%} done" if job.status == JobStatus.STARTED else "waiting for their turn"
         return NotReady(f"The video's features are being extracted ({state}). {later}")
 
@@ -258,8 +258,8 @@ class Predictions:
 
 def _later(model: LabelStudioMLBase) -> str:
     if model.connection.api_key:
-        return "The prediction is delivered when it is ready."
-    return "Ask again; with LABEL_STUDIO_API_KEY the prediction would be delivered when it is ready."
+        return "Label Studio gets the prediction when it is ready."
+    return "Ask again later. With LABEL_STUDIO_API_KEY, Label Studio would get the prediction when it is ready."
 
 
 def _failure(job: Job) -> BackendError:

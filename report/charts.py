@@ -1,7 +1,7 @@
-"""Plots as SVG text, for pages without scripts: curves with their uncertainty, and timelines.
+"""Draw plots as SVG, for pages without scripts: curves with their intervals, and timelines.
 
-A label's colour stands in the attribute `color`; the page's style sheet fills and strokes with it, mixed with the
-page's text colour, so that blue can be seen on a dark page and yellow on a light one.
+The attribute `color` has a label's colour. The page's style sheet mixes it with the page's text colour, so that blue
+can be seen on a dark page and yellow on a light one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 36, 8, 8, 26
-# More points than this can't be told apart on a screen.
+# A screen can't show more points than this.
 MAX_POINTS = 1200
 
 
@@ -23,11 +23,11 @@ class Series(NamedTuple):
     """A curve.
 
     Attributes:
-        name: what it shows.
-        colour: CSS.
+        name: for the legend.
+        colour: CSS colour.
         x: positions.
         y: values in [0, 1].
-        low, high: the ends of its uncertainty, as long as y; None where there is none.
+        low, high: the ends of each value's interval, as many as y; None for no intervals.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Series(NamedTuple):
 
 
 def line_chart(title: str, series: Sequence[Series], x_label: str, diagonal: bool = False) -> Markup:
-    """Curves of values in [0, 1].
+    """Draws curves of values in [0, 1].
 
     Args:
-        title: said by screen readers.
+        title: for screen readers.
         series: the curves.
-        x_label: below the axis.
-        diagonal: draw y = x, for curves over [0, 1].
+        x_label: the label of the x-axis.
+        diagonal: whether to draw y = x, for curves over [0, 1].
     """
     x_max = 1.0 if diagonal else max([1.0, *(x for one in series for x in one.x)])
 
@@ -87,7 +87,7 @@ def _ticks(x_max: float) -> list[float]:
 
 
 def bar_chart(title: str, x: Sequence[int], counts: Sequence[int], colour: str) -> Markup:
-    """Bars of counts over whole numbers that follow each other."""
+    """Draws bars of counts over consecutive whole numbers."""
     width, top, base = (WIDTH - LEFT - RIGHT) / len(x), max([1, *counts]), HEIGHT - BOTTOM
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
@@ -105,14 +105,14 @@ def bar_chart(title: str, x: Sequence[int], counts: Sequence[int], colour: str) 
 
 
 def spans(marks: Sequence[tuple[int, int]], colour: str) -> Markup:
-    """A row of a timeline: intervals (start, end) in frames, from 0, the end excluded; its SVG is as wide as the frames
-    are many."""
+    """Draws a row of a timeline: intervals (start, end) in frames, counted from 0, the end excluded. One frame is one
+    unit wide."""
     rects = (f'<rect x="{start}" width="{end - start}" y="0" height="1"/>' for start, end in marks)
     return Markup(f'<g color="{escape(colour)}">{"".join(rects)}</g>')
 
 
 def probability_curve(values: np.ndarray, colour: str) -> Markup:
-    """The area below probabilities [num_frames]; of many frames the extremes of each bin."""
+    """Draws the area below probabilities [num_frames]; for many frames, the minimum and maximum of each bin."""
     frames = np.arange(len(values))
     if len(values) > MAX_POINTS:
         edges = np.linspace(0, len(values), MAX_POINTS // 2 + 1).astype(int)

@@ -1,4 +1,4 @@
-"""The evaluation report: one HTML file with everything in it, plots too."""
+"""Write the evaluation report: one HTML file that contains its plots."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from learning.metrics import reliability_curve
 from report.charts import Series, bar_chart, line_chart, probability_curve, spans
 
 FILE_NAME = "index.html"
-TABLES = {"frames": "By frame", "segments": "By segment (intersection of at least half of the union)"}
-# The bar at each end of a boundary plot holds all larger errors.
+TABLES = {"frames": "By frame", "segments": "By segment (intersection over union of at least 0.5)"}
+# Frames. The bar at each end of a boundary plot counts all larger errors too.
 MAX_SHOWN_ERROR = 15
 
 
@@ -26,9 +26,9 @@ def write_report(folder: Path, project: str, model_version: str, evaluations: Se
     """Writes the report of held-out videos and returns its path.
 
     Args:
-        folder: made when missing.
-        project: its id.
-        model_version: the project's present one, for the heading.
+        folder: created where missing.
+        project: the project's id.
+        model_version: the project's present version, for the heading.
         evaluations: one for each control tag.
     """
     environment = Environment(loader=PackageLoader("report"), autoescape=True, undefined=StrictUndefined)

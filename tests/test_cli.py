@@ -186,7 +186,7 @@ def test_an_error_is_a_sentence_and_a_code(
     code, text = main("predict", video, "--project", "1")
     assert (code, "isn't trained yet" in text) == (3, True)
     code, text = main("predict", "nowhere.mp4", "--project", "1")
-    assert (code, "nowhere.mp4: no such file" in text) == (1, True)
+    assert (code, "There is no file" in text) == (1, True)
     code, text = main("label", video)
     assert (code, "--project" in text) == (2, True)
     code, text = main("evaluate", "--project", "1", "--hold-out", "9")

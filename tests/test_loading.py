@@ -84,7 +84,7 @@ def test_simple_mode_while_its_encoder_is_loaded(settings: Settings, server: Ser
         versions = [setup(project, text).json["model_version"] for project, text in (("1", texts[0]), ("2", bad))]
         answer = predict(texts[0])
         assert answer.status_code == 503
-        assert "colours is being loaded. The prediction is delivered when it is ready." in answer.json["error"]
+        assert "colours is being loaded. Label Studio gets the prediction when it is ready." in answer.json["error"]
         assert int(answer.headers["Retry-After"]) > 0
     wait_until(encoders[0].is_loaded, 60, "the encoder")
     assert setup("1", texts[0]).json["model_version"] == versions[0]

@@ -224,7 +224,7 @@ def test_a_refusal_is_one_warning_with_its_reason(
     assert client.post("/predict", json=body(7)).status_code == 503
     (record,) = [record for record in caplog.records if record.name == "ml_backend.predictions"]
     assert record.levelname == "WARNING"
-    for part in ("Project 1", "none is running"):
+    for part in ("Project 1", "no worker runs"):
         assert part in record.getMessage()
 
 
