@@ -4,7 +4,7 @@ Ridge regression generalises better from a handful of videos than a network of t
 descent, costs one factorisation, and forgets what is left out. What helps differs from project to project and from
 label to label: how a thing looks, where it is, how it moves or changes; with the video's own mean or without. So the
 probe is a mixture of one regression for each of `BLOCKS`, and each label's weights follow from how well each predicts
-it on videos that were left out.
+it on videos that were left out. Another project's probe can be one of them.
 
 What is said of the probe (calibration, thresholds) is learnt from such held-out scores too (cross-fitting; Wolpert,
 "Stacked generalization", 1992).
@@ -93,7 +93,7 @@ class Fit(NamedTuple):
     Attributes:
         probe: of all videos.
         held_out: of the sampled frames.
-        shares: [num_labels, len(BLOCKS)], of each block in a label's mixture.
+        shares: [num_labels, len(BLOCKS) + 1], of each block in a label's mixture, and of the probe to start from.
         without: of each fold of videos, the probe of the others; a video's fold is its number modulo their count.
     """
 
@@ -126,8 +126,24 @@ class _Ridge(NamedTuple):
     dual_without: list[np.ndarray]  # of each fold, [num_rows, labels of the fold]
     held_out: np.ndarray  # [num_rows, num_labels]
 
+    def fitted(self) -> np.ndarray:
+        """What it adds to the labels' mean in the rows it was fitted to, [num_rows, num_labels]."""
+        return sum(part.rows @ (part.rows.T @ self.dual) for part in self.parts)
 
-def fit_probe(data: Dataset, layout: dict[str, int], progress: Progress, keep_without: int = 2) -> Fit:
+
+class _Start(NamedTuple):
+    """Another project's probe in the place of a block's regression: it has seen none of the rows."""
+
+    held_out: np.ndarray  # [num_rows, num_labels]
+    base: np.ndarray  # [num_labels], the labels' mean
+
+    def fitted(self) -> np.ndarray:
+        return self.held_out - self.base
+
+
+def fit_probe(
+    data: Dataset, layout: dict[str, int], progress: Progress, keep_without: int = 2, start: Probe | None = None
+) -> Fit:
     """Fits the probe to the frames that `Dataset.sample` chooses, and to all but each fold of them.
 
     Args:
@@ -135,6 +151,7 @@ def fit_probe(data: Dataset, layout: dict[str, int], progress: Progress, keep_wi
         layout: name -> width of each part of a row.
         progress: told the share done, in [0, 1].
         keep_without: `Fit.without` is made of so many videos or more.
+        start: of another project, for the same layout and labels; 0 everywhere for a label that it doesn't know.
 
     Raises:
         ValueError: features that aren't finite.
@@ -155,20 +172,28 @@ def fit_probe(data: Dataset, layout: dict[str, int], progress: Progress, keep_wi
     known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts
     for fold in folds:
         known[np.ix_(fold.rows, fold.labels)] = rows.weight[fold.rows, None]
-    shares = _shares(list(blocks.values()), ridges, rows.truth, known)
-    gains, bias, scores = _mixture(ridges, shares, rows, known)
+    experts: list[_Ridge | _Start] = [*ridges]
+    priors = [block.prior for block in blocks.values()]
+    if start is not None:
+        experts.append(_Start(rows.scores(start), rows.base))
+        priors.append(1.0)
+    shares = _shares(experts, priors, rows.truth, known)
+    gains, bias, scores = _mixture(experts, shares, rows, known)
     if data.num_videos > 1:  # of one alone, nothing says how high scores are in a video where a label is off
         scores[:, data.shown.sum(axis=0) == 1] *= SEEN_SCORE_FACTOR
 
     def collected(duals: list[np.ndarray], labels: np.ndarray | slice) -> Probe:
-        return _collected(blocks, ridges, duals, gains[:, labels], bias[labels], layout)
+        probe = _collected(blocks, ridges, duals, gains[: len(ridges), labels], bias[labels], layout)
+        return probe if start is None else _added(probe, start, gains[-1], rows.base, labels)
 
     without = []
     if data.num_videos >= keep_without:
         for number, fold in enumerate(folds[: rows.num_video_folds]):
             without.append(collected([ridge.dual_without[number] for ridge in ridges], fold.labels))
-    all_shares = np.zeros((data.num_labels, len(BLOCKS)), np.float32)
-    all_shares[:, [list(BLOCKS).index(name) for name in blocks]] = shares.T
+    all_shares = np.zeros((data.num_labels, len(BLOCKS) + 1), np.float32)
+    all_shares[:, [list(BLOCKS).index(name) for name in blocks]] = shares[: len(ridges)].T
+    if start is not None:
+        all_shares[:, -1] = shares[-1]
     return Fit(
         collected([ridge.dual for ridge in ridges], slice(None)),
         HeldOut(scores, rows.truth, rows.stands_for, rows.numbers),
@@ -201,11 +226,21 @@ class _Rows:
         ).astype(np.float32)
         annotator = np.array([example.weight for example in data.examples])[own]
         self.weight = (annotator / annotator.mean()).astype(np.float32)
+        self.base = self.weight @ self.truth / self.weight.sum()  # [num_labels], of the truth
         self.stands_for = annotator * np.concatenate([weight for _, weight in sampled])
         self.numbers = data.numbers[own]
         self.frames = np.concatenate([frames for frames, _ in sampled])
         self.num_video_folds = min(data.num_videos, MAX_FOLDS) if data.num_videos > 1 else 0
         self._shown = data.shown
+
+    def scores(self, probe: Probe) -> np.ndarray:
+        """A probe's scores of the rows, [num_rows, num_labels]."""
+        scores = np.tile(probe.bias, (len(self.truth), 1))
+        mean = np.concatenate([self.means[name] for name in self.signals], axis=1)
+        scores += mean @ probe.mean
+        for name, weights in probe.weights.items():
+            scores += np.einsum("frw,fwl->rl", self.signals[name], weights, optimize=True)
+        return scores
 
     def folds(self) -> list[_Fold]:
         """What is left out in turn: videos; for a label that only one video shows, parts of it."""
@@ -234,9 +269,8 @@ def _ridge(block: Block, rows: _Rows, kernels: _Kernels, folds: list[_Fold]) -> 
     root = np.sqrt(rows.weight)[:, None]
     size = max(float(np.trace(kernel)) / len(kernel), NOTHING)
     inverse = _inverse(kernel + block.penalty * size * np.eye(len(kernel), dtype=np.float32))
-    base = rows.weight @ rows.truth / rows.weight.sum()
-    dual = inverse @ ((rows.truth - base) * root)
-    held_out, without = np.repeat(base[None], len(dual), axis=0), []
+    dual = inverse @ ((rows.truth - rows.base) * root)
+    held_out, without = np.repeat(rows.base[None], len(dual), axis=0), []
     for fold in folds:
         own = np.linalg.solve(inverse[np.ix_(fold.rows, fold.rows)], dual[np.ix_(fold.rows, fold.labels)])
         truth = rows.truth[np.ix_(fold.rows, fold.labels)]
@@ -287,11 +321,11 @@ class _Kernels:
         return _Part(signal, number, seen, mean, scale)
 
 
-def _shares(blocks: list[Block], ridges: list[_Ridge], truth: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """[num_blocks, num_labels], each label's adding up to 1."""
-    correlation = np.stack([_correlation(ridge.held_out, truth, known) for ridge in ridges])
+def _shares(experts: list[_Ridge | _Start], priors: list[float], truth: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """[num_experts, num_labels], each label's adding up to 1."""
+    correlation = np.stack([_correlation(expert.held_out, truth, known) for expert in experts])
     shares = np.maximum(correlation, LEAST_CORRELATION) ** SHARPNESS
-    shares *= np.array([block.prior for block in blocks])[:, None]
+    shares *= np.array(priors)[:, None]
     return shares / shares.sum(axis=0)
 
 
@@ -308,18 +342,18 @@ def _centred(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _mixture(
-    ridges: list[_Ridge], shares: np.ndarray, rows: _Rows, known: np.ndarray
+    experts: list[_Ridge | _Start], shares: np.ndarray, rows: _Rows, known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gains [num_blocks, num_labels] and bias [num_labels] of the regressions' predictions, and the held-out scores.
+    """Gains [num_experts, num_labels] and bias [num_labels] of the experts' predictions, and the held-out scores.
 
-    Each block counts in units of the deviation of its held-out predictions; the mixture is brought to the labels' scale
-    by a regression of the labels on it.
+    Each expert counts in units of the deviation of its held-out predictions; the mixture is brought to the labels'
+    scale by a regression of the labels on it.
     """
     count = np.maximum(known.sum(axis=0), NOTHING)
-    base = rows.weight @ rows.truth / rows.weight.sum()
-    deviation = np.stack([np.sqrt((_centred(r.held_out, known) ** 2).sum(axis=0) / count) for r in ridges])
+    base = rows.base
+    deviation = np.stack([np.sqrt((_centred(e.held_out, known) ** 2).sum(axis=0) / count) for e in experts])
     gains = shares / np.maximum(deviation, NOTHING)
-    mixed = sum(gain * (ridge.held_out - base) for gain, ridge in zip(gains, ridges, strict=True))
+    mixed = sum(gain * (expert.held_out - base) for gain, expert in zip(gains, experts, strict=True))
     x, y = _centred(mixed, known), _centred(rows.truth, known)
     slope = (x * y).sum(axis=0) / np.maximum((x * x).sum(axis=0), NOTHING)
     # Where nothing was held out to measure it by, the mean of the predictions, which are at the labels' scale.
@@ -329,10 +363,7 @@ def _mixture(
     scores = slope * mixed + offset
     unmeasured = ~known.any(axis=0)
     if unmeasured.any():  # then the fitted scores are all there is
-        fitted = base + sum(
-            gain * sum(part.rows @ (part.rows.T @ ridge.dual) for part in ridge.parts)
-            for gain, ridge in zip(gains * slope, ridges, strict=True)
-        )
+        fitted = base + sum(gain * expert.fitted() for gain, expert in zip(gains * slope, experts, strict=True))
         scores[:, unmeasured] = fitted[:, unmeasured]
     return (gains * slope).astype(np.float32), offset.astype(np.float32), scores.astype(np.float32)
 
@@ -358,3 +389,11 @@ def _collected(
             if block.centred and not FILTERS[part.signal][part.number].order:
                 mean[where[part.signal]] -= own
     return Probe(weights, mean, bias)
+
+
+def _added(probe: Probe, start: Probe, gain: np.ndarray, base: np.ndarray, labels: np.ndarray | slice) -> Probe:
+    """The probe with some labels' scores of another one in the mixture."""
+    gain, base = gain[labels], base[labels]
+    weights = {name: own + gain * start.weights[name][..., labels] for name, own in probe.weights.items()}
+    mean = probe.mean + gain * start.mean[:, labels]
+    return Probe(weights, mean, probe.bias + gain * (start.bias[labels] - base))

@@ -466,3 +466,67 @@ def test_a_correction_counts_as_far_as_it_helps_on_held_out_videos() -> None:
     counted[:2] = 0
     corrected[:2] *= -1
     assert best_gate(plain, corrected, truth, counted).tolist() == [1, 0]
+
+
+# --- Starting from another project
+
+
+def looks_like(seed: int, direction: int, events: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """A label that a direction of the features tells, among much that tells nothing."""
+    random = np.random.default_rng(seed)
+    truth = np.zeros((200, 1), np.float32)
+    for start in random.choice(np.arange(0, 190, 20), events, replace=False):
+        truth[start : start + 12] = 1
+    state = np.random.default_rng(direction).normal(size=FEATURES)
+    features = 1.5 * random.normal(size=(200, FEATURES)) + random.normal(size=FEATURES) + 0.8 * truth * state
+    return features.astype(np.float32), truth
+
+
+def named(examples: list, labels: dict[str, int], start_from: MultiLabelLSTM | None = None) -> MultiLabelLSTM:
+    model = MultiLabelLSTM(FEATURES, len(labels), hidden_size=8)
+    model.set_label_map(labels)
+    features, truths = zip(*examples, strict=True)
+    columns = [np.concatenate([t, np.roll(t, 50, axis=0)], axis=1)[:, : len(labels)] for t in truths]
+    model.partial_fit(list(features), columns, start_from=start_from)
+    return model
+
+
+def mean_f1(model: MultiLabelLSTM, column: int = 0) -> float:
+    new = [looks_like(seed, direction=1) for seed in range(100, 110)]
+    return float(np.mean([f1(truth, model.predict_labels(features)[:, [column]]) for features, truth in new]))
+
+
+def test_a_project_that_starts_from_another_needs_fewer_videos() -> None:
+    other = named([looks_like(seed, direction=1) for seed in range(20)], {"Jump": 0})
+    few = [looks_like(seed, direction=1) for seed in (50, 51)]
+    alone, started = named(few, {"Jump": 0}), named(few, {"Run": 1, "Jump": 0}, other)
+    assert mean_f1(started) > mean_f1(alone) + 0.05
+    assert started.describe()["Jump"]["started from"] > 0.5
+    assert started.describe()["Run"]["started from"] < 0.01  # the other project doesn't know it
+    assert alone.describe()["Jump"]["started from"] == 0
+
+
+def test_a_project_that_misleads_does_no_harm() -> None:
+    misleading = named([looks_like(seed, direction=2) for seed in range(20)], {"Jump": 0})
+    own = [looks_like(seed, direction=1) for seed in range(50, 60)]
+    alone, started = named(own, {"Jump": 0}), named(own, {"Jump": 0}, misleading)
+    assert mean_f1(started) > mean_f1(alone) - 0.02
+    assert started.describe()["Jump"]["started from"] < 0.05
+
+
+def test_a_probe_that_started_from_another_scores_rows_as_it_was_fitted() -> None:
+    """The other project's part is folded into the weights: without it, nothing of the label would be left."""
+    other = named([looks_like(seed, direction=1) for seed in range(20)], {"Jump": 0})
+    few = [looks_like(seed, direction=1) for seed in (50, 51)]
+    started = named(few, {"Jump": 0}, other)
+    features, _ = looks_like(7, direction=1)
+    layout = {"appearance": FEATURES}
+    seen, theirs = (model.probe.scores(features, layout, 25)[:, 0] for model in (started, other))
+    assert np.corrcoef(seen, theirs)[0, 1] > 0.9
+
+
+def test_a_classifier_of_other_features_can_not_be_started_from() -> None:
+    other = MultiLabelLSTM(4, 1, hidden_size=8)
+    other.set_label_map({"Jump": 0})
+    with pytest.raises(ValueError, match="to start from reads"):
+        named([looks_like(0, direction=1)], {"Jump": 0}, other)

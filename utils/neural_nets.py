@@ -35,6 +35,7 @@ from learning.probe import Fit, HeldOut, Probe, fit_probe
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
 STATE_BUFFERS = ("state_transitions", "state_durations", "state_shares")  # of a `StateModel`, in its order
+STARTED_FROM = "started from"  # the share, in `describe`, of the classifier that a training started from
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
 FORMAT_VERSION = 5  # of the header and the tensors; a file of another version is refused, which means: trained again
@@ -269,7 +270,7 @@ class MultiLabelLSTM(BaseNN):
             "probe_weights": torch.zeros(sum(len(FILTERS[n]) * w for n, w in self.layout.items()), output_size),
             "probe_mean": torch.zeros(input_size, output_size),
             "probe_bias": torch.zeros(output_size),
-            "shares": torch.zeros(output_size, len(BLOCKS)),
+            "shares": torch.zeros(output_size, len(BLOCKS) + 1),
             "slope": torch.ones(output_size),
             "offset": torch.zeros(output_size),
             "gate": torch.zeros(output_size),
@@ -348,6 +349,7 @@ class MultiLabelLSTM(BaseNN):
         masks: ListOf[np.ndarray | None] | None = None,
         frame_rates: ListOf[float] | None = None,
         stands_for: ListOf[float] | None = None,
+        start_from: "MultiLabelLSTM | None" = None,
         epochs: int = 1000,
         f1_threshold: float = 0.95,
         accuracy_threshold: float = 1.0,
@@ -365,6 +367,8 @@ class MultiLabelLSTM(BaseNN):
             masks: [num_frames] bool a sequence, False for frames that count for nothing; None where all count.
             frame_rates: frames per second of each sequence; 25 where None.
             stands_for: how many videos each sequence was chosen from; 1 where None.
+            start_from: another project's classifier for the same features. Its probe of the labels of the same name
+                counts as much as it says of the held-out videos.
             epochs: at most this many passes of the network over its windows.
             f1_threshold, accuracy_threshold: the network isn't trained where the probe's macro-F1 or accuracy on
                 held-out videos reaches it.
@@ -386,7 +390,9 @@ class MultiLabelLSTM(BaseNN):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # matrices this small are multiplied faster by one thread, and in the same order
         try:
-            fit = fit_probe(data, self.layout, lambda share: progress(0.8 * share), NETWORK_VIDEOS)
+            fit = fit_probe(
+                data, self.layout, lambda share: progress(0.8 * share), NETWORK_VIDEOS, self._start(start_from)
+            )
             held_out = fit.held_out
             self._take(fit)
             self.label_has_example = torch.from_numpy(data.shown.any(axis=0))
@@ -496,28 +502,51 @@ class MultiLabelLSTM(BaseNN):
         self.probe_bias.copy_(torch.from_numpy(fit.probe.bias))
         self.shares.copy_(torch.from_numpy(fit.shares))
 
-    def _scores(self, sequence: Features, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
-        """The probe's scores [num_frames, output_size]."""
+    def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
+        """Another classifier's probe of this one's labels, None where they share none."""
+        known = other.get_label_map() if other else {}
+        shared = {column: known[name] for name, column in self._label_map.items() if name in known}
+        if not shared:
+            return None
+        if other.layout != self.layout:
+            raise ValueError(f"the classifier to start from reads {other.layout}, and not {self.layout}")
+        own, others = list(shared), list(shared.values())
+        probe = other.probe
+
+        def taken(values: np.ndarray) -> np.ndarray:
+            columns = np.zeros((*values.shape[:-1], self.output_size), np.float32)
+            columns[..., own] = values[..., others]
+            return columns
+
+        weights = {name: taken(values) for name, values in probe.weights.items()}
+        return Probe(weights, taken(probe.mean), taken(probe.bias))
+
+    @property
+    def probe(self) -> Probe:
+        """The linear probe of every label."""
         expanded = {name: len(FILTERS[name]) * width for name, width in self.layout.items()}
         weights = self.probe_weights.cpu().numpy()
         parts = {
             name: weights[where].reshape(len(FILTERS[name]), -1, self.output_size)
             for name, where in columns(expanded).items()
         }
-        probe = Probe(parts, self.probe_mean.cpu().numpy(), self.probe_bias.cpu().numpy())
-        return probe.scores(sequence, self.layout, frame_rate, progress)
+        return Probe(parts, self.probe_mean.cpu().numpy(), self.probe_bias.cpu().numpy())
+
+    def _scores(self, sequence: Features, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
+        """The probe's scores [num_frames, output_size]."""
+        return self.probe.scores(sequence, self.layout, frame_rate, progress)
 
     def describe(self) -> dict[str, dict[str, float]]:
         """What was found out about each label: label (its column where no label map was set) ->
 
-        the share of each of `BLOCKS`, adding up to 1; threshold, the probability from which on it is on; smoothing, the
-        seconds of the median filter: what is shorter than half of it is no event, and a gap of this length none;
-        network, how much of the LSTM's correction counts.
+        the share of each of `BLOCKS`, and of the classifier that it started from, adding up to 1; threshold, the
+        probability from which on it is on; smoothing, the seconds of the median filter: what is shorter than half of it
+        is no event, and a gap of this length none; network, how much of the LSTM's correction counts.
         """
         names = {column: label for label, column in self._label_map.items()}
         return {
             names.get(column, str(column)): {
-                **{block: float(share) for block, share in zip(BLOCKS, shares, strict=True)},
+                **{name: float(share) for name, share in zip((*BLOCKS, STARTED_FROM), shares, strict=True)},
                 "threshold": float(self.decisions.thresholds[column]),
                 "smoothing": float(self.decisions.windows[column]),
                 "network": float(self.gate[column]),
