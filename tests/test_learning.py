@@ -501,7 +501,7 @@ def test_a_project_that_starts_from_another_needs_fewer_videos() -> None:
     few = [looks_like(seed, direction=1) for seed in (50, 51)]
     alone, started = named(few, {"Jump": 0}), named(few, {"Run": 1, "Jump": 0}, other)
     assert mean_f1(started) > mean_f1(alone) + 0.05
-    assert started.describe()["Jump"]["started from"] > 0.5
+    assert started.describe()["Jump"]["started from"] > 0.2
     assert started.describe()["Run"]["started from"] < 0.01  # the other project doesn't know it
     assert alone.describe()["Jump"]["started from"] == 0
 
