@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from label_studio_sdk import Webhook
 
 from commands.common import Backend, ExitCode, JsonOption, console, known_number, known_project, print_json
 from errors import BackendError
 from ml_backend import label_studio
 from ml_backend.webhook_secret import HEADER
+
+if TYPE_CHECKING:
+    from label_studio_sdk import Webhook
 
 
 class Finding(NamedTuple):
