@@ -12,24 +12,35 @@ export DEMO_DATA ?= demo-data
 LABEL_STUDIO = .label-studio/bin/label-studio
 # Progress where someone looks on.
 QUIET := $(shell test -t 2 || echo --quiet)
-# PyTorch as the package index serves it, with CUDA's libraries, or `TORCH=cpu`, from an index of its own. An environment
-# stays of its kind until it is told otherwise.
-TORCH_INSTALLED := $(shell cat .venv/torch 2>/dev/null || echo cuda)
-TORCH ?= $(TORCH_INSTALLED)
+# PyTorch's kind, see install.sh: `cuda` where there is a GPU, else `no-gpu`. An environment stays of its kind until it is
+# told otherwise or a GPU is found.
+GPU := $(wildcard /dev/nvidia*) $(shell command -v nvidia-smi)
+TORCH_INSTALLED := $(shell cat .venv/torch 2>/dev/null)
+ifneq ($(strip $(GPU)),)
+TORCH ?= $(or $(filter cpu,$(TORCH_INSTALLED)),cuda)
+else
+TORCH ?= $(or $(TORCH_INSTALLED),no-gpu)
+endif
+SIZE_cuda = 6.2 GB (4.1 GB are CUDA's libraries)
+SIZE_no-gpu = 4.2 GB (no GPU was found; TORCH=cuda installs all of CUDA's libraries, TORCH=cpu none: 2 GB)
+SIZE_cpu = 2 GB
+# tests/conftest.py says which tests stay together. More than eight processes want too much memory.
+PARALLEL = --numprocesses logical --maxprocesses 8
 export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: .venv run test e2e audit sbom licences demo demo-submit demo-clean lint format lock clean
+.PHONY: .venv run test test-all audit sbom licences demo demo-submit demo-clean lint format lock clean
 .NOTPARALLEL:
 
 run: .venv
 	$(BIN)/python -m gunicorn _wsgi:app
 
+# What a machine with Python alone can check, in some minutes. The tests run on every core, so each has one thread.
 test: .venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
-# With a real Label Studio and Chromium: what tests/live holds. Screenshots are left in artefacts/.
-e2e: .venv $(LABEL_STUDIO)
-	LABEL_STUDIO_BIN=$(LABEL_STUDIO) $(BIN)/python -m pytest tests/live
+# What takes long as well, and tests/live with a real Label Studio and a browser, which leaves screenshots in artefacts/.
+test-all: .venv $(LABEL_STUDIO)
+	LABEL_STUDIO_BIN=$(LABEL_STUDIO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --everything $(PARALLEL)
 
 demo: .venv $(LABEL_STUDIO)
 	@$(BIN)/python -u -m demo
@@ -54,12 +65,13 @@ format: .venv
 # Written last, so that an installation that was cut short is begun again.
 .venv/torch: requirements-dev.txt $(if $(filter-out $(TORCH_INSTALLED),$(TORCH)),FORCE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 …")'
+	@if [ -e $@ ] && [ "$(TORCH)" = "$(TORCH_INSTALLED)" ]; then echo "Updating .venv: the requirements changed …"; \
+		else echo "Installing the backend into .venv: $(SIZE_$(TORCH)) of disk. The download takes some minutes, once."; fi
 	@test "$(TORCH)" = "$(TORCH_INSTALLED)" || rm -rf .venv
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 \
 		--require-hashes -r requirements-uv.txt \
 		|| { echo "The installation failed; the reason is above. It needs a network, and some GB of disk." >&2; exit 1; }
-	@echo "Installing the backend into .venv …"
 	@sh install.sh $(BIN)/uv $(BIN)/python requirements-dev.txt $(TORCH) $(QUIET)
 	@echo $(TORCH) > $@
 
@@ -77,6 +89,8 @@ lock:
 	echo "uv==$(UV_VERSION)" | $(LOCK) - --output-file requirements-uv.txt
 	$(LOCK) pyproject.toml --output-file requirements.txt
 	$(LOCK) --extra dev pyproject.toml --output-file requirements-dev.txt
+	sed -n 's/^nvidia-cudnn-cu13==\([^ ]*\).*/nvidia-cudnn-jit-cu13==\1/p' requirements.txt \
+		| $(LOCK) --no-deps - --output-file requirements-no-gpu.txt
 	echo "label-studio==$(LABEL_STUDIO_VERSION)" | $(LOCK) - --output-file requirements-label-studio.txt
 
 # Known vulnerabilities of what is locked; asks an index of advisories.

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from huey import MemoryHuey
+from xdist.scheduler import LoadFileScheduling
 
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
@@ -21,8 +22,58 @@ from tests.http_server import Server
 from tests.postgres import Postgres, binaries, running_postgres
 from tests.servers import NO_INTERNET, clean_environment
 
+LIVE = "tests/live/"
+# As they were measured last. The long ones begin first, so that no process is left with one at the end.
+SLOWEST_FIRST = (
+    "test_serve.py",
+    "test_encoder.py",
+    "test_features.py",
+    "test_timeline_labels.py",
+)
 # Schemathesis needs Python 3.11.
 collect_ignore = ["test_openapi.py"] if sys.version_info < (3, 11) else []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--everything", action="store_true", help="run what is marked slow, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what can't be run here or takes long, and puts the files first that take longest."""
+    for item in items:
+        if not config.getoption("--everything") and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes long"))
+        if item.nodeid.startswith(LIVE) and "LABEL_STUDIO_BIN" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="needs Label Studio (LABEL_STUDIO_BIN)"))
+    rank = {name: place for place, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return TogetherWithTheirServers(config, log)
+
+
+class TogetherWithTheirServers(LoadFileScheduling):
+    """Runs a file's tests in one process, where they share a server, and those of tests/live in one as well."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        config.option.loadscopereorder = False  # by the number of tests; they are sorted already
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return LIVE if nodeid.startswith(LIVE) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Says below pytest's summary what was left out, and what brings it."""
+    yield
+    if left_out := len(terminalreporter.stats.get("skipped", ())):
+        terminalreporter.line(
+            f"Left out: {left_out} tests, for the reasons above. `make test-all` runs those that take long and those "
+            "with Label Studio; `.ci/run` installs what the others need (on Debian), and runs all.",
+            yellow=True,
+        )
 
 
 @pytest.fixture

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Importing PyTorch and Ultralytics takes seconds, and several times as long on a busy machine.
@@ -43,6 +46,28 @@ def clean_environment(**changes: str) -> dict[str, str]:
         r"ALLOW_CUSTOM|PREDICT_TIMEOUT|TRAIN_IN_REQUEST|WORKERS|THREADS|RUN_WORKER|LOG_LEVEL"
     )
     return {name: value for name, value in os.environ.items() if not foreign.match(name)} | changes
+
+
+def processes(session: int, pattern: str = "") -> set[int]:
+    """The processes of a session that run, and whose command line has the pattern."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # After the name, which may hold anything: the state, the parent, the group and the session.
+            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if int(its_session) == session and state != "Z" and re.search(pattern, command):
+                found.add(int(folder.name))
+    return found
+
+
+def mount(*arguments: str) -> None:
+    """Mounts a file system, or skips the test where that can't be done."""
+    if shutil.which("mount") is None:
+        pytest.skip("no file system can be mounted here: no program `mount`")
+    result = subprocess.run(["mount", *arguments], capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
 
 
 class Backend:
@@ -124,13 +149,7 @@ class Backend:
 
     def worker_pid(self) -> int:
         """The process id of the jobs' worker."""
-        children = subprocess.run(
-            ["pgrep", "--session", str(self.process.pid), "--full", "--", "--worker"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return int(children.stdout.split()[0])
+        return min(processes(self.process.pid, "--worker"))
 
     def health(self) -> dict[str, Any]:
         return self.http.get("/health").json()

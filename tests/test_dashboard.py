@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -442,7 +441,7 @@ def test_accessibility(server: Server, browser: Browser, path: str, scheme: str)
     server.annotate(10)
     server.job(JobKind.PREPARE, "a", task={"id": 1, "data": {}})
     browser.open(server.url + path)
-    time.sleep(0.5)
+    wait_until(lambda: browser.run("return document.getAnimations().length") == 0, SECONDS, "the page to stand still")
     browser.run(AXE.read_text())
     found = browser.http.post(
         f"{browser.session}/execute/async",

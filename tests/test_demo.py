@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from demo import football
-from tests.servers import ROOT, free_port
+from tests.servers import ROOT, free_port, mount
 
 # Pixels of the pictures' noise and H.264's traces never differ by this much from the still scene; the ball's do.
 DIFFERENT = 60
@@ -85,9 +84,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of its own, which is full."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small file system can't be mounted here: this needs root")
+    mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder))
     with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -97,7 +94,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(
     not (ROOT / ".label-studio" / "bin" / "label-studio").exists(),
-    reason="Label Studio isn't installed here: make e2e installs it, and runs tests/live",
+    reason="Label Studio isn't installed here: make test-all installs it",
 )
 def test_a_full_disk_is_a_sentence(full_disk: Path) -> None:
     for folder in (full_disk, full_disk / "new"):

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from errors import MediaError, NotReady
-from ml_backend import LabelStudioMLBase, database, init_app
+from ml_backend import LabelStudioMLBase, database, init_app, leases
 from ml_backend.consumers import PLACES, WorkerProcess
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
 from ml_backend.leases import JobStopped, Stop
@@ -376,7 +376,8 @@ def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
     job = working.add_preparation("1", task(1), PRIORITY_WANTED)
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
-    time.sleep(4)
+    first = working.store.job(job.id).lease_expires_at
+    wait_until(lambda: working.store.job(job.id).lease_expires_at > first, 10, "a renewal")
     assert working.store.take_over_jobs([]) == []
     with working.store._transaction() as session:  # as if it had run out, and another worker had taken the job over
         session.execute(sa.update(Job).values(lease_owner="another worker"))
@@ -398,9 +399,10 @@ def test_a_job_that_comes_back_to_the_process_that_lost_it_runs_once(jobs: Jobs,
 
 
 def test_an_end_that_cannot_be_written_is_written_later(
-    settings: Settings, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(database, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "WRITE_RETRY_SECONDS", 0.1)
     jobs = new_jobs(model, settings, f"sqlite:///{tmp_path / 'state.db'}").extensions["jobs"]
     jobs.store.update_project("1", CONFIG)
     job = jobs.add_preparation("1", task(1), PRIORITY_WANTED)
@@ -410,7 +412,7 @@ def test_an_end_that_cannot_be_written_is_written_later(
         other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         model.gates[1].set()
-        time.sleep(2)
+        wait_until(lambda: "waits to be written" in caplog.text, 30, "the first try")
         assert not running.done()
         assert jobs.status(job.id).status == JobStatus.STARTED
         other.execute("ROLLBACK")
@@ -429,6 +431,7 @@ def stub(tmp_path: Path, database_url: str) -> Iterator[StubBackend]:
     backend.stop()
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_taken_over_and_restarts_are_no_failures(stub: StubBackend) -> None:
     store = stub.store
     item = {"id": 1, "data": {"text": "a"}}

@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
@@ -50,7 +49,9 @@ def test_requests_right_after_a_start_wait_for_no_download(
         backend.stop()
 
 
-def test_simple_mode_while_its_encoder_is_loaded(settings: Settings, server: Server) -> None:
+def test_simple_mode_while_its_encoder_is_loaded(
+    settings: Settings, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What can be said at once is; a prediction is waited for, and delivered where that takes too long."""
     stored: list[int] = []
 
@@ -98,12 +99,15 @@ def test_simple_mode_while_its_encoder_is_loaded(settings: Settings, server: Ser
     close(jobs)
 
     # In time: nothing is delivered.
+    asked: list[str] = []
+    check_ready = YOLO.check_ready
+    monkeypatch.setattr(YOLO, "check_ready", lambda model: (asked.append("ready?"), check_ready(model)))
     app = init_app(YOLO, settings=settings)
     client, jobs = app.test_client(), app.extensions["jobs"]
     with ThreadPoolExecutor() as pool:
         with encoders[1]._load_lock:
             waiting = pool.submit(predict, texts[1])
-            time.sleep(2)
+            wait_until(lambda: len(asked) > 2, 60, "the request to wait")
             assert not waiting.done()
         wait_until(lambda: jobs.store.jobs("queued"), 60, "the preparations")
         work_off(jobs)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,8 +18,8 @@ from pydantic import SecretStr
 from ml_backend.settings import Settings
 from ml_backend.startup import label_studio_line
 from tests.http_server import Server, as_json, status
-from tests.servers import ROOT, START_SECONDS, Backend, clean_environment, free_port, wait_until
-from tests.test_serve import CONFIG, picture
+from tests.servers import ROOT, START_SECONDS, Backend, clean_environment, free_port, processes, wait_until
+from tests.test_serve import CONFIG
 from tests.videos import write_video
 
 # Lines that frighten: a process was killed, something wasn't caught.
@@ -41,15 +42,6 @@ def test_every_process_shows_the_requests_of_all(backend: Backend) -> None:
         (count,) = re.findall(r'backend_request_seconds_count\{route="/job_status",status="410"\} (\S+)', text)
         counts.append(float(count))
     assert counts == [20.0] * 10
-
-
-def pids(backend: Backend, *patterns: str) -> set[int]:
-    """Processes of the backend whose command line has one of the patterns."""
-    found = set()
-    for pattern in patterns:
-        command = ["pgrep", "--session", str(backend.process.pid), "--full", "--", pattern]
-        found |= {int(pid) for pid in subprocess.run(command, capture_output=True, text=True).stdout.split()}
-    return found
 
 
 def test_one_line_per_fact_at_start(backend: Backend) -> None:
@@ -108,7 +100,7 @@ def only(backend: Backend, pattern: str) -> int:
     seen: list[set[int]] = []
 
     def alone() -> bool:
-        seen.append(pids(backend, pattern))
+        seen.append(processes(backend.process.pid, pattern))
         return len(seen[-1]) == 1
 
     wait_until(alone, START_SECONDS, f"{pattern} alone")
@@ -119,26 +111,25 @@ def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
     backend.wait_for_worker()
     keeper = only(backend, r"worker\.py")
     os.kill(keeper, signal.SIGKILL)
-    wait_until(lambda: pids(backend, r"worker\.py") - {keeper}, START_SECONDS, "another worker.py")
+    wait_until(lambda: processes(backend.process.pid, r"worker\.py") - {keeper}, START_SECONDS, "another worker.py")
     worker = only(backend, "_wsgi.py --worker")
     backend.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: pids(backend, "_wsgi.py --worker") - {worker}, START_SECONDS, "another worker")
+    wait_until(lambda: processes(backend.process.pid, "_wsgi.py --worker") - {worker}, START_SECONDS, "another worker")
     wait_until(backend.answers, START_SECONDS, "the new web process")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_stops_by_itself_without_alarming_lines(tmp_path: Path, number: signal.Signals) -> None:
     """While a video is extracted and a request waits for it. Ctrl-C reaches every process of the terminal."""
     backend = Backend(tmp_path).start()
     backend.wait_for_worker()
-    write_video(backend.videos / "long.mp4", picture, 3000)
+    write_video(backend.videos / "long.mp4", [(90, 90, 90)] * 6000, size=(64, 64))
     simple = CONFIG.replace('model_trainable="true"', "").replace("Ball in frame", "soccer_ball")
     backend.wait_for_encoder(simple)
-    tasks = ",".join(f'{{"id":{n},"data":{{"video":"{backend.videos}/long.mp4"}}}}' for n in (1, 2))
-    body = tmp_path / "body.json"
-    config = simple.replace('"', '\\"').replace("\n", " ")
-    body.write_text(f'{{"tasks":[{tasks}],"project":"1","label_config":"{config}"}}')
-    request = subprocess.Popen(["curl", "-s", "--json", f"@{body}", f"{backend.url}/predict"], stdout=subprocess.PIPE)
+    tasks = [{"id": number, "data": {"video": f"{backend.videos}/long.mp4"}} for number in (1, 2)]
+    body = {"tasks": tasks, "project": "1", "label_config": simple}
+    pool = ThreadPoolExecutor()
+    request = pool.submit(httpx.post, f"{backend.url}/predict", json=body, timeout=100)
     wait_until(lambda: 'status="started"' in backend.http.get("/metrics").text, START_SECONDS, "the extraction")
     wait_until(lambda: "Precision:" in backend.log.read_text(), START_SECONDS, "the encoder")
     backend.http.close()
@@ -150,8 +141,8 @@ def test_it_stops_by_itself_without_alarming_lines(tmp_path: Path, number: signa
     backend.process.wait(60)
     log = backend.log.read_text()
     assert not ALARMING.search(log), log
-    assert b"being extracted" in request.communicate(timeout=10)[0]
-    assert not subprocess.run(["pgrep", "-a", "--session", str(session)], capture_output=True).stdout
+    assert "being extracted" in request.result(10).text
+    assert not processes(session)
 
 
 def test_wsgi_py_runs_outside_an_activated_environment(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def body(*task_ids: int, config: str = CONFIG) -> dict[str, Any]:
 def test_a_single_task_is_waited_for_a_moment_and_a_batch_longer(
     start: Callable[..., Flask], model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions, "SINGLE_TASK_SECONDS", 0.5)
+    monkeypatch.setattr(predictions, "SINGLE_TASK_SECONDS", 0.1)
     app = start(predict_timeout=60.0)
     client = app.test_client()
     answer = client.post("/predict", json=body(1))  # nobody works
@@ -88,7 +88,7 @@ def test_a_single_task_is_waited_for_a_moment_and_a_batch_longer(
     with ThreadPoolExecutor() as pool:
         batch = pool.submit(client.post, "/predict", json=body(2, 3))
         wait_until(lambda: len(app.extensions["jobs"].store.jobs("queued")) == 3, 30, "the jobs")
-        time.sleep(1.0)  # longer than a single task is waited for
+        time.sleep(0.3)  # longer than a single task is waited for
         work_off(app.extensions["jobs"])
         assert all("result" in item for item in batch.result().json["results"])
 

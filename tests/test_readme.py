@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from pydantic import AliasChoices
@@ -145,8 +147,10 @@ def test_make_run_and_what_is_asked_of_it(tmp_path: Path) -> None:
         )
 
     def curl(command: str) -> str:
-        words = command.replace("localhost:9090", f"127.0.0.1:{port}").split()
-        return subprocess.run([*words, "--silent", "--fail"], capture_output=True, text=True).stdout
+        address = command.split()[1].replace("localhost:9090", f"127.0.0.1:{port}")
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"http://{address}").raise_for_status().text
+        return ""
 
     asked = [command for command in COMMANDS if command.startswith("curl ")]
     assert len(asked) == 2
@@ -190,15 +194,6 @@ def test_the_image_is_given_all_that_its_programs_import(tmp_path: Path) -> None
         assert ended.returncode == 0, ended.stderr
 
 
-def test_where_wheels_for_cpus_come_from_is_said_where_they_cant_be_had(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    install = ["sh", "install.sh", f"{sys.prefix}/bin/uv", tmp_path / "venv/bin/python", "requirements.txt", "cpu"]
-    environment = dict(os.environ) | {"TORCH_INDEX": "http://127.0.0.1:9/cpu"}
-    ended = subprocess.run(install, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert "wheels for CPUs come from http://127.0.0.1:9/cpu; TORCH_INDEX names another place" in ended.stderr
-
-
 KNOWN_TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -236,20 +231,3 @@ def test_the_containers_are_confined() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service.get("read_only", False) == (name not in ("label-studio", "database"))
         assert all("127.0.0.1" in str(port) for port in service.get("ports", ()))
-
-
-@pytest.mark.parametrize("name", ["", "-dev", "-label-studio", "-uv"])
-def test_every_locked_package_has_hashes(name: str) -> None:
-    text = (ROOT / f"requirements{name}.txt").read_text()
-    packages = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.lstrip().startswith("#")]
-    assert packages
-    assert all("==" in line and "--hash=sha256:" in line for line in packages)
-
-
-def test_a_package_of_another_hash_is_not_installed(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    (tmp_path / "requirements.txt").write_text(f"typer==0.19.2 --hash=sha256:{'0' * 64}\n")
-    install = ["sh", "install.sh", f"{sys.prefix}/bin/uv", tmp_path / "venv/bin/python", tmp_path / "requirements.txt"]
-    ended = subprocess.run([*install, "cuda"], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert not list((tmp_path / "venv").rglob("typer"))

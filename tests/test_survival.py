@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.survival import survive
+
+pytestmark = pytest.mark.slow
 
 
 def test_killed_processes_lose_nothing(database_url: str, tmp_path: Path) -> None:

@@ -15,16 +15,12 @@ from benchmarks.locked_database import outlast
 from benchmarks.stub_backend import FROM_NAME
 from ml_backend.store import jobs as job_rows
 from ml_backend.tables import TrainingStatus
-from tests.servers import wait_until
+from tests.servers import mount, wait_until
 from tests.stub import StubBackend
 
+pytestmark = pytest.mark.slow
+
 FILE_SYSTEM_BYTES = 4 << 20
-
-
-def mount(*arguments: str) -> None:
-    result = subprocess.run(["mount", *arguments], capture_output=True, text=True)
-    if result.returncode:
-        pytest.skip(f"no file system can be mounted here: {result.stderr.strip()}")
 
 
 @pytest.fixture
