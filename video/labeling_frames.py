@@ -1,8 +1,8 @@
-"""Label Studio's frames: which moment each stands for, and which of a file's pictures is shown then.
+"""Map Label Studio's frames to moments, and to the file's pictures that are shown then.
 
-Label Studio numbers frames 1, 2, 3 … by `frameRate` in the labeling config, whatever the file's own rate is. A
-labeling frame is therefore a moment, not a picture: frame f stands for (f - 1/2) / frameRate seconds, the middle of the
-time that it covers. Which picture is on the screen then follows from the presentation times of the file's frames.
+Label Studio counts frames 1, 2, 3 … by `frameRate` in the labeling config, not by the file's own rate. So a labeling
+frame is a moment, not a picture: frame f stands for (f - 1/2) / frameRate seconds, the middle of the time that it
+covers. The picture on the screen at that moment follows from the presentation times of the file's frames.
 
     shown = labeling_frames(times, duration, frame_rate=25)  # shown[f - 1]: index of the picture at frame f
 """
@@ -16,14 +16,14 @@ import numpy as np
 from errors import InvalidConfig, InvalidTask
 from video.task_data import task_value
 
-DEFAULT_FRAME_RATE = 24.0  # Label Studio's front end takes it where the config or the task names no usable rate
+DEFAULT_FRAME_RATE = 24.0  # of Label Studio's front end where config and task name no usable rate
 MAX_LABELING_FRAMES = 10_000_000  # 111 hours at 25 frames a second; an array of them takes 80 MB
-MAX_FRAME_RATE = 1000.0  # more labeling frames per second than any video shows; bounds the arrays
-RATE_TOLERANCE = 0.0005  # relative: half of what lies between 29.97 and 30, more than rates are rounded by
+MAX_FRAME_RATE = 1000.0  # labeling frames per second, more than any video has; bounds the arrays
+RATE_TOLERANCE = 0.0005  # relative; half the difference of 29.97 and 30, and larger than rounding errors
 
 
 def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
-    """A task's labeling frame rate, by the rules of Label Studio's front end.
+    """Returns a task's labeling frame rate, by the rules of Label Studio's front end.
 
     Args:
         value: the attribute `frameRate` (or `framerate`) of the video tag: a number, `$name` or `$name.name` for a
@@ -31,10 +31,10 @@ def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
         task_data: the task's `data`.
 
     Returns:
-        Frames per second: the number, or its reciprocal below 1 (seconds per frame); 24 where there is none.
+        Frames per second: the number; its reciprocal where it is below 1 (seconds per frame); 24 where there is none.
 
     Raises:
-        InvalidTask: more than `MAX_FRAME_RATE` frames per second.
+        InvalidTask: the rate is more than `MAX_FRAME_RATE`.
     """
     rate = _rate(task_value(value, task_data) if value and value.startswith("$") else value)
     if rate is None:
@@ -48,15 +48,15 @@ def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
 
 
 def check_frame_rate(tag: str, value: str | None) -> None:
-    """Checks the attribute `frameRate` where it names a number itself.
+    """Checks the attribute `frameRate`, unless it refers to the task's data.
 
     Args:
-        tag: the video tag's beginning, for the error's text, such as `<Video name="video"`.
+        tag: the beginning of the video tag for the message, such as `<Video name="video"`.
         value: the attribute, or None.
 
     Raises:
-        InvalidConfig: it is no number above 0, or means more than `MAX_FRAME_RATE` frames per second. Label Studio's
-            front end takes 24 for most of them, and nobody would notice.
+        InvalidConfig: the value is no number above 0, or means more than `MAX_FRAME_RATE` frames per second. Label
+            Studio's front end would silently use 24 for most of these.
     """
     if value is None or not value.strip() or value.startswith("$"):
         return
@@ -81,13 +81,13 @@ def _rate(value: Any) -> float | None:
 
 
 def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_rate: float) -> np.ndarray:
-    """For every labeling frame, the video frame on the screen at its moment.
+    """Finds the video frame on the screen at each labeling frame's moment.
 
-    Where the file has the labeling rate, this is 0, 1, 2 …, also with timestamps rounded to milliseconds.
+    Where the file has the labeling rate, the result is 0, 1, 2 …, also with timestamps rounded to milliseconds.
 
     Args:
-        times: [num_frames] seconds, not decreasing; at least one.
-        duration: the video's, in seconds.
+        times: [num_frames] seconds, not decreasing, at least one.
+        duration: the video's length in seconds.
         frame_rate: labeling frames per second.
 
     Returns:
@@ -95,7 +95,7 @@ def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_
         (f - 1/2) / frame_rate. The labeling frames are those whose moment the video reaches, at least one.
 
     Raises:
-        InvalidTask: there are more than `MAX_LABELING_FRAMES`.
+        InvalidTask: the video has more than `MAX_LABELING_FRAMES`.
     """
     count = max(1, math.floor(duration * frame_rate + 0.5))
     if count > MAX_LABELING_FRAMES:
@@ -108,9 +108,9 @@ def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_
 
 
 def rate_mismatch(file_rate: float, labeling_rate: float) -> str | None:
-    """What to log where a file's average rate isn't the labeling rate, else None; both in frames per second.
+    """A note where a file's average rate differs from the labeling rate (frames per second), else None.
 
-    None too for a file whose rate isn't known (0).
+    It is None also where the file's rate is unknown (0).
     """
     if not file_rate or abs(file_rate - labeling_rate) <= RATE_TOLERANCE * labeling_rate:
         return None

@@ -15,9 +15,9 @@ from video.reader import Frame
 
 Transform = Callable[[np.ndarray], np.ndarray]  # uint8 RGBA [height, width, 4] -> uint8 RGB [height, width, 3]
 
-AREA_TOLERANCE = 1.05  # times the model's own pixels: more would cost more time than the square picture did
-PIXEL_TOLERANCE = 1e-6  # per cents of a side are no exact fractions: 58 % of 100 pixels are 58, not 59
-GREY_AREA, GREY_MULTIPLE = 64 * 112, 8  # pixels, of a small grey picture: 64 rows where a picture is 16:9
+AREA_TOLERANCE = 1.05  # times the model's own pixels; bounds the time of a picture
+PIXEL_TOLERANCE = 1e-6  # percentages aren't exact in floating point: 58 % of 100 pixels are 58, not 59
+GREY_AREA, GREY_MULTIPLE = 64 * 112, 8  # pixels of a small grey picture; 64 rows for 16:9
 
 
 class Region(NamedTuple):
@@ -30,17 +30,17 @@ class Region(NamedTuple):
 
 
 class View(str, Enum):
-    """What a network is shown of a picture. The values are part of the cache's keys."""
+    """The part of a picture that a network is shown. The values are part of the cache's keys."""
 
-    CROP = "crop"  # as the model was trained, for its class probabilities: Ultralytics' resize and centre crop
+    CROP = "crop"  # Ultralytics' resize and centre crop, for class probabilities: the model was trained so
     WHOLE = "whole"  # the whole picture at the same number of pixels, for features
 
 
 def upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
-    """A frame as uint8 RGBA [height, width, 4].
+    """Converts a frame to an upright picture, uint8 RGBA [height, width, 4].
 
-    BT.601 whatever the file declares, as OpenCV reads videos and so Ultralytics sees them. In one thread: where the
-    width is no multiple of 16, the conversion writes past the end of a row, into what another thread has done.
+    The conversion is by BT.601, whatever the file declares, as in OpenCV and therefore in Ultralytics. It uses one
+    thread: where the width is no multiple of 16, it writes past the end of a row, into another thread's result.
     """
     rgba = reformatter.reformat(
         frame.picture, format="rgba", src_colorspace="ITU601", dst_colorspace="ITU601", threads=1
@@ -49,7 +49,7 @@ def upright(reformatter: VideoReformatter, frame: Frame) -> np.ndarray:
 
 
 def cropped(picture: np.ndarray, region: Region | None) -> np.ndarray:
-    """The region of an upright picture [height, width, …]: every pixel that lies in it in part."""
+    """Cuts the region out of an upright picture [height, width, …], with all pixels that lie partly in it."""
     if region is None:
         return picture
     height, width = picture.shape[:2]
@@ -63,8 +63,8 @@ def _pixels(start: float, length: float, total: int) -> slice:
 
 
 def small_grey(reformatter: VideoReformatter, frame: Frame, region: Region | None = None) -> np.ndarray:
-    """The picture or its region, upright, averaged to about `GREY_AREA` pixels: uint8 [rows, columns], multiples of
-    8."""
+    """Averages the upright picture or its region to about `GREY_AREA` grey pixels: uint8 [rows, columns], both
+    multiples of 8."""
     picture = frame.picture
     if region is not None:
         grey = reformatter.reformat(picture, format="gray", threads=1).to_ndarray()
@@ -77,16 +77,16 @@ def small_grey(reformatter: VideoReformatter, frame: Frame, region: Region | Non
 
 
 def resize_and_crop(size: int | Sequence[int], crop: Sequence[int], interpolation: Any, exact: bool) -> Transform:
-    """Torchvision's resize and centre crop.
+    """Makes the transform of torchvision's resize and centre crop.
 
-    Exactly as Ultralytics does it, on PIL images; or on tensors, several times as fast, where one value in a thousand
-    comes out different by 1 of 255.
+    Exact, it works on PIL images as Ultralytics does. Else it works on tensors, which is several times as fast; one
+    value in a thousand then differs by 1 of 255.
 
     Args:
         size: of the shorter edge, or height and width.
         crop: height and width.
         interpolation: torchvision's InterpolationMode.
-        exact: on PIL images.
+        exact: whether to work on PIL images.
     """
     from PIL import Image
     from torchvision.transforms.v2.functional import center_crop, resize
@@ -97,7 +97,7 @@ def resize_and_crop(size: int | Sequence[int], crop: Sequence[int], interpolatio
         return np.asarray(center_crop(resize(picture, size, interpolation), crop))
 
     def transform_tensor(rgba: np.ndarray) -> np.ndarray:
-        # All four channels: the vectorised resampling works on four and would have to pack three.
+        # All four channels: the vectorised resampling works on four, and would have to pack three.
         picture = resize(torch.from_numpy(rgba).permute(2, 0, 1), size, interpolation, antialias=True)
         return cv2.cvtColor(center_crop(picture, crop).permute(1, 2, 0).numpy(), cv2.COLOR_RGBA2RGB)
 
@@ -106,10 +106,10 @@ def resize_and_crop(size: int | Sequence[int], crop: Sequence[int], interpolatio
 
 @lru_cache(maxsize=64)
 def whole_size(width: int, height: int, area: int, multiple: int) -> tuple[int, int]:
-    """Height and width, multiples of a number, of a small picture that shows all of a larger one.
+    """Chooses height and width, both multiples of `multiple`, of a small picture that shows all of a larger one.
 
-    Of the sizes with at most `AREA_TOLERANCE` times the area, the one whose aspect ratio and area are nearest. It
-    stretches 16:9 by 1 % (160×288 for 224² and 32), 4:3 by nothing.
+    Among the sizes with at most `AREA_TOLERANCE` times the area, it takes the one with the nearest aspect ratio and
+    area. 16:9 is stretched by 1 % (160×288 for 224² and 32), 4:3 isn't stretched.
     """
     limit = max(area * AREA_TOLERANCE, multiple**2)
 
@@ -124,11 +124,11 @@ def whole_size(width: int, height: int, area: int, multiple: int) -> tuple[int, 
 
 
 def resize_whole(area: int, multiple: int, interpolation: Any) -> Transform:
-    """Resizes the whole picture to `whole_size`, antialiased.
+    """Makes the transform that resizes the whole picture to `whole_size`, antialiased.
 
     Args:
         area: pixels of the picture that the model was made for.
-        multiple: of which both sides must be.
+        multiple: the number of which both sides must be multiples.
         interpolation: torchvision's InterpolationMode.
     """
     from torchvision.transforms.v2.functional import resize
@@ -142,7 +142,7 @@ def resize_whole(area: int, multiple: int, interpolation: Any) -> Transform:
 
 
 def letterbox(size: list[int], stride: int) -> Transform:
-    """Ultralytics' preprocessing of the other tasks: the whole picture, padded."""
+    """Makes Ultralytics' transform for detection, segmentation and pose: the whole picture, padded."""
     from ultralytics.data.augment import LetterBox
 
     transform = LetterBox(size, auto=True, stride=stride)

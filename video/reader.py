@@ -21,11 +21,11 @@ from errors import MediaError, UnreadableVideo
 
 UNKNOWN_RATE = 24.0  # frames per second, where a file declares none: frames without a time are spaced by it
 MAX_TIME = 366 * 24 * 3600.0  # seconds; a later timestamp is a damaged one
-# A time is an outlier where it leaps ahead by so much, and packets that follow within so many come before it: cameras
-# write a wrong time now and then. Where all that follows comes later, the clock leapt.
+# A time is an outlier if it leaps ahead by LEAP_SECONDS and by LEAP_INTERVALS frames, and some of the next LOOK_AHEAD
+# packets have earlier times: cameras write a wrong time now and then. If all later packets follow it, the clock leapt.
 LEAP_SECONDS, LEAP_INTERVALS, LOOK_AHEAD = 2.0, 20, 64
 MAX_REORDERED = 16  # pictures, H.264's and HEVC's own limit
-# 8K UHD: a decoder holds a dozen pictures, 600 MB of such ones. Above 4K it decodes in one thread, for the same reason.
+# 8K UHD: a decoder holds a dozen pictures, which take 600 MB at this size. Above 4K it uses one thread, for memory.
 MAX_PIXELS, MAX_PIXELS_OF_THREADS = 7680 * 4320, 4096 * 2304
 TAIL_TOLERANCE = 0.5  # seconds by which muxers disagree about where the last frame ends
 # A broken key frame can take its whole group of pictures with it, and x264 makes groups of up to 250.
@@ -34,10 +34,10 @@ MAX_CONSECUTIVE_FAILURES = 300
 CODED_ORDER_FORMATS = {"avi"}
 # Codecs with packets that show nothing: a packet without a picture is not a broken one.
 HIDDEN_FRAME_CODECS = {"vp8"}
-# What Chromium, and with it Label Studio's player, shows. Of several streams it takes the first of these; in MP4 the
-# first that is enabled, which FFmpeg calls its default (found by trying, Chromium 156).
+# The codecs that Chromium, and so Label Studio's player, shows. Of several streams it plays the first with such a
+# codec; in MP4 the first enabled one, which FFmpeg marks as default (found by trying, Chromium 156).
 BROWSER_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
-# Without playlists and scripts, which FFmpeg would open too: they make it read other files and addresses.
+# FFmpeg's demuxers that may open a file. Playlists and scripts are left out: they name other files and addresses.
 FORMATS = "mov,matroska,avi,asf,flv,h264,hevc,ivf,m4v,mpeg,mpegts,mpegvideo,mxf,obu,ogg"
 REENCODE = "ffmpeg -i ORIGINAL -c:v libx264 -pix_fmt yuv420p -movflags +faststart NEW.mp4"
 # Formats that FFmpeg knows and browsers don't show, by their first bytes.
@@ -52,7 +52,7 @@ MP4_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
 
 
 class Frame(NamedTuple):
-    """One decoded picture and when it is shown."""
+    """A decoded picture, and when it is shown."""
 
     time: float  # seconds on the video's timeline, as a browser's `currentTime` counts them
     picture: av.VideoFrame  # as decoded: pixels not converted, not rotated
@@ -67,13 +67,13 @@ class VideoReader(Iterator[Frame]):
     anywhere, begin at zero.
 
     Attributes:
-        average_rate: frames per second as the file declares it, else as its first frames have it; 0 if unknown.
-        duration: seconds, of the longest stream: a browser keeps the last picture while longer audio plays on. As the
-            file declares it (0 where it doesn't), and in the end as far as it could be read.
-        broken_frames: frames skipped because they could not be decoded; complete when the iteration has ended.
-        truncated: whether the file is cut off or its rest can't be read; known when the iteration has ended.
+        average_rate: frames per second, as the file declares or else its first frames show; 0 if unknown.
+        duration: seconds of the longest stream: a browser keeps the last picture while longer audio plays on. First as
+            the file declares it (0 where it doesn't), after the iteration as far as the file could be read.
+        broken_frames: number of frames that couldn't be decoded; complete after the iteration.
+        truncated: whether the file is cut off, or its rest can't be read; known after the iteration.
         path: the file.
-        has_sound: whether it declares any.
+        has_sound: whether the file has an audio stream.
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
@@ -95,11 +95,11 @@ class VideoReader(Iterator[Frame]):
 
         self._interval = 1 / (self.average_rate or UNKNOWN_RATE)
         self._last_time = -math.inf  # of the frames so far
-        self._outliers: set[float] = set()  # times of packets that leapt ahead, until their picture came
+        self._outliers: set[float] = set()  # times of packets that leapt ahead
         self._end = 0.0  # of the packets so far, seconds
-        self._packet_times: deque[float] = deque()  # in coded order, of the packets whose picture is still to come
+        self._packet_times: deque[float] = deque()  # of the packets without a picture so far, in coded order
         self._num_packets = 0
-        self._num_timed = 0  # of them, whose time was looked at ahead
+        self._num_timed = 0  # packets whose time was read ahead
         self._num_pictures = 0
         self._num_failures = 0
         self._interlaced = False
@@ -127,7 +127,7 @@ class VideoReader(Iterator[Frame]):
                     if picture.is_corrupt or time > MAX_TIME or time in self._outliers:
                         self.broken_frames += 1
                         continue
-                    if picture.width * picture.height > MAX_PIXELS:  # of a decoder that doesn't know the limit
+                    if picture.width * picture.height > MAX_PIXELS:  # from a decoder without the option max_pixels
                         raise UnreadableVideo(_too_large(picture.width, picture.height, self.path))
                     if time < self._last_time:  # the clock was set back, as where recordings are joined
                         time = self._last_time + self._interval
@@ -137,7 +137,7 @@ class VideoReader(Iterator[Frame]):
             self._conclude()
 
     def _video_packets(self) -> Iterator[av.Packet]:
-        """The video stream's packets; notes their times, and where all streams end."""
+        """Yields the video stream's packets, and records their times and the end of all streams."""
         for packet, time, is_outlier in self._timed_packets():
             end = time + float((packet.duration or 0) * packet.time_base)
             if is_outlier and packet.stream is self._stream:
@@ -145,19 +145,20 @@ class VideoReader(Iterator[Frame]):
             elif end <= MAX_TIME and not is_outlier:
                 self._end = max(self._end, end)
             if packet.stream is self._stream:
-                if not packet.is_discard:  # an edit list hides the others: the decoder needs them, but shows nothing
+                if (
+                    not packet.is_discard
+                ):  # an edit list hides discarded packets: the decoder needs them, but shows no picture
                     self._num_packets += 1
                     self._packet_times.append(time)
                 yield packet
 
     def _timed_packets(self) -> Iterator[tuple[av.Packet, float, bool]]:
-        """All packets with their time, and whether that leaps ahead of what follows in its stream."""
+        """Yields all packets with their time, and whether the time is an outlier in its stream."""
         latest: dict[int, float] = {}  # by stream, without outliers
         waiting: deque[tuple[av.Packet, float]] = deque()
         leap = max(LEAP_SECONDS, LEAP_INTERVALS * self._interval)
-        reordered = (
-            MAX_REORDERED if self._codec.has_b_frames else 0
-        )  # that come behind a packet and are shown before it
+        # Packets that may follow a packet and be shown before it.
+        reordered = MAX_REORDERED if self._codec.has_b_frames else 0
 
         def first() -> tuple[av.Packet, float, bool]:
             packet, time = waiting.popleft()
@@ -179,9 +180,9 @@ class VideoReader(Iterator[Frame]):
             yield first()
 
     def _whole_packets(self) -> Iterator[av.Packet]:
-        """All packets, but not a last one that the file's end cuts in two.
+        """Yields all packets except a last one that the end of the file cuts in two.
 
-        A decoder may make half a picture of it, and an error at the end costs the frames that its threads still hold.
+        A decoder may make half a picture of such a packet, and an error at the end loses the frames in its threads.
         """
         previous = None
         for packet in self._packets():
@@ -194,15 +195,15 @@ class VideoReader(Iterator[Frame]):
             yield previous
 
     def _packets(self) -> Iterator[av.Packet]:
-        """All streams' packets, past places that can't be read."""
+        """Yields all streams' packets, and skips places that can't be read."""
         failures = 0
         while failures < MAX_CONSECUTIVE_FAILURES:
             try:
                 for packet in self._container.demux():
-                    if packet.size:  # an empty packet would drain the decoder; AVI has them for repeated pictures
+                    if packet.size:  # an empty packet would drain the decoder; AVI uses them for repeated pictures
                         failures = 0
                         yield packet
-                    elif packet.dts is None:  # the end; PyAV 18 fails here for a stream that came up after the start
+                    elif packet.dts is None:  # the end; PyAV 18 fails here for a stream that appeared after the start
                         break
                 break
             except av.FFmpegError:
@@ -210,7 +211,7 @@ class VideoReader(Iterator[Frame]):
         self.truncated |= failures > 0
 
     def _packet_time(self, packet: av.Packet) -> float:
-        """Seconds; by counting where the packet carries no timestamp, as in a raw stream."""
+        """A packet's time in seconds; counted where it has no timestamp, as in a raw stream."""
         use_dts = packet.pts is None or (self._coded_order and packet.dts is not None)
         timestamp = packet.dts if use_dts else packet.pts
         if timestamp is None:
@@ -218,7 +219,7 @@ class VideoReader(Iterator[Frame]):
         return self._seconds(timestamp, packet.time_base)
 
     def _declared_end(self) -> float:
-        """Seconds; 0 where the file doesn't declare its length."""
+        """The end in seconds that the file declares, 0 where it declares none."""
         ends = [
             self._seconds((stream.start_time or 0) + stream.duration, stream.time_base)
             for stream in self._container.streams
@@ -227,9 +228,9 @@ class VideoReader(Iterator[Frame]):
         return max(ends, default=(self._container.duration or 0) / av.time_base)
 
     def _time(self, picture: av.VideoFrame) -> float:
-        """Seconds; where the picture carries no usable timestamp, that of the earliest packet without a picture so far.
+        """A picture's time in seconds: its timestamp, or else the earliest time of a packet without a picture so far.
 
-        Pictures leave the decoder in presentation order, so the n-th picture is shown at the n-th packet's time.
+        Pictures leave the decoder in presentation order, so that the n-th picture is shown at the n-th packet's time.
         """
         self._num_pictures += 1
         self._interlaced |= picture.interlaced_frame
@@ -249,11 +250,11 @@ class VideoReader(Iterator[Frame]):
             self._packet_times.popleft()
 
     def _conclude(self) -> None:
-        """Set what is known only at the end of the file."""
+        """Sets the attributes that are known only at the end of the file."""
         # Decoders drop some broken pictures without an error. Two fields of one picture can be two packets.
         if self._codec.name not in HIDDEN_FRAME_CODECS and not self._interlaced:
             self.broken_frames += max(0, self._num_packets - self._num_pictures - self._num_failures)
-        declared = self._declared_end()  # asked again: the parts of a fragmented MP4 are known only now
+        declared = self._declared_end()  # once more: the parts of a fragmented MP4 are known only now
         self.truncated |= self._end < declared - TAIL_TOLERANCE
         if self._last_time == -math.inf:
             state = "cut off" if self.truncated else "damaged"
@@ -268,27 +269,27 @@ class VideoReader(Iterator[Frame]):
 
 
 def decode(path: str | Path, threads: int = 0) -> VideoReader:
-    """Open a video to iterate over its frames.
+    """Opens a video to iterate over its frames.
 
     Args:
         path: a video file.
-        threads: of the decoder; 0 leaves the number to FFmpeg (one per core).
+        threads: the decoder's threads; 0 leaves the number to FFmpeg (one for each core).
 
     Raises:
         MediaError: the file doesn't exist.
-        UnreadableVideo: no picture can be decoded, with the reason. Raised here, or by the iteration where the file
-            opens all the same.
+        UnreadableVideo: no picture can be decoded; the message says why. Where the file can be opened all the same,
+            the iteration raises it.
     """
     return VideoReader(path, threads)
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """A video file, opened by FFmpeg. Errors as of `decode`."""
+    """Opens a video file with FFmpeg. The errors are those of `decode`."""
     if not path.is_file():
         raise MediaError(f"The file {path.name} does not exist.")
     options = {"format_whitelist": FORMATS}
     try:
-        # Metadata may be in any encoding, and nothing here reads it.
+        # Metadata may be in any encoding; it isn't used.
         return av.open(str(path.resolve()), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise UnreadableVideo(_why_unreadable(path, error)) from error
@@ -314,12 +315,12 @@ def _why_unreadable(path: Path, error: av.FFmpegError) -> str:
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The stream of moving pictures that Chromium plays, else the first that can be decoded; a cover is none."""
+    """The video stream that Chromium plays, else the first that can be decoded. Cover pictures don't count."""
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams and container.streams.audio:
         raise UnreadableVideo(f"{path.name} has sound but no moving pictures. Upload a file with video.")
     if not streams:
-        raise UnreadableVideo(f"The header of {path.name} names no video: it is cut off. Upload a complete copy.")
+        raise UnreadableVideo(f"The header of {path.name} names no video: the file is cut off. Upload a complete copy.")
     decodable = [stream for stream in streams if stream.codec_context is not None]
     if not decodable:
         raise UnreadableVideo(f"There is no decoder for the codec of {path.name}. Upload it in another one: {REENCODE}")
@@ -330,7 +331,7 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
 
 
 def _check_size(codec: av.VideoCodecContext, path: Path) -> int:
-    """The pixels of a picture, as the header has them. Raises UnreadableVideo where they are too many."""
+    """The pixels of a picture by the header. Raises UnreadableVideo where there are too many."""
     if codec.width * codec.height > MAX_PIXELS:
         raise UnreadableVideo(_too_large(codec.width, codec.height, path))
     return codec.width * codec.height
@@ -338,12 +339,12 @@ def _check_size(codec: av.VideoCodecContext, path: Path) -> int:
 
 def _too_large(width: int, height: int, path: Path) -> str:
     return (
-        f"The pictures of {path.name} have {width}×{height} pixels; at most those of 8K (7680×4320) are read. Make it "
+        f"The pictures of {path.name} have {width}×{height} pixels; at most 7680×4320 (8K) can be read. Make them "
         "smaller: ffmpeg -i ORIGINAL -vf scale=1920:-2 -c:v libx264 -pix_fmt yuv420p NEW.mp4"
     )
 
 
 def clock_start(container: av.container.InputContainer) -> float:
-    """The timestamp, in seconds, that is the video's zero."""
+    """The timestamp in seconds at which the video's time is 0."""
     starts_anywhere = container.format.flags & Flags.ts_discont.value
     return (container.start_time or 0) / av.time_base if starts_anywhere else 0.0

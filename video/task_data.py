@@ -1,20 +1,20 @@
-"""Values of a task's data, as Label Studio's tags name them: `$video`, `$media.video`, `$videos[0].url`, and composed
-ones such as `https://example.com/$name`."""
+"""Look up values of a task's data as Label Studio's tags name them: `$video`, `$media.video`, `$videos[0].url`, and
+composed ones such as `https://example.com/$name`."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-VARIABLE = re.compile(r"\$[\w\[\].{}]+")  # what Label Studio's front end takes for a name
-# The key of a file that was uploaded before the project had a labeling config: it is meant for the first value there.
+VARIABLE = re.compile(r"\$[\w\[\].{}]+")  # a name, as Label Studio's front end reads it
+# The key of a file that was uploaded before the project had a labeling config.
 UNDEFINED = "$undefined$"
 
 
 def task_value(expression: str, data: dict[str, Any]) -> Any:
-    """What an attribute of a tag means for a task: the value that it names, or its text with each name replaced.
+    """Returns the value that a tag's attribute names, or the attribute's text with each name replaced by its value.
 
-    None where the data has no such value.
+    It is None where the data has no such value.
 
     >>> task_value("$videos[0].url", {"videos": [{"url": "a.mp4"}]})
     'a.mp4'
@@ -30,7 +30,7 @@ def task_value(expression: str, data: dict[str, Any]) -> Any:
 
 
 def _look_up(name: str, data: dict[str, Any]) -> Any:
-    if name in data:  # a key may have dots itself
+    if name in data:  # a key may contain dots
         return data[name]
     value: Any = data
     for part in re.findall(r"[^.\[\]]+", name):
