@@ -30,6 +30,7 @@ SEEN_SCORE_FACTOR = 0.4
 SHARPNESS = 8
 LEAST_CORRELATION = 0.01
 LEAST_DEVIATION = 1e-3  # of a number; smaller ones are noise
+LEAST_SIZE = 0.01  # of a block's mean squared length, which is about 1 where its rows differ at all
 NOTHING = 1e-6
 
 
@@ -276,6 +277,8 @@ def _ridge(block: Block, rows: _Rows, kernels: _Kernels, folds: list[_Fold]) -> 
         truth = rows.truth[np.ix_(fold.rows, fold.labels)]
         held_out[np.ix_(fold.rows, fold.labels)] = truth - own / root[fold.rows]
         without.append((dual[:, fold.labels] - inverse[:, fold.rows] @ own) * root)
+    if size < LEAST_SIZE:  # equal in all rows, it tells nothing: of its predictions only rounding would be left
+        held_out[:] = rows.base
     return _Ridge(parts, dual * root, without, held_out)
 
 
