@@ -4,24 +4,25 @@ them."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 from control_models.base import ControlModel, ControlPrediction
+from control_models.choices import ChoicesModel
 from control_models.timeline_labels import TimelineLabelsModel
-from errors import EncoderError, InvalidConfig, InvalidRequest, Loading, NotReady
-from exchange.timeline import Track
+from errors import EncoderError, InvalidAnnotation, InvalidConfig, NotReady
 from features.cache import Attempts
 from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.counters import COUNTERS
 from features.encoder import Encoder, get_encoder
-from ml_backend.base import LabelStudioMLBase, ModelResponse, Progress
+from ml_backend.base import LabelStudioMLBase, ModelResponse
 
 logger = logging.getLogger(__name__)
 
 PRECISION_WORDS = {"fp32": "32-bit floats", "bf16": "bfloat16", "fp16": "16-bit floats"}
 
-CONTROL_MODELS: tuple[type[ControlModel], ...] = (TimelineLabelsModel,)
+CONTROL_MODELS: tuple[type[ControlModel], ...] = (TimelineLabelsModel, ChoicesModel)
 
 
 class YOLO(LabelStudioMLBase):
@@ -38,19 +39,20 @@ class YOLO(LabelStudioMLBase):
     def setup(self) -> None:
         """Makes the control models of the labeling config."""
         self._check_spelling()
-        self.control_models: list[ControlModel] = [
-            model_class.create(self, control)
+        self.control_models: Sequence[ControlModel] = [
+            model_class(self.context, control)
             for control in self.label_interface.controls
             for model_class in CONTROL_MODELS
             if model_class.is_control_matched(control)
         ]
         if not self.control_models:
-            served = ", ".join(f"<{model_class.control_type}>" for model_class in CONTROL_MODELS)
+            served = ", ".join(model_class.tag_type.example for model_class in CONTROL_MODELS)
             raise InvalidConfig(f"The labeling config has no control tag that this backend serves: {served}.")
 
     def _check_spelling(self) -> None:
         """Label Studio's page takes tags in any case, its API and this backend only as they are documented."""
-        names = {"Label"} | {name for one in CONTROL_MODELS for name in (one.control_type, one.object_type)}
+        tags = [one.tag_type for one in CONTROL_MODELS]
+        names = {name for tag in tags for name in (tag.control_type, tag.object_type, tag.label_tag)}
         documented = {name.lower(): name for name in names}
         tree = ElementTree.fromstring(self.label_config)
         wrong = {tag.tag for tag in tree.iter() if documented.get(tag.tag.lower(), tag.tag) != tag.tag}
@@ -96,81 +98,6 @@ class YOLO(LabelStudioMLBase):
             "score": min(prediction.score for prediction in predictions),
             "model_version": self._joined(versions),
         }
-
-    def is_prepared(self, task: dict[str, Any]) -> bool:
-        """Whether the features of the task's videos are cached."""
-        return all(control_model.is_prepared(task) for control_model in self.control_models)
-
-    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether a training on the annotated tasks has nothing to extract first."""
-        with self.holding_connection():
-            return all(control_model.can_train_at_once(tasks) for control_model in self.control_models)
-
-    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
-        """Extracts the features of the task's videos."""
-        for control_model in self.control_models:
-            control_model.prepare(task, progress, self.control_models)
-
-    def unprepare(self, task: dict[str, Any]) -> None:
-        """Drops the features of the task's videos from the cache."""
-        for control_model in self.control_models:
-            control_model.unprepare(task)
-
-    def tracks(self, task: dict[str, Any]) -> list[Track]:
-        """What each control tag says of a prepared task."""
-        return [control_model.track(task) for control_model in self.control_models]
-
-    def media(self, task: dict[str, Any]) -> dict[str, str]:
-        """Each control tag's name, and its video in the task."""
-        return {control_model.from_name: control_model.media(task) for control_model in self.control_models}
-
-    def needs_training(self) -> bool:
-        """Whether a classifier fits the present config or encoder no more."""
-        return any(control_model.needs_training() for control_model in self.control_models)
-
-    def fingerprint(self) -> str:
-        """The encoders' fingerprints, of their files as they are now."""
-        return " ".join(model.find_encoder().fingerprint for model in self.control_models)
-
-    def check_ready(self) -> None:
-        """Raises NotReady where no control model can predict yet, Loading where one is being loaded."""
-        errors: list[NotReady] = []
-        for control_model in self.control_models:
-            try:
-                control_model.check_ready()
-            except Loading:
-                raise
-            except NotReady as error:
-                errors.append(error)
-        if len(errors) == len(self.control_models):
-            raise errors[-1]
-
-    def forget(self) -> None:
-        """Removes the project's classifiers."""
-        for control_model in self.control_models:
-            control_model.forget()
-
-    def roll_back(self, version: int, from_name: str | None = None) -> str:
-        """Makes each control tag's classifier the one that it was after the training of that number.
-
-        Args:
-            version: the training's number.
-            from_name: only this control tag's.
-
-        Returns:
-            The model version that is the present one now.
-
-        Raises:
-            InvalidRequest: a classifier is gone, or doesn't fit the present config or encoder; nothing is changed.
-        """
-        chosen = [model for model in self.control_models if from_name in (None, model.from_name)]
-        if not chosen:
-            raise InvalidRequest(f'The labeling config has no control tag "{from_name}" with a model.')
-        found = [(model, model.find_version(version)) for model in chosen]
-        for model, classifier in found:
-            if classifier is not None:
-                model.go_back(classifier)
-        return self.model_version
 
     @classmethod
     def _default_encoder(cls) -> Encoder:
@@ -228,8 +155,23 @@ class YOLO(LabelStudioMLBase):
         """Trains each trainable control model on the project's annotations.
 
         Returns:
-            Name of the control tag -> metrics.
+            Name of the control tag -> metrics; a tag that no annotation says anything of is left out.
+
+        Raises:
+            InvalidAnnotation: there is no annotation to train on.
+            MediaError: no annotated video can be had.
         """
         version = self.next_version()
-        results = {model.from_name: model.fit(event, data, version=version, **kwargs) for model in self.control_models}
-        return {name: metrics for name, metrics in results.items() if metrics is not None}
+        results: dict[str, Any] = {}
+        nothing: InvalidAnnotation | None = None
+        for model in self.control_models:
+            try:
+                metrics = model.fit(event, data, version=version, **kwargs)
+            except InvalidAnnotation as error:  # the other control tags learn all the same
+                nothing = error
+                continue
+            if metrics is not None:
+                results[model.from_name] = metrics
+        if nothing is not None and not results:
+            raise nothing
+        return results

@@ -69,21 +69,21 @@ def make_project(folder: Path, frames: list[int]) -> None:
     store = Store(settings.database)
     store.update_project("1", CONFIG)
     (control,) = YOLO.bind(Services(settings, store))("1", CONFIG).control_models
-    examples = rows(control.encoder, control.view)
+    examples = rows(control.encoder, control.videos.view)
     random = np.random.default_rng(0)
     tasks, annotations = [], []
     for number, count in enumerate(frames, start=1):
         path = settings.local_files_document_root / f"{number}.mp4"
         path.write_text(f"stands for video {number} of {count} frames")
         start, end = count // 4, count // 2
-        made = ArrayFolder(control.cache.folder.unfinished, examples)
+        made = ArrayFolder(control.videos.cache.folder.unfinished, examples)
         with made:
             for first in range(0, count, BLOCK):
                 made.append(_block(examples, range(first, min(first + BLOCK, count)), start, end, random))
             facts = {"duration": count / RATE, "frame_rate": RATE, "broken_frames": 0, "truncated": False}
-            content = control.cache._hashes.of(path)
+            content = control.videos.cache._hashes.of(path)
             item = made.finish(facts | {"content": content})
-        control.cache._find(control.encoder, content, control.view, 1, lambda item=item: item)
+        control.videos.cache._find(control.encoder, content, control.videos.view, 1, lambda item=item: item)
         region = {"id": "r", "type": "timelinelabels", "from_name": "tl", "to_name": "video"}
         region["value"] = {
             "ranges": [{"start": start + 1, "end": end}],
@@ -176,15 +176,18 @@ def train(folder: Path, whole: bool = True) -> dict[str, Any]:
     from ml_backend.base import Services
     from ml_backend.handlers import Handlers
     from ml_backend.jobs import Jobs
+    from ml_backend.queues import open_queues
     from ml_backend.registry import ModelRegistry
+    from ml_backend.tables import QueueName
     from model import YOLO
 
     settings = settings_of(folder)
     store = Store(settings.database)
     registry = ModelRegistry(YOLO, Services(settings, store))
-    jobs = Jobs(store, registry)
+    jobs = Jobs(store, registry, open_queues(store))
     store.take_over_jobs(["benchmark"])  # of a step that was broken off
-    job = store.claim_job("benchmark", jobs.add_training("1").id)
+    jobs.add_training("1")
+    job = store.claim_job("benchmark", QueueName.TRAIN)
     model = registry.get("1")
     _ = model.control_models[0].encoder.feature_dim  # loading the network isn't what is measured
     reached: list[float] = []

@@ -106,9 +106,10 @@ def _media_finding(backend: Backend, project_id: str, task: dict[str, Any] | Non
         return Finding(what, True, "the project has no tasks yet")
     try:
         media = set()
-        for control in backend.model(project_id).control_models:
-            control.get_path(task)
-            media.add(control.media(task))
+        model = backend.model(project_id)
+        for address in model.media(task).values():
+            model.get_local_path(address, task_id=task["id"])
+            media.add(address)
     except BackendError as error:
         return Finding(what, False, f"task {task['id']}: {error}")
     return Finding(what, True, f"task {task['id']}: {', '.join(sorted(media))} can be read")

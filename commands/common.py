@@ -20,8 +20,8 @@ from ml_backend.settings import get_settings
 from ml_backend.store import Store
 
 if TYPE_CHECKING:
+    from ml_backend.jobs import Jobs
     from ml_backend.registry import ModelRegistry
-    from ml_backend.runner import Runner
     from model import YOLO
 
 console = Console()
@@ -74,12 +74,12 @@ class Backend:
         self.registry: ModelRegistry = ModelRegistry(YOLO, Services(self.settings, self.store))
 
     @property
-    def runner(self) -> Runner:
-        """Does the server's jobs in this process."""
+    def jobs(self) -> Jobs:
+        """The server's job queue."""
         from ml_backend.jobs import Jobs
-        from ml_backend.runner import Runner
+        from ml_backend.queues import open_queues
 
-        return Runner(Jobs(self.store, self.registry))
+        return Jobs(self.store, self.registry, open_queues(self.store))
 
     def model(self, project: str) -> YOLO:
         """A project's model.
@@ -120,7 +120,22 @@ def known_number(store: Store, project: str) -> int:
 
 def local_task(model: YOLO, path: Path) -> dict[str, Any]:
     """A task for a local file."""
-    return {"id": None, "data": {control.object.value_name: str(path.resolve()) for control in model.control_models}}
+    return {"id": None, "data": {part.tag.object.value_name: str(path.resolve()) for part in model.control_models}}
+
+
+def say_left_out(model: YOLO) -> None:
+    """Says which control tags a file of timelines leaves out.
+
+    Raises:
+        InvalidRequest: all of them.
+    """
+    left_out = [
+        f'<{part.tag.control_type} name="{part.from_name}">' for part in model.control_models if not part.has_timeline
+    ]
+    if len(left_out) == len(model.control_models):
+        raise InvalidRequest(f"There is no timeline in the labeling config, only {', '.join(left_out)}.")
+    if left_out:
+        errors.print(f"Left out, for it has no timeline: {', '.join(left_out)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager

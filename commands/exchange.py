@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.common import Backend, OutputOption, ProjectOption, end, errors, progress
+from commands.common import Backend, OutputOption, ProjectOption, end, errors, progress, say_left_out
 from errors import BackendError, InvalidRequest
 from exchange.formats import FORMATS
 from exchange.label_studio import tasks_with_annotations
@@ -38,6 +38,7 @@ def export(
     """Export the timelines of a project's annotated tasks: annotations, and the present model's predictions."""
     backend = Backend()
     model = backend.model(project)
+    say_left_out(model)
     tasks = backend.store.annotated_tasks(project)
     timelines: list[Timeline] = []
     failures: list[int] = []
@@ -89,8 +90,10 @@ def import_(
         raise InvalidRequest(
             f"{file.name} isn't text in UTF-8, which tables of events and BORIS projects are."
         ) from error
-    control = model.control_models[0]
-    unknown = {event.label for observation in observations for event in observation.events} - set(control.labels)
+    tag = next((part.tag for part in model.control_models if part.has_timeline), None)
+    if tag is None:
+        raise InvalidRequest(f"The labeling config of project {project} has no timeline, so events mean nothing there.")
+    unknown = {event.label for observation in observations for event in observation.events} - set(tag.labels)
     if unknown:
         raise InvalidRequest(
             f"The labeling config of project {project} has no label {', '.join(sorted(map(repr, unknown)))}: add it "
@@ -98,10 +101,10 @@ def import_(
         )
     tasks = tasks_with_annotations(
         observations,
-        control.labeling_frame_rate({}),
-        data_key=control.object.value_name,
-        from_name=control.from_name,
-        to_name=control.to_name,
+        tag.frame_rate({}),
+        data_key=tag.object.value_name,
+        from_name=tag.from_name,
+        to_name=tag.to_name,
         url=lambda video: f"{media}{Path(video).name}",
     )
     with output.open("w") if output else nullcontext(sys.stdout) as target:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.common import Backend, can_be_written, end, errors, local_task, make_folder, progress
+from commands.common import Backend, can_be_written, end, errors, local_task, make_folder, progress, say_left_out
 from errors import BackendError, InvalidRequest
 from exchange.formats import FORMATS
 from exchange.timeline import Track
@@ -68,6 +68,8 @@ def label(
         can_be_written(output)
     backend = Backend(any_path=True)
     model = backend.model(project) if project else backend.registry.get("", _labeling_config(config))
+    if form is not LabelFormat.json:
+        say_left_out(model)
     model.check_ready()
     videos = _videos(files)
     done: list[tuple[dict[str, Any], list[Track]]] = []

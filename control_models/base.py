@@ -1,22 +1,36 @@
-"""`ControlModel`: one control tag of a labeling config, bound to an encoder."""
+"""`ControlModel`: the model of one control tag of a labeling config, bound to an encoder.
+
+Data goes down: a model asks its tag, its videos and its mode, and none of these asks back. The parts of it:
+
+- `Tag` (tag.py): labels and attributes; how annotations and predictions are written;
+- `Videos` (videos.py): the videos of tasks, and their features;
+- `SimpleMode` (simple.py) or `TrainedMode` (trained.py): what takes features to probabilities.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
-from label_studio_sdk.label_interface.object_tags import ObjectTag
 
-from errors import InvalidConfig, MediaError
+from control_models.simple import SimpleMode
+from control_models.tag import Region, Tag
+from control_models.trained import TrainedMode, version_of
+from control_models.videos import Videos
 from exchange.timeline import Track
-from features.encoder import Encoder
-from ml_backend.base import LabelStudioMLBase, Progress
-from video.task_data import task_value
+from features.cache import VideoFeatures
+from features.encoder import Encoder, get_encoder
+from learning.dataset import Progress
+from learning.evaluation import Evaluation
+from ml_backend.context import Context
+from utils.neural_nets import MultiLabelLSTM
 
-Region = dict[str, Any]
+if TYPE_CHECKING:
+    from ml_backend.base import LabelStudioMLBase
 
 
 class ControlPrediction(NamedTuple):
@@ -26,144 +40,185 @@ class ControlPrediction(NamedTuple):
         regions: Label Studio regions.
         score: in [0, 1]; low where the model is unsure.
         version: of the model that said it, as of `ControlModel.version`.
+        probabilities: [num_rows, num_labels], in the rows of `Tag`.
     """
 
     regions: list[Region]
     score: float
     version: str
+    probabilities: np.ndarray
 
 
 class ControlModel(ABC):
     """Predicts and learns the regions of one control tag.
 
-    A subclass names the tags that it serves; `model.py` makes one control model for each such tag of the config.
+    `model.py` makes one for each control tag of the config that a subclass serves. A subclass names its `Tag`, and adds
+    what its tag has beyond the others.
 
     Args:
-        backend: the project's model, for its labeling config, files and settings.
+        context: the project's settings, state, files and notes.
         control: the control tag.
+
+    Attributes:
+        from_name: the control tag's name.
+        tag, encoder, videos, mode: see the module.
 
     Raises:
         InvalidConfig: the tag can't work; the message names tag and attribute.
+        EncoderError: the encoder can't be had.
+        NotReady: it is being fetched.
     """
 
-    control_type: ClassVar[str]  # the control tag's name in the labeling config
-    object_type: ClassVar[str]  # the object tag's name that it must be connected to
+    tag_type: ClassVar[type[Tag]]
 
-    def __init__(self, backend: LabelStudioMLBase, control: ControlTag) -> None:
-        self.backend = backend
-        self.control = control
-        self.from_name: str = control.name
-        self.object: ObjectTag = self._connected_object()
-        self.to_name: str = self.object.name
-        self.labels: list[str] = list(control.labels)
-        if not self.labels:
-            raise InvalidConfig(f'<{self.control_type} name="{self.from_name}"> has no <Label>: add at least one.')
+    def __init__(self, context: Context, control: ControlTag) -> None:
+        self.context = context
+        self.tag = self.tag_type(control, context.settings.model_score_threshold)
+        self.from_name = self.tag.from_name
+        self.encoder = self.find_encoder()
+        self.videos = Videos(context, self.tag, self.encoder)
+        self.mode: SimpleMode | TrainedMode = (
+            TrainedMode(context, self.tag, self.videos)
+            if self.tag.parameters.model_trainable
+            else SimpleMode(self.tag, self.encoder, context.in_request)
+        )
 
     @classmethod
     def create(cls, mlbackend: LabelStudioMLBase, control: ControlTag) -> ControlModel:
-        """The control model of a control tag. Arguments and errors are those of the class."""
-        return cls(mlbackend, control)
+        """The control model of a control tag of a backend's labeling config. Errors are those of the class."""
+        return cls(mlbackend.context, control)
 
     @classmethod
     def is_control_matched(cls, control: ControlTag) -> bool:
         """Whether this class serves the control tag."""
-        return control.tag == cls.control_type
-
-    def _connected_object(self) -> ObjectTag:
-        for tag in self.control.objects:
-            if tag.tag == self.object_type:
-                return tag
-        raise InvalidConfig(
-            f'<{self.control_type} name="{self.from_name}" toName="{",".join(self.control.to_name)}"> must be '
-            f"connected to a <{self.object_type}>: set toName to the name of one."
-        )
-
-    def media(self, task: dict[str, Any]) -> str:
-        """The value of the task's data that the control tag's object shows: a path or URL.
-
-        Raises:
-            MediaError: there is none.
-        """
-        expression = self.object.attr.get("value") or f"${self.object.value_name}"
-        value = task_value(expression, task.get("data", {}))
-        if not isinstance(value, str) or not value:
-            raise MediaError(
-                f'The task\'s data has no "{expression.lstrip("$")}", which <{self.object_type} '
-                f'name="{self.to_name}"> shows.'
-            )
-        return value
-
-    def get_path(self, task: dict[str, Any], check: Callable[[], None] = lambda: None) -> Path:
-        """The local path of the task's file; downloads it where that is needed.
-
-        Args:
-            task: the task.
-            check: called now and then during a download; what it raises ends it.
-
-        Raises:
-            MediaError: the task has no such file, or it can't be had.
-        """
-        return Path(self.backend.get_local_path(self.media(task), task_id=task.get("id"), check=check))
-
-    def place(self, task: dict[str, Any]) -> Path:
-        """Where the task's file is, or would be once it is downloaded: what is cached of it is found by that. Raises
-        MediaError where it can't be had whatever is tried."""
-        return self.backend.media_place(self.media(task), task.get("id"))
-
-    @abstractmethod
-    def find_encoder(self) -> Encoder:
-        """The control tag's encoder, as its file is now."""
+        return cls.tag_type.is_matched(control)
 
     @property
-    @abstractmethod
-    def version(self) -> str:
-        """What this control model's predictions depend on, in a word; changes with each training."""
+    def has_timeline(self) -> bool:
+        """Whether it labels moments, so that it has a `track`; else the video as a whole."""
+        return self.tag.has_timeline
 
-    @abstractmethod
+    def find_encoder(self) -> Encoder:
+        """The encoder that the config names, as its file is now. Errors are those of the class."""
+        settings, parameters = self.context.settings, self.tag.parameters
+        return get_encoder(
+            parameters.model_path,
+            model_root=settings.model_root,
+            precision=settings.precision,
+            allow_custom=settings.allow_custom_model_path,
+            fallback=settings.model_fallback,
+            wait=not self.context.in_request(),
+            region=parameters.model_region,
+            image_size=parameters.model_image_size,
+        )
+
+    # -- the heavy part of a prediction
+
+    def media(self, task: dict[str, Any]) -> str:
+        """The path or URL of the task's video. Raises MediaError where it has none."""
+        return self.tag.media(task)
+
     def is_prepared(self, task: dict[str, Any]) -> bool:
         """Whether `predict` is light work for this task."""
+        return self.videos.cached(task) is not None
 
-    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether `fit` on these annotated tasks has nothing to prepare first."""
-        return all(self.is_prepared(task) for task in tasks)
-
-    @abstractmethod
     def prepare(
         self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
     ) -> None:
-        """Does the heavy part of the task's prediction.
+        """Does the heavy part of the task's prediction: extracts the video's features into the cache.
 
         Args:
             task: the task.
             progress: told the share done, in [0, 1].
-            others: control models of the same config, which will be prepared too; what they need of the same file can
-                be read along.
+            others: control models of the same config, which will be prepared too; what they need of the same pictures
+                is extracted in the same decoding.
+
+        Raises:
+            MediaError: the video can't be had or read.
         """
+        features = self.videos.extracted(task, progress, [other.videos for other in others])
+        self.context.notes.add((task.get("id"), text) for text in self.videos.remarks(task, features))
 
-    @abstractmethod
-    def check_ready(self) -> None:
-        """Raises NotReady where no task can be predicted yet; Loading where it can in a moment."""
-
-    @abstractmethod
-    def forget(self) -> None:
-        """Removes the project's files."""
-
-    @abstractmethod
-    def predict(self, task: dict[str, Any]) -> ControlPrediction:
-        """Predicts the control tag's regions in a task."""
-
-    @abstractmethod
     def unprepare(self, task: dict[str, Any]) -> None:
         """Drops what `prepare` made of a task."""
+        self.videos.drop(task)
 
-    @abstractmethod
+    # -- prediction
+
+    def check_ready(self) -> None:
+        """Raises NotReady where no task can be predicted yet; Loading where it can in a moment."""
+        self.mode.ready()
+
+    @property
+    def version(self) -> str:
+        """What the predictions depend on, in a word; changes with each training."""
+        return self.mode.version
+
+    def predict(self, task: dict[str, Any]) -> ControlPrediction:
+        """Predicts the control tag's regions in a task.
+
+        Raises:
+            MediaError: the video can't be had or read.
+            NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
+        """
+        return self._predict_file(self.videos.place(task), self.tag.frame_rate(task), task)
+
+    def _predict_file(
+        self, path: str | Path, frame_rate: float, task: dict[str, Any] | None = None
+    ) -> ControlPrediction:
+        classifier = self.mode.ready()  # before a video is read for nothing
+        return self._predict(self.videos.of_file(path), frame_rate, classifier, task)
+
+    def _predict(
+        self,
+        features: VideoFeatures,
+        frame_rate: float,
+        classifier: MultiLabelLSTM | None,
+        task: dict[str, Any] | None,
+    ) -> ControlPrediction:
+        """The prediction of a video by a classifier of `mode.ready`; where its task is annotated, trainable mode says
+        what was drawn."""
+        probs = self.mode.probabilities(features, frame_rate, classifier, task)
+        labels = self.tag.decoder.labels(probs, frame_rate, classifier)
+        version = self.mode.version if classifier is None else version_of(classifier)
+        return ControlPrediction(self.tag.regions(probs, labels), self.tag.score(probs, classifier), version, probs)
+
     def track(self, task: dict[str, Any]) -> Track:
-        """What the control tag says of a prepared task, also where it can't predict yet."""
+        """What a control tag with a timeline says of a prepared task, also where it can't predict yet.
 
-    @abstractmethod
+        Raises:
+            MediaError: the video can't be had or read.
+        """
+        raise NotImplementedError(f"{self.from_name} has no timeline.")
+
+    # -- learning
+
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
-        """Learns from the project's annotations, as `LabelStudioMLBase.fit`; None where there is nothing to learn."""
+        """Learns from the project's annotations, as `TrainedMode.fit`; None in simple mode."""
+        return self.mode.fit(event, data, **kwargs)
 
-    @abstractmethod
+    def held_out(
+        self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None
+    ) -> Evaluation | None:
+        """Cross-validation, as of `TrainedMode.held_out`; None in simple mode."""
+        return self.mode.held_out(tasks, folds, progress)
+
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Whether `fit` on these annotated tasks has nothing to extract first; trusts what looks intact."""
+        return self.mode.can_train_at_once(tasks)
+
     def needs_training(self) -> bool:
         """Whether the stored model doesn't fit the present config or encoder, and must be trained again."""
+        return self.mode.needs_training()
+
+    def earlier(self, version: int) -> Callable[[], None]:
+        """What makes the model the present one that was it after the training of that number.
+
+        Raises:
+            InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.
+        """
+        return self.mode.earlier(version)
+
+    def forget(self) -> None:
+        """Removes the project's files of this control tag."""
+        self.mode.forget()

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from control_models.tag import Tag
+from control_models.videos import Videos
 from errors import InvalidAnnotation, MediaError
 from features.cache import VideoFeatures
-from features.sequence import FeatureSequence
-from learning.dataset import Example, choose_videos
-from ml_backend.base import Progress
-from utils.converter import Region, convert_timelinelabels_to_probs, usable_regions
-
-if TYPE_CHECKING:
-    from control_models.timeline_labels import TimelineLabelsModel
+from learning.dataset import Example, Progress, choose_videos
+from ml_backend.context import Notes
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +44,15 @@ class Chosen(NamedTuple):
     stands_for: list[float]
 
 
-def choose_tasks(model: TimelineLabelsModel, tasks: list[dict[str, Any]]) -> Chosen:
+def choose_tasks(tag: Tag, tasks: list[dict[str, Any]]) -> Chosen:
     """The tasks of many that a model learns from (`learning.dataset.choose_videos`): a training of five thousand takes
     as long as one of some hundred. Only annotations are looked at, no video."""
-    columns = model.label_map
+    columns = tag.label_map
     shown = np.zeros((len(tasks), len(columns)), bool)
     changed = []
     for row, task in zip(shown, tasks, strict=True):
         for annotation in task["annotations"]:
-            regions, _ = usable_regions(annotation["result"], model.from_name)
-            row[[columns[label] for label in _labels(regions) if label in columns]] = True
+            row[[columns[label] for label in tag.shows(annotation["result"])]] = True
         changed.append(max((str(a.get("updated_at", "")), a["id"]) for a in task["annotations"]))
     order = np.empty(len(tasks), int)
     order[sorted(range(len(tasks)), key=changed.__getitem__)] = np.arange(len(tasks))
@@ -65,8 +60,8 @@ def choose_tasks(model: TimelineLabelsModel, tasks: list[dict[str, Any]]) -> Cho
     return Chosen([tasks[index] for index in chosen], stands_for.tolist())
 
 
-def recalled(model: TimelineLabelsModel, task: dict[str, Any], probs: np.ndarray) -> np.ndarray:
-    """A prediction [num_frames, num_labels] that agrees with the task's annotations: 0 or 1 in the frames that were
+def recalled(tag: Tag, task: dict[str, Any], probs: np.ndarray) -> np.ndarray:
+    """A prediction [num_rows, num_labels] that agrees with the task's annotations: 0 or 1 in the rows that were
     annotated, as at least half of the annotators drew it.
 
     A model that generalises contradicts its own annotations here and there, and an annotator who opens an annotated
@@ -74,15 +69,18 @@ def recalled(model: TimelineLabelsModel, task: dict[str, Any], probs: np.ndarray
     """
     drawn, weight = np.zeros(probs.shape, np.float32), np.zeros((len(probs), 1), np.float32)
     for annotation in task["annotations"]:
-        regions, _ = usable_regions(annotation["result"], model.from_name)
-        reviewed = _reviewed(regions, model, len(probs))[:, None]
-        drawn += reviewed * _marks(regions, model.label_map, len(probs))
-        weight += reviewed
+        labels, reviewed, _ = tag.drawn(annotation["result"], len(probs))
+        if labels is not None:
+            counted = np.ones_like(weight) if reviewed is None else reviewed[:, None]
+            drawn += counted * labels
+            weight += counted
     return np.where(weight > 0, 2 * drawn >= weight, probs).astype(probs.dtype)
 
 
 def read_examples(
-    model: TimelineLabelsModel,
+    tag: Tag,
+    videos: Videos,
+    notes: Notes,
     tasks: list[dict[str, Any]],
     progress: Progress | None,
     stands_for: list[float] | None = None,
@@ -92,7 +90,9 @@ def read_examples(
     A task or a region that can't be used is left out, and a note of the task says why.
 
     Args:
-        model: of the control tag.
+        tag: says what an annotation means.
+        videos: of the tag.
+        notes: what the user should know of tasks.
         tasks: `{"id", "data", "annotations": [{"id", "result"}]}`.
         progress: told the share done, in [0, 1].
         stands_for: as of `choose_tasks`; 1 each where None.
@@ -101,24 +101,27 @@ def read_examples(
         InvalidAnnotation: there is no annotated video.
         MediaError: no annotated video can be had.
     """
-    counts = stands_for or [1.0] * len(tasks)
-    return _Reader(model, progress).read(list(zip(tasks, counts, strict=True)))
+    reader = _Reader(tag, videos, progress)
+    reader.read(list(zip(tasks, stands_for or [1.0] * len(tasks), strict=True)))
+    notes.add(reader.notes)
+    return reader.result()
 
 
 class _Reader:
-    def __init__(self, model: TimelineLabelsModel, progress: Progress | None) -> None:
-        self._model = model
+    def __init__(self, tag: Tag, videos: Videos, progress: Progress | None) -> None:
+        self._tag = tag
+        self._videos = videos
         self._progress = progress
         self._examples: list[Example] = []
         self._unavailable: dict[str, str] = {}
-        self._notes: dict[tuple[Any, str], None] = {}  # an ordered set of task id and text
+        self.notes: dict[tuple[Any, str], None] = {}  # an ordered set of task id and text
 
-    def read(self, tasks: list[tuple[dict[str, Any], float]]) -> Examples:
+    def read(self, tasks: list[tuple[dict[str, Any], float]]) -> None:
         # Cached ones first: in another order, each that is extracted could drop one that is still to be read, and of
         # features beyond CACHE_SIZE_LIMIT every training would extract them all.
         missing = []
         done = 0
-        with self._model.backend.holding_connection():
+        with self._videos.holding_connection():
             for task, stands_for in tasks:
                 if self._read(task, stands_for, only_cached=True):
                     done += 1
@@ -129,7 +132,8 @@ class _Reader:
             self._read(task, stands_for, only_cached=False)
             done += 1
             self._report(done / len(tasks))
-        self._model.backend.note_all(self._notes)
+
+    def result(self) -> Examples:
         if self._examples:
             return Examples(sorted(self._examples, key=lambda example: example.task_id), self._unavailable)
         if self._unavailable:
@@ -143,7 +147,7 @@ class _Reader:
     def _read(self, task: dict[str, Any], stands_for: float, only_cached: bool) -> bool:
         """Adds a task's examples, or why there are none. False where its features aren't cached and were to be."""
         try:
-            features = self._model.cached_features(task) if only_cached else self._model.prepared_features(task)
+            features = self._videos.cached(task) if only_cached else self._videos.extracted(task)
             if features is None:
                 return False
             self._add(task, stands_for, features)
@@ -162,60 +166,19 @@ class _Reader:
         self._note(task, f"Left out of the training: {reason}")
 
     def _note(self, task: dict[str, Any], text: str) -> None:
-        self._notes[task.get("id"), text] = None
+        self.notes[task.get("id"), text] = None
 
     def _add(self, task: dict[str, Any], stands_for: float, features: VideoFeatures) -> None:
-        model = self._model
-        for text in model.remarks(task, features):
+        for text in self._videos.remarks(task, features):
             self._note(task, text)
-        sequence = FeatureSequence(features, model.labeling_index(task, features))
-        frame_rate = model.labeling_frame_rate(task)
+        frame_rate = self._tag.frame_rate(task)
+        sequence = self._tag.sequence(features, frame_rate)
         weight = 1 / len(task["annotations"])
         added = []
         for annotation in task["annotations"]:
-            regions = self._regions(task, annotation)
-            labels = _marks(regions, model.label_map, len(sequence))
-            mask: np.ndarray | None = None
-            if model.parameters.model_reviewed_label is not None:
-                mask = _reviewed(regions, model, len(sequence))
-                if not mask.any():
-                    self._note(task, f"Annotation {annotation['id']} marks no frame as reviewed: it isn't used.")
-                    continue
-            added.append(Example(task["id"], sequence, labels, weight, mask, frame_rate, stands_for))
+            labels, reviewed, remarks = self._tag.drawn(annotation["result"], sequence.shape[0])
+            for remark in remarks:
+                self._note(task, f"Annotation {annotation['id']} {remark}")
+            if labels is not None:
+                added.append(Example(task["id"], sequence, labels, weight, reviewed, frame_rate, stands_for))
         self._examples += added
-
-    def _regions(self, task: dict[str, Any], annotation: dict[str, Any]) -> list[Region]:
-        """The annotation's regions of the control tag that can be read; what can't be used is noted."""
-        regions, faults = usable_regions(annotation["result"], self._model.from_name)
-        for fault in faults:
-            self._note(task, f"Annotation {annotation['id']} is used without a region: {fault}")
-        unknown = sorted({label for label in _labels(regions) if label not in self._model.control.labels})
-        if unknown:
-            names = ", ".join(map(repr, unknown))
-            self._note(
-                task, f"Annotation {annotation['id']} is used without {names}: the labeling config has no such label."
-            )
-        return regions
-
-
-def _labels(regions: list[Region]) -> Iterator[str]:
-    for region in regions:
-        yield from region["value"].get("timelinelabels") or []
-
-
-def _reviewed(regions: list[Region], model: TimelineLabelsModel, num_frames: int) -> np.ndarray:
-    """[num_frames] bool: the frames that an annotation says something of."""
-    label = model.parameters.model_reviewed_label
-    return np.ones(num_frames, bool) if label is None else _marks(regions, {label: 0}, num_frames)[:, 0] > 0
-
-
-def _marks(regions: list[Region], columns: dict[str, int], num_frames: int) -> np.ndarray:
-    """[num_frames, labels], 1 where a label is on; labels without a column are left out."""
-    return convert_timelinelabels_to_probs(_with_labels(regions, columns), columns, num_frames)[0]
-
-
-def _with_labels(regions: list[Region], labels: Collection[str]) -> Iterator[Region]:
-    for region in regions:
-        value = region["value"]
-        known = [label for label in value.get("timelinelabels") or [] if label in labels]
-        yield {**region, "value": {**value, "timelinelabels": known}}

@@ -1,15 +1,17 @@
-"""The attributes of `<TimelineLabels>` that steer the model, validated."""
+"""The attributes of control tags that steer their models, validated."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from errors import InvalidConfig
 from video.preprocessing import Region
+
+P = TypeVar("P", bound="Parameters")
 
 LARGEST_IMAGE = 1280  # pixels a side; takes 33 times as long as the 224 that most classifiers are made for
 
@@ -39,8 +41,8 @@ STEP_WINDOWS, NUMBERS_OF_A_PARAMETER, NUMBERS_OF_A_UNIT = 64, 5, 10
 LAYER_INPUT = 128  # numbers that the first layer of the LSTM reads at a frame
 
 
-class TimelineLabelsParameters(BaseModel):
-    """Attributes of the control tag, with the defaults of the published model.
+class Parameters(BaseModel):
+    """Attributes of any control tag, with the defaults of the published model.
 
     Attributes:
         model_trainable: train a classifier on the annotations (true), or map the encoder's own classes to labels
@@ -52,23 +54,19 @@ class TimelineLabelsParameters(BaseModel):
         model_classifier_f1_threshold: the LSTM isn't trained where the probe's macro-F1 on held-out videos
             reaches it.
         model_classifier_accuracy_threshold: or when the accuracy does.
-        model_score_threshold: a frame has a label from this probability on.
+        model_score_threshold: a label is on from this probability on.
         model_path: the encoder: a file in MODEL_ROOT, an official Ultralytics asset, or `timm/` and the name of a model
             of timm; None is the default encoder.
         model_frame_stride: compute the features of every n-th frame and fill in between.
         model_region: the only part of the pictures that is looked at; None: all of them.
         model_image_size: pixels a side of the picture that the encoder is shown, were that square; None: as the encoder
             was made for.
-        model_exclusive: at most one label a frame: the most probable course, by how long labels last and follow each
-            other in the annotations.
-        model_min_duration: seconds; shorter events aren't predicted.
-        model_merge_gap: seconds; events of a label that are no further apart are one.
-        model_reviewed_label: a label of the tag that marks which frames of a video were annotated; the others count for
-            nothing. None: all were.
         model_skip: leave this control tag alone.
     """
 
     model_config = ConfigDict(protected_namespaces=(), extra="ignore")
+
+    control_type: ClassVar[str]  # the control tag's name in the labeling config
 
     model_trainable: bool = False
     model_classifier_epochs: int = Field(1000, ge=1, le=1_000_000)
@@ -84,16 +82,10 @@ class TimelineLabelsParameters(BaseModel):
     model_frame_stride: int = Field(1, ge=1, le=1000)
     model_region: Annotated[Region, BeforeValidator(_region)] | None = None
     model_image_size: int | None = Field(None, ge=64, le=LARGEST_IMAGE, multiple_of=32)
-    model_exclusive: bool = False
-    model_min_duration: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
-    model_merge_gap: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
-    model_reviewed_label: str | None = None
     model_skip: bool = False
 
     @classmethod
-    def from_attributes(
-        cls, control_name: str, attributes: dict[str, str], score_threshold: float
-    ) -> TimelineLabelsParameters:
+    def from_attributes(cls: type[P], control_name: str, attributes: dict[str, str], score_threshold: float) -> P:
         """Reads a control tag's attributes.
 
         Args:
@@ -111,9 +103,19 @@ class TimelineLabelsParameters(BaseModel):
             parameters = cls.model_validate(given)
         except ValidationError as error:
             faults = "; ".join(_fault(fault) for fault in error.errors())
-            raise InvalidConfig(f'<TimelineLabels name="{control_name}">: {faults}.') from error
+            raise InvalidConfig(f'<{cls.control_type} name="{control_name}">: {faults}.') from error
         parameters._check_size(control_name)
         return parameters
+
+    @classmethod
+    def is_skipped(cls, control_name: str, attributes: dict[str, str]) -> bool:
+        """Whether a control tag is to be left alone, whatever its other attributes are.
+
+        Raises:
+            InvalidConfig: `model_skip` isn't true or false.
+        """
+        skip = {name: value for name, value in attributes.items() if name == "model_skip"}
+        return cls.from_attributes(control_name, skip, score_threshold=0).model_skip
 
     def _check_size(self, control_name: str) -> None:
         """Raises InvalidConfig where sizes that are possible each are too large together."""
@@ -124,7 +126,7 @@ class TimelineLabelsParameters(BaseModel):
         held = weights * NUMBERS_OF_A_PARAMETER + STEP_WINDOWS * frames * layers * 2 * units * NUMBERS_OF_A_UNIT
         if 4 * held > MAX_TRAINING_BYTES or weights * frames > MAX_STEP_PRODUCTS:
             raise InvalidConfig(
-                f'<TimelineLabels name="{control_name}">: model_classifier_sequence_size="{frames}", '
+                f'<{self.control_type} name="{control_name}">: model_classifier_sequence_size="{frames}", '
                 f'model_classifier_hidden_size="{units}" and model_classifier_num_layers="{layers}" are too large '
                 f"together: a training would hold {4 * held / 10**9:.1f} GB and take {weights * frames / 10**9:.2g} "
                 f"billion products a window; at most {MAX_TRAINING_BYTES / 10**9:.1f} GB and "
@@ -133,14 +135,24 @@ class TimelineLabelsParameters(BaseModel):
             )
 
 
-def is_skipped(control_name: str, attributes: dict[str, str]) -> bool:
-    """Whether a control tag is to be left alone, whatever its other attributes are.
+class TimelineLabelsParameters(Parameters):
+    """Attributes of `<TimelineLabels>`.
 
-    Raises:
-        InvalidConfig: `model_skip` isn't true or false.
+    Attributes:
+        model_exclusive: at most one label a frame: the most probable course, by how long labels last and follow each
+            other in the annotations.
+        model_min_duration: seconds; shorter events aren't predicted.
+        model_merge_gap: seconds; events of a label that are no further apart are one.
+        model_reviewed_label: a label of the tag that marks which frames of a video were annotated; the others count for
+            nothing. None: all were.
     """
-    skip = {name: value for name, value in attributes.items() if name == "model_skip"}
-    return TimelineLabelsParameters.from_attributes(control_name, skip, score_threshold=0).model_skip
+
+    control_type = "TimelineLabels"
+
+    model_exclusive: bool = False
+    model_min_duration: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+    model_merge_gap: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+    model_reviewed_label: str | None = None
 
 
 def _fault(fault: Any) -> str:

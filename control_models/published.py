@@ -29,18 +29,25 @@ class PublishedClassifiers:
         model_root: the folder of the files.
         store: the state, or None.
         project_id: the project.
+        control_type: the control tag's name in the labeling config; part of the files' names.
         encoder_name: of the encoder that new versions are trained on; part of their files' names.
         from_name: the control tag.
     """
 
     def __init__(
-        self, model_root: Path, store: Store | None, project_id: str, encoder_name: str, from_name: str
+        self,
+        model_root: Path,
+        store: Store | None,
+        project_id: str,
+        control_type: str,
+        encoder_name: str,
+        from_name: str,
     ) -> None:
         self._root = model_root
         self._store = store
         self._project_id = project_id
         self._from_name = from_name
-        self._stem = _stem(f"timelinelabels-{project_id}-{encoder_name}-{from_name}")
+        self._stem = _stem(f"{control_type.lower()}-{project_id}-{encoder_name}-{from_name}")
 
     @property
     def path(self) -> Path:

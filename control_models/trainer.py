@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from control_models.decoder import LabelDecoder
-from control_models.parameters import TimelineLabelsParameters
+from control_models.parameters import Parameters
+from control_models.tag import Decoder
 from learning.dataset import Example, content_of, num_videos
 from learning.metrics import frame_metrics, segment_f1
 from ml_backend.base import Progress
@@ -43,14 +43,12 @@ class Trainer:
     Args:
         parameters: the tag's: size of the network, thresholds, epochs.
         label_map: label -> its column.
-        threshold: a frame has a label from this probability on; None: each label's own, which its classifier learnt.
+        decoder: takes probabilities to labels.
     """
 
-    def __init__(
-        self, parameters: TimelineLabelsParameters, label_map: dict[str, int], threshold: float | None = None
-    ) -> None:
+    def __init__(self, parameters: Parameters, label_map: dict[str, int], decoder: Decoder) -> None:
         self._parameters = parameters
-        self._decoder = LabelDecoder(parameters, threshold)
+        self._decoder = decoder
         self._label_map = label_map
 
     def candidate(

@@ -14,13 +14,9 @@ A backend written for label-studio-ml 2.x runs here with its import line changed
 from __future__ import annotations
 
 import json
-import logging
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
@@ -28,16 +24,14 @@ from label_studio_sdk.label_interface import LabelInterface
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict
 
-from cache_folder import CacheFolder
-from errors import InvalidConfig, InvalidRequest
+from errors import InvalidConfig, InvalidRequest, Loading, NotReady
 from exchange.timeline import Track
 from ml_backend import label_studio
-from ml_backend.media import MediaFiles
+from ml_backend.context import Context
+from ml_backend.label_map import build_label_map
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from ml_backend.store.models import TRAININGS
-
-logger = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 
@@ -80,6 +74,9 @@ class LabelStudioMLBase:
     Subclasses implement `predict`, usually `fit`, and `setup` for what is done once. The backend calls `fit` in its
     worker, never twice at once for one project, and `predict` in the web process, possibly in several threads at once.
 
+    A model that does heavy work, or has versions, is made of parts, one for each control tag (`control_models/base.py`
+    says what a part does). `setup` sets them, and the methods under "the parts" ask each of them.
+
     Args:
         project_id: Label Studio's id of the project; a suffix after a dot (its creation time) is dropped.
         label_config: the project's labeling config, XML.
@@ -96,8 +93,10 @@ class LabelStudioMLBase:
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         self.project_id = str(project_id or "").split(".")[0]
+        store, in_request = (self.services.store, self.services.in_request) if self.services else (None, lambda: False)
+        self.context = Context.of(self.project_id, self.settings, store, in_request)
+        self.control_models: Sequence[Any] = ()
         self._values: dict[str, str] = {}
-        self._held = threading.local()
         self._extra_params: dict[str, Any] = {}
         self._label_interface: LabelInterface | None = None
         if label_config is not None:
@@ -117,13 +116,7 @@ class LabelStudioMLBase:
     @property
     def store(self) -> Store | None:
         """The backend's state; None where the model is used without a backend."""
-        return self.services.store if self.services else None
-
-    @property
-    def in_request(self) -> bool:
-        """Whether somebody waits for an answer of this thread: what takes long, such as loading a network, must be left
-        to other threads."""
-        return bool(self.services and self.services.in_request())
+        return self.context.store
 
     # -- to implement
 
@@ -160,60 +153,6 @@ class LabelStudioMLBase:
         """
         raise NotImplementedError(f"{type(self).__name__} has no fit().")
 
-    def is_prepared(self, task: dict[str, Any]) -> bool:
-        """Whether `predict` of this task is light work. Anything else is done by `prepare` in the worker first."""
-        return True
-
-    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether `fit` on these annotated tasks has nothing to prepare first; may trust what looks intact."""
-        return all(self.is_prepared(task) for task in tasks)
-
-    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
-        """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
-
-    def unprepare(self, task: dict[str, Any]) -> None:
-        """Drops what `prepare` made of a task."""
-
-    def tracks(self, task: dict[str, Any]) -> list[Track]:
-        """What each control tag says of a prepared task, for the dashboard and exports; none for other than timelines.
-
-        Raises:
-            MediaError: the task's media can't be had.
-        """
-        return []
-
-    def media(self, task: dict[str, Any]) -> dict[str, str]:
-        """Each track's name and the address of its media in the task, for the dashboard: found without predicting."""
-        return {}
-
-    def needs_training(self) -> bool:
-        """Whether the stored model doesn't fit the present labeling config or files, and must be trained again."""
-        return False
-
-    def fingerprint(self) -> str:
-        """Identifies the files that a model of this labeling config would be made from now, such as its encoder's.
-        Where it changes, the model is made again, and `needs_training` is asked."""
-        return ""
-
-    def check_ready(self) -> None:
-        """Raises NotReady where no task of the project can be predicted yet; Loading where it can in a moment: then
-        `/predict` waits, or has the predictions delivered."""
-
-    def roll_back(self, version: int, from_name: str | None = None) -> str:
-        """Makes the model of an earlier training the present one again; returns the model version.
-
-        Args:
-            version: the training's number.
-            from_name: only of this control tag.
-
-        Raises:
-            InvalidRequest: it can't be; nothing is changed.
-        """
-        raise InvalidRequest(f"{type(self).__name__} keeps no earlier versions.")
-
-    def forget(self) -> None:
-        """Removes the project's files, when the project is deleted."""
-
     @classmethod
     def warm_up(cls) -> None:
         """Called in the background when a process starts: loads what the first request would wait for."""
@@ -231,6 +170,90 @@ class LabelStudioMLBase:
     @classmethod
     def shut_down(cls) -> None:
         """Called in a worker that stops, with work perhaps still running in its threads."""
+
+    # -- the parts
+
+    def is_prepared(self, task: dict[str, Any]) -> bool:
+        """Whether `predict` of this task is light work. Anything else is done by `prepare` in the worker first."""
+        return all(part.is_prepared(task) for part in self.control_models)
+
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Whether `fit` on these annotated tasks has nothing to prepare first; a part may trust what looks intact."""
+        if not self.control_models:
+            return all(self.is_prepared(task) for task in tasks)
+        with self.context.media.holding_connection():
+            return all(part.can_train_at_once(tasks) for part in self.control_models)
+
+    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
+        """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
+        for part in self.control_models:
+            part.prepare(task, progress, self.control_models)
+
+    def unprepare(self, task: dict[str, Any]) -> None:
+        """Drops what `prepare` made of a task."""
+        for part in self.control_models:
+            part.unprepare(task)
+
+    def tracks(self, task: dict[str, Any]) -> list[Track]:
+        """What each control tag with a timeline says of a prepared task, for the dashboard and exports.
+
+        Raises:
+            MediaError: the task's media can't be had.
+        """
+        return [part.track(task) for part in self.control_models if part.has_timeline]
+
+    def media(self, task: dict[str, Any]) -> dict[str, str]:
+        """Each control tag's name and the address of its media in the task, for the dashboard."""
+        return {part.from_name: part.media(task) for part in self.control_models}
+
+    def needs_training(self) -> bool:
+        """Whether the stored model doesn't fit the present labeling config or files, and must be trained again."""
+        return any(part.needs_training() for part in self.control_models)
+
+    def fingerprint(self) -> str:
+        """Identifies the files that a model of this labeling config would be made from now, such as its encoder's.
+        Where it changes, the model is made again, and `needs_training` is asked."""
+        return " ".join(part.find_encoder().fingerprint for part in self.control_models)
+
+    def check_ready(self) -> None:
+        """Raises NotReady where no task of the project can be predicted yet; Loading where it can in a moment: then
+        `/predict` waits, or has the predictions delivered."""
+        errors: list[NotReady] = []
+        for part in self.control_models:
+            try:
+                part.check_ready()
+            except Loading:
+                raise
+            except NotReady as error:
+                errors.append(error)
+        if errors and len(errors) == len(self.control_models):
+            raise errors[-1]
+
+    def roll_back(self, version: int, from_name: str | None = None) -> str:
+        """Makes each control tag's model the one that it was after the training of that number. The only way back, of
+        pages and commands.
+
+        Args:
+            version: the training's number.
+            from_name: only of this control tag.
+
+        Returns:
+            The model version that is the present one now.
+
+        Raises:
+            InvalidRequest: a version is gone, or doesn't fit the present config or encoder; nothing is changed.
+        """
+        chosen = [part for part in self.control_models if from_name in (None, part.from_name)]
+        if not chosen:
+            raise InvalidRequest(f'The labeling config has no control tag "{from_name}" with a model.')
+        for go_back in [part.earlier(version) for part in chosen]:
+            go_back()
+        return self.model_version
+
+    def forget(self) -> None:
+        """Removes the models of the project, when it is reset or deleted."""
+        for part in self.control_models:
+            part.forget()
 
     # -- the labeling config
 
@@ -295,28 +318,14 @@ class LabelStudioMLBase:
     def build_label_map(self, tag_name: str, names: Iterable[str]) -> dict[str, str]:
         """Maps a model's class names to the labels of a control tag.
 
-        A label's attribute `predicted_values` names the classes (separated by commas) that stand for it. A label
-        without it stands for the class of its own name, else for the one that differs in case only.
-
         Args:
             tag_name: the control tag's name.
             names: the model's class names.
 
         Returns:
-            Class name -> label.
+            Class name -> label, as of `label_map.build_label_map`.
         """
-        names = list(names)
-        known = set(names)
-        lower = {name.lower(): name for name in reversed(names)}
-        label_map: dict[str, str] = {}
-        for label, tag in self.label_interface.get_control(tag_name).labels_attrs.items():
-            predicted = tag.attr.get("predicted_values")
-            if predicted:
-                wanted = [value.strip() for value in predicted.split(",")]
-            else:
-                wanted = [label if label in known else lower.get(label.lower(), "")]
-            label_map.update({name: label for name in wanted if name in known})
-        return label_map
+        return build_label_map(self.label_interface.get_control(tag_name), names)
 
     # -- version, parameters, values
 
@@ -339,23 +348,6 @@ class LabelStudioMLBase:
         number = int(self.get(TRAININGS) or 0) + 1
         self.set(TRAININGS, str(number))
         return number
-
-    def has_annotations(self) -> bool:
-        """Whether annotations of the project are stored."""
-        return bool(self.store and self.store.count_annotated_tasks(self.project_id))
-
-    def note(self, task: dict[str, Any], text: str) -> None:
-        """Reports something about a task that the user should know, once."""
-        self.note_all([(task.get("id"), text)])
-
-    def note_all(self, notes: Iterable[tuple[int | None, str]]) -> None:
-        """As `note`, for many: ids of tasks, and texts."""
-        notes = list(notes)
-        if self.store:
-            self.store.add_notes(self.project_id, [(task_id, text) for task_id, text in notes if task_id is not None])
-        for task_id, text in notes:
-            if task_id is None or not self.store:
-                logger.warning("Task %s: %s", task_id, text)
 
     @property
     def extra_params(self) -> dict[str, Any]:
@@ -400,36 +392,7 @@ class LabelStudioMLBase:
     @property
     def connection(self) -> label_studio.Connection:
         """How to reach Label Studio: the environment's URL and key, else those that `/setup` brought."""
-        held = getattr(self._held, "connection", None)
-        if held is not None:
-            return held
-        project = self.store.project(self.project_id) if self.store else None
-        settings = self.settings
-        return label_studio.choose_connection(
-            environment=label_studio.Connection(settings.label_studio_url, settings.secret("label_studio_api_key")),
-            setup=label_studio.Connection(*((project.hostname, project.access_token) if project else (None, None))),
-        )
-
-    @contextmanager
-    def holding_connection(self) -> Iterator[None]:
-        """Looks `connection` up once for all that this thread does within: for what is asked of thousands of tasks, and
-        reaches Label Studio for none."""
-        self._held.connection = self.connection
-        try:
-            yield
-        finally:
-            self._held.connection = None
-
-    def media_place(self, url: str, task_id: int | None = None) -> Path:
-        """Where a task's file is, or would be once it is downloaded. Raises MediaError where it can't be had."""
-        return self.media_files.place(url, self.connection, task_id)
-
-    @property
-    def media_files(self) -> MediaFiles:
-        """Where the files of tasks are read and kept."""
-        settings = self.settings
-        cache = CacheFolder(settings.cache_dir, int(settings.cache_size_limit))
-        return MediaFiles(settings.local_files_document_root, cache, settings.media_allowed_hosts)
+        return self.context.media.connection
 
     def get_local_path(
         self,
@@ -460,11 +423,7 @@ class LabelStudioMLBase:
             # A key goes to no other address than its own.
             own_key = connection.api_key if ls_host in (None, connection.url) else None
             connection = label_studio.Connection(ls_host or connection.url, ls_access_token or own_key)
-        return str(self.media_files.get(url, connection, task_id, check))
-
-    def remove_local_path(self, url: str, task_id: int | None = None) -> None:
-        """Removes the download of a task's file, if there is one; a file that is read in place stays."""
-        self.media_files.remove(url, self.connection, task_id)
+        return str(self.context.media.files.get(url, connection, task_id, check))
 
     def preload_task_data(self, task: Any, value: Any = None) -> Any:
         """A task's data with every file in it replaced by the path of a local copy.

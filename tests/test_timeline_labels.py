@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from control_models import timeline_labels
+from control_models import timeline_tag
 from control_models.examples import choose_tasks, recalled
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, InvalidTask, MediaError, NotReady
@@ -193,7 +193,7 @@ def test_a_wrong_attribute_is_named_with_what_is_allowed(
 
 
 def test_attributes_default_to_the_published_model(make_model: Any) -> None:
-    parameters = control(make_model(config())).parameters
+    parameters = control(make_model(config())).tag.parameters
     assert parameters.model_classifier_epochs == 1000
     assert parameters.model_classifier_sequence_size == 16
     assert parameters.model_classifier_hidden_size == 32
@@ -201,7 +201,7 @@ def test_attributes_default_to_the_published_model(make_model: Any) -> None:
     assert parameters.model_classifier_f1_threshold == 0.95
     assert parameters.model_classifier_accuracy_threshold == 1.0
     assert parameters.model_score_threshold == 0.5
-    changed = control(make_model(config('model_trainable="true"'), model_score_threshold=0.25)).parameters
+    changed = control(make_model(config('model_trainable="true"'), model_score_threshold=0.25)).tag.parameters
     assert changed.model_score_threshold == 0.25
 
 
@@ -616,7 +616,7 @@ def test_one_task_that_can_not_be_used_leaves_the_others_learnt(
 def test_a_video_of_more_labeling_frames_than_can_be_held_is_refused(
     make_model: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timeline_labels, "MAX_LABELED_VALUES", 100 * 2 - 1)
+    monkeypatch.setattr(timeline_tag, "MAX_LABELED_VALUES", 100 * 2 - 1)
     with pytest.raises(InvalidTask, match="2 labels"):
         make_model(config("", ("soccer_ball", "tabby"))).predict([red_blue])
 
@@ -772,7 +772,7 @@ def test_on_an_annotated_video_a_prediction_says_what_was_drawn(
 
 def test_of_several_annotators_the_half_decides_where_they_looked(make_model: Any) -> None:
     model = make_model(config('model_trainable="true" model_reviewed_label="Seen"', ("Red", "Seen")))
-    tag = control(model)
+    tag = control(model).tag
     first = annotation(1, region(1, 4, "Red"), region(1, 8, "Seen"))
     second = annotation(2, region(1, 2, "Red"), region(1, 6, "Seen"))
     probs = recalled(tag, {"annotations": [first, second]}, np.full((10, 1), 0.3, np.float32))[:, 0]
@@ -785,7 +785,7 @@ def test_a_training_of_many_reads_those_annotated_last_and_some_of_all(make_mode
     for number, moment in enumerate(np.random.default_rng(0).permutation(2000)):
         made = annotation(number, region(1, 2, "Blue" if number == 7 else "Red")) | {"updated_at": f"{moment:05}"}
         tasks.append({"id": number, "annotations": [made]})
-    chosen = choose_tasks(model, tasks)
+    chosen = choose_tasks(model.tag, tasks)
     assert len(chosen.tasks) <= 305
     newest = {task["id"] for task in tasks if task["annotations"][0]["updated_at"] >= "01925"}
     assert newest | {7} <= {task["id"] for task in chosen.tasks}
@@ -841,7 +841,7 @@ def test_a_reviewed_label_that_the_tag_does_not_have(make_model: Any, labels: tu
 def test_create_and_predict_regions_of_a_file(settings: Settings, make_model: Any, red_blue: dict[str, Any]) -> None:
     model = make_model(config())
     model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])
-    created = TimelineLabelsModel.create(model, control(model).control)
+    created = TimelineLabelsModel.create(model, control(model).tag.control)
     regions = created.predict_regions(red_blue["data"]["video"])
     assert regions == model.predict([red_blue]).predictions[0]["result"]
     assert regions
@@ -862,7 +862,7 @@ def test_both_modes_of_one_encoder_read_a_video_once(
     model.prepare(red_blue)
     assert model.is_prepared(red_blue)
     assert len(opened) == 1
-    trainable, simple = (control_model._video_features(*opened, 25)[0] for control_model in model.control_models)
+    trainable, simple = (control_model.videos.of_file(*opened) for control_model in model.control_models)
     assert (trainable.probs, simple.features, simple.motion) == (None, None, None)
 
 

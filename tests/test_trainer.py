@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from control_models.decoder import LabelDecoder
 from control_models.parameters import TimelineLabelsParameters
 from control_models.trainer import Trainer
 from learning.dataset import Example
@@ -14,6 +15,7 @@ from learning.evaluation import Case, score_cases
 
 FEATURES = 16
 LABEL = {"On": 0}
+PARAMETERS = TimelineLabelsParameters(model_trainable=True)
 
 
 def example(task_id: int, seed: int, mask: np.ndarray | None = None, thing: float = 1.0) -> Example:
@@ -36,7 +38,7 @@ def chance(task_id: int, seed: int) -> Example:
 
 @pytest.fixture
 def trainer() -> Trainer:
-    return Trainer(TimelineLabelsParameters(model_trainable=True), LABEL)
+    return Trainer(PARAMETERS, LABEL, LabelDecoder(PARAMETERS, None))
 
 
 def test_partly_reviewed_videos_are_learnt_and_published(trainer: Trainer) -> None:

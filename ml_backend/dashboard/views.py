@@ -161,12 +161,15 @@ class Dashboard:
         chosen = request.args.get("annotation", type=int)
         annotation = next((one for one in annotations if one.id == chosen), annotations[0] if annotations else None)
         tracks: list[dict[str, Any]] = []
+        wholes: list[dict[str, Any]] = []
         prepared = False
         if model is not None:
             try:
                 prepared = model.is_prepared(task)
                 shown = model.tracks(task) if prepared else []
                 tracks = [self._track(track, annotation, task_id) for track in shown]
+                parts = [part for part in model.control_models if prepared and not part.has_timeline]
+                wholes = [_whole(part, task, annotation) for part in parts]
             except BackendError as failure:
                 error = str(failure)
         return self._page(
@@ -176,6 +179,7 @@ class Dashboard:
             error=error,
             prepared=prepared,
             tracks=tracks,
+            wholes=wholes,
             annotations=annotations,
             annotation=annotation,
             notes=[note.text for note in self._store.notes(project_id) if note.task_id == task_id],
@@ -219,7 +223,7 @@ class Dashboard:
             raise NotFound(error or "")
         media = model.media(task).get(name)
         # A file whose features were extracted is a video; any other file may be anything.
-        path = model.media_files.find(media, model.connection, task_id) if media and model.is_prepared(task) else None
+        path = model.context.media.find(media, task_id) if media and model.is_prepared(task) else None
         if path is None:
             raise NotFound("The video isn't here. Read it first.")
         return send_video(path)
@@ -328,8 +332,26 @@ def _protect(response: Response) -> Response:
     return set_csrf_cookie(response)
 
 
+def _whole(part: Any, task: dict[str, Any], annotation: Any) -> dict[str, Any]:
+    """What a control tag without a timeline says of a prepared task."""
+    annotated = None if annotation is None else _chosen(part.tag, annotation.result)
+    try:
+        prediction = part.predict(task)
+    except NotReady as error:
+        return {"name": part.from_name, "annotated": annotated, "predicted": None, "reason": str(error)}
+    predicted = f"{_chosen(part.tag, prediction.regions)}, score {prediction.score:.2f}"
+    return {"name": part.from_name, "annotated": annotated, "predicted": predicted, "reason": None}
+
+
+def _chosen(tag: Any, result: list[Any]) -> str:
+    chosen = tag.shows(result)
+    return ", ".join(label for label in tag.labels if label in chosen) or "nothing"
+
+
 def _colours(model: LabelStudioMLBase) -> dict[str, dict[str, str]]:
-    """The colours of the labels: control tag's name -> label -> CSS colour."""
+    """The colours of the labels: control tag's name -> label -> CSS colour; of a model with parts, only of these."""
+    if model.control_models:
+        return {part.from_name: part.tag.colours for part in model.control_models}
     return {
         control.name: {
             label: tag.attr.get("background") or DEFAULT_COLOUR for label, tag in control.labels_attrs.items()

@@ -1,0 +1,177 @@
+"""`ChoicesModel`: chooses labels for a video as a whole, by the encoder's own classes or by a trained classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from label_studio_sdk.label_interface.control_tags import ControlTag
+
+from control_models.base import ControlModel
+from control_models.parameters import Parameters
+from control_models.tag import Drawn, Region, Tag
+from features.extraction import VideoFeatures
+from features.sequence import FeatureSequence
+from learning.dataset import READ
+from utils.neural_nets import MultiLabelLSTM
+
+REGION_TYPE = "choices"
+
+
+class PooledSequence:
+    """The mean of a video's features: one row, [1, width].
+
+    Args:
+        frames: the features of the video's frames; of at least one.
+
+    Attributes:
+        content: hash of the video file's bytes.
+        layout: block -> how many numbers of the row are its own, in their order.
+    """
+
+    def __init__(self, frames: FeatureSequence) -> None:
+        self.content, self.layout = frames.content, frames.layout
+        total = np.zeros(frames.shape[1])
+        for start in range(0, len(frames), READ):
+            total += frames[start : start + READ].sum(axis=0, dtype=np.float64)
+        self._row = (total / len(frames)).astype(np.float32)[None]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """1, numbers of the row."""
+        return self._row.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._row[rows]
+
+
+class Choice:
+    """Chooses labels: of exclusive ones the most probable, of others all that are probable enough.
+
+    Args:
+        exclusive: whether exactly one label is right.
+        threshold: a label is chosen from this probability on; None: from the one on that its classifier learnt, or, of
+            exclusive labels, the most probable one whatever its probability.
+    """
+
+    def __init__(self, exclusive: bool, threshold: float | None) -> None:
+        self._exclusive = exclusive
+        self._threshold = threshold
+
+    def labels(self, probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None) -> np.ndarray:
+        """As of `Decoder`."""
+        if self._threshold is None:
+            chosen = np.ones(probs.shape, bool) if self._exclusive else probs >= classifier.thresholds
+        else:
+            chosen = probs >= self._threshold
+        if self._exclusive and probs.size:
+            chosen &= np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]
+        return chosen
+
+
+class ChoicesParameters(Parameters):
+    """Attributes of `<Choices>`."""
+
+    control_type = "Choices"
+
+
+class ChoicesTag(Tag):
+    """A `<Choices>` tag that labels a video as a whole. Arguments and errors are those of `Tag`.
+
+    A video is one row: the mean of its frames.
+    """
+
+    control_type = "Choices"
+    example = '<Choices model_trainable="true"> of a <Video>'
+    label_tag = "Choice"
+    has_timeline = False
+    parameters_type = ChoicesParameters
+
+    def __init__(self, control: ControlTag, score_threshold: float) -> None:
+        super().__init__(control, score_threshold)
+        self.is_single = control.attr.get("choice", "single") != "multiple"
+        self.decoder = Choice(self.is_single, self.threshold)
+
+    @classmethod
+    def is_matched(cls, control: ControlTag) -> bool:
+        """Whether the tag is a `<Choices>` of a video that names an attribute of a model, or classes of one.
+
+        Many configs ask with `<Choices>` for what only people can tell, beside a timeline: these are left alone.
+        """
+        names_classes = any("predicted_values" in label.attr for label in getattr(control, "labels_attrs", {}).values())
+        is_asked = names_classes or any(name.startswith("model_") for name in control.attr)
+        of_region = {"perregion", "peritem"} & {name.lower() for name, value in control.attr.items() if value == "true"}
+        is_of_video = any(tag.tag == cls.object_type for tag in control.objects) and not of_region
+        return control.tag == cls.control_type and is_asked and is_of_video and super().is_matched(control)
+
+    def sequence(self, features: VideoFeatures, frame_rate: float) -> PooledSequence:
+        return PooledSequence(FeatureSequence(features))
+
+    def rows(self, probs: np.ndarray, features: VideoFeatures, frame_rate: float) -> np.ndarray:
+        return probs.mean(axis=0, keepdims=True)
+
+    def shows(self, result: list[Any]) -> set[str]:
+        labels = self.drawn(result, 1).labels
+        return set() if labels is None else {label for label, column in self.label_map.items() if labels[0, column]}
+
+    def drawn(self, result: list[Any], num_rows: int) -> Drawn:
+        remarks: list[str] = []
+        chosen: set[str] = set()
+        for region in result:
+            if not isinstance(region, dict) or region.get("from_name") != self.from_name:
+                continue
+            if region.get("type") != REGION_TYPE:
+                continue
+            value = region.get("value")
+            choices = value.get("choices") if isinstance(value, dict) else None
+            if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+                remarks.append(f"is used without a choice that isn't a list of names: {choices!r:.100}.")
+                continue
+            chosen.update(choices)
+        unknown = sorted(chosen - set(self.labels))
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            remarks.append(f"is used without {names}: the labeling config has no such choice.")
+        labels = np.array([[label in chosen for label in self.labels]], np.float32)
+        if self.is_single and labels.sum() != 1:  # not answered, or before the config was changed
+            return Drawn(None, None, remarks)
+        return Drawn(labels, None, remarks)
+
+    def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
+        """One region with all that is chosen, none where that is nothing."""
+        (columns,) = np.nonzero(labels[0])
+        if not len(columns):
+            return []
+        return [
+            {
+                "id": hashlib.blake2b(repr((self.from_name, REGION_TYPE)).encode(), digest_size=8).hexdigest(),
+                "type": REGION_TYPE,
+                "from_name": self.from_name,
+                "to_name": self.to_name,
+                "value": {"choices": [self.labels[column] for column in columns]},
+                "score": float(probs[0, columns].mean()),
+            }
+        ]
+
+    def score(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> float:
+        """As of `Tag`; of exclusive labels the chosen one's share of all probability."""
+        if not self.is_single:
+            return super().score(probs, classifier)
+        share = float(probs.max() / max(probs.sum(), 1.0 if classifier is None else 1e-9))
+        return share if classifier is None else share * float(classifier.decisions.kept_promise)
+
+    def requirements(self) -> dict[str, Any]:
+        return super().requirements() | {"single": self.is_single}
+
+
+class ChoicesModel(ControlModel):
+    """Serves `<Choices>` connected to a `<Video>`: labels of the video as a whole.
+
+    With `model_trainable="false"` (simple mode) the mean over the frames of the encoder's class probabilities, mapped
+    to labels, decides. With "true" a classifier of the mean of their features does, trained on the project's
+    annotations. With `choice="multiple"` any number of labels is chosen, and a video without any was given none of
+    them; else one is, and a video without one isn't learnt from.
+    """
+
+    tag_type = ChoicesTag

@@ -1,0 +1,116 @@
+"""`SimpleMode`: the encoder's own classes, mapped to labels. Nothing is learnt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from control_models.tag import Tag
+from errors import InvalidConfig, Loading
+from features.cache import VideoFeatures
+from features.encoder import Encoder
+from ml_backend.label_map import build_label_map
+
+# A request waits so long for the encoder, so that a config that can't work is refused at once; Label Studio waits a
+# second for a webhook's answer. Else the next one says so.
+LOADING_PATIENCE = 0.5  # seconds
+
+
+class SimpleMode:
+    """What an encoder's classes say of a control tag's labels.
+
+    Args:
+        tag: the control tag.
+        encoder: the encoder.
+        in_request: whether the caller's thread answers a request now, and loads no network.
+
+    Raises:
+        InvalidConfig: no label is a class.
+        EncoderError: the encoder can't be loaded.
+    """
+
+    def __init__(self, tag: Tag, encoder: Encoder, in_request: Callable[[], bool]) -> None:
+        self._tag = tag
+        self._encoder = encoder
+        self._in_request = in_request
+        self._check_classes(LOADING_PATIENCE)
+
+    def _check_classes(self, patience: float = 0.0) -> bool:
+        """Checks the labels against the classes. False where a request would have to wait longer than `patience`
+        seconds for the encoder, which is loaded in the background then."""
+        if self._in_request() and not self._encoder.is_loaded(patience):
+            return False
+        _ = self.class_columns
+        return True
+
+    @cached_property
+    def class_columns(self) -> dict[str, list[int]]:
+        """Label -> columns of the encoder's class probabilities. Errors as of the class."""
+        tag, names = self._tag, self._encoder.class_names
+        if not names:
+            raise InvalidConfig(
+                f'<{tag.control_type} name="{tag.from_name}"> maps classes to labels, but {self._encoder.name} '
+                'has none: it isn\'t a classifier. Set model_trainable="true", or model_path to a classifier.'
+            )
+        column = {name: index for index, name in names.items()}
+        classes = build_label_map(tag.control, names.values())
+        if not classes:
+            examples = ", ".join(list(names.values())[:5])
+            raise InvalidConfig(
+                f'No label of <{tag.control_type} name="{tag.from_name}"> is a class of {self._encoder.name} (such as '
+                f'{examples}). Name the labels like classes, give them predicted_values="class,class", or set '
+                'model_trainable="true" to train on your own labels.'
+            )
+        columns: dict[str, list[int]] = {}
+        for name, label in classes.items():
+            if label in tag.label_map:  # not the one that marks reviewed frames
+                columns.setdefault(label, []).append(column[name])
+        return columns
+
+    def ready(self) -> None:
+        """No classifier. Raises Loading where the encoder is being loaded; errors as of the class."""
+        if not self._check_classes():
+            raise Loading(f"The encoder {self._encoder.name} is being loaded.")
+
+    @property
+    def version(self) -> str:
+        """A hash of what the predictions depend on. Errors as of the class."""
+        self._check_classes()
+        labels = {label: tag.attr.get("predicted_values") for label, tag in self._tag.control.labels_attrs.items()}
+        state = [self._encoder.fingerprint, labels, self._tag.parameters.model_dump()]
+        return "simple-" + hashlib.sha256(json.dumps(state).encode()).hexdigest()[:8]
+
+    def probabilities(
+        self, features: VideoFeatures, frame_rate: float, classifier: None, task: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        """[num_rows, num_labels] of a video."""
+        probs = np.zeros((len(features.times), len(self._tag.labels)), np.float32)
+        for label, columns in self.class_columns.items():
+            # The classes exclude each other, so the probability of any of them is their sum.
+            probs[:, self._tag.label_map[label]] = features.probs[:, columns].sum(axis=1).clip(0, 1)
+        return self._tag.rows(probs, features, frame_rate)
+
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Nothing is trained."""
+        return True
+
+    def needs_training(self) -> bool:
+        return False
+
+    def forget(self) -> None:
+        """Nothing was learnt."""
+
+    def earlier(self, version: int) -> Callable[[], None]:
+        """Every version is the present one."""
+        return lambda: None
+
+    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
+        """Learns nothing."""
+
+    def held_out(self, *arguments: Any) -> None:
+        """Nothing was learnt."""

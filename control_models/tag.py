@@ -1,0 +1,195 @@
+"""`Tag`: a control tag as the labeling config describes it, and how its annotations and predictions are written."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from label_studio_sdk.label_interface.control_tags import ControlTag
+from label_studio_sdk.label_interface.object_tags import ObjectTag
+
+from control_models.parameters import Parameters
+from errors import InvalidConfig, MediaError
+from features.extraction import VideoFeatures
+from learning.dataset import Features
+from learning.decisions import promised_f1
+from utils.neural_nets import MultiLabelLSTM
+from video.labeling_frames import check_frame_rate, frame_rate
+from video.task_data import task_value
+
+DEFAULT_THRESHOLD = 0.5  # of MODEL_SCORE_THRESHOLD
+DEFAULT_COLOUR = "#36b37e"  # of a label without the attribute background
+
+Region = dict[str, Any]
+
+
+class Drawn(NamedTuple):
+    """What an annotation says of a control tag.
+
+    Attributes:
+        labels: [num_rows, num_labels], 0 or 1; None where the annotation isn't used.
+        reviewed: [num_rows] bool, the rows that were annotated; None for all.
+        remarks: what the annotator should know, each the end of a sentence that begins with "Annotation 3 ".
+    """
+
+    labels: np.ndarray | None
+    reviewed: np.ndarray | None
+    remarks: list[str]
+
+
+class Decoder(Protocol):
+    """Decides which labels are on."""
+
+    def labels(self, probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None) -> np.ndarray:
+        """[num_rows, num_labels] bool of probabilities of that shape; `classifier` made them, None in simple mode."""
+
+
+class Tag(ABC):
+    """A control tag of a labeling config.
+
+    It reads no file and holds no state. A video is to it a number of rows, each with labels: the frames of a timeline,
+    or one row for the video as a whole.
+
+    Args:
+        control: the control tag.
+        score_threshold: the default of its attribute `model_score_threshold`.
+
+    Attributes:
+        from_name, to_name: names of the control tag and of the object tag that it is connected to.
+        parameters: the attributes that steer the model.
+        labels: those to learn and predict, in the order of the columns.
+        label_map: label -> column.
+        colours: label -> CSS colour.
+        threshold: the probability from which on a label is on; None where each label's own is learnt.
+        decoder: takes probabilities to labels.
+
+    Raises:
+        InvalidConfig: the tag can't work; the message names tag and attribute.
+    """
+
+    control_type: ClassVar[str]  # the control tag's name in the labeling config
+    example: ClassVar[str]  # a tag that is served, as the labeling config has it
+    label_tag: ClassVar[str]  # the name of the tags in it, each a label
+    has_timeline: ClassVar[bool]  # whether the rows are the frames of a timeline
+    object_type: ClassVar[str] = "Video"  # the object tag's name that it must be connected to
+    parameters_type: ClassVar[type[Parameters]]
+    decoder: Decoder
+
+    def __init__(self, control: ControlTag, score_threshold: float) -> None:
+        self.control = control
+        self.from_name: str = control.name
+        self.object: ObjectTag = self._connected_object()
+        self.to_name: str = self.object.name
+        self.labels: list[str] = list(control.labels)
+        if not self.labels:
+            tag = f'<{self.control_type} name="{self.from_name}">'
+            raise InvalidConfig(f"{tag} has no <{self.label_tag}>: add at least one.")
+        self.parameters = self.parameters_type.from_attributes(self.from_name, control.attr, score_threshold)
+        asked = not self.parameters.model_trainable or {"model_score_threshold", "score_threshold"} & set(control.attr)
+        learnt = not asked and score_threshold == DEFAULT_THRESHOLD
+        self.threshold: float | None = None if learnt else self.parameters.model_score_threshold
+        check_frame_rate(f'<{self.object_type} name="{self.to_name}"', self._frame_rate_attribute)
+
+    def _connected_object(self) -> ObjectTag:
+        for tag in self.control.objects:
+            if tag.tag == self.object_type:
+                return tag
+        raise InvalidConfig(
+            f'<{self.control_type} name="{self.from_name}" toName="{",".join(self.control.to_name)}"> must be '
+            f"connected to a <{self.object_type}>: set toName to the name of one."
+        )
+
+    @classmethod
+    def is_matched(cls, control: ControlTag) -> bool:
+        """Whether a control tag of the config is one of these, and not to be left alone."""
+        return control.tag == cls.control_type and not cls.parameters_type.is_skipped(control.name, control.attr)
+
+    @property
+    def label_map(self) -> dict[str, int]:
+        return {label: column for column, label in enumerate(self.labels)}
+
+    @property
+    def colours(self) -> dict[str, str]:
+        attributes = {label: tag.attr for label, tag in self.control.labels_attrs.items()}
+        return {label: attributes[label].get("background") or DEFAULT_COLOUR for label in self.labels}
+
+    # -- of a task
+
+    def media(self, task: dict[str, Any]) -> str:
+        """The value of the task's data that the control tag's object shows: a path or URL.
+
+        Raises:
+            MediaError: there is none.
+        """
+        expression = self.object.attr.get("value") or f"${self.object.value_name}"
+        value = task_value(expression, task.get("data", {}))
+        if not isinstance(value, str) or not value:
+            raise MediaError(
+                f'The task\'s data has no "{expression.lstrip("$")}", which <{self.object_type} '
+                f'name="{self.to_name}"> shows.'
+            )
+        return value
+
+    def frame_rate(self, task: dict[str, Any]) -> float:
+        """Frames per second of Label Studio's timeline for this task, by the rules of its front end.
+
+        Raises:
+            InvalidTask: more than any video shows.
+        """
+        return frame_rate(self._frame_rate_attribute, task.get("data", {}))
+
+    @property
+    def _frame_rate_attribute(self) -> str | None:
+        attributes = self.object.attr
+        return attributes.get("frameRate", attributes.get("framerate"))
+
+    # -- of a video
+
+    @abstractmethod
+    def sequence(self, features: VideoFeatures, frame_rate: float) -> Features:
+        """The video's features [num_rows, width], as the classifier reads them.
+
+        Raises:
+            InvalidTask: there are more rows than can be held.
+        """
+
+    @abstractmethod
+    def rows(self, probs: np.ndarray, features: VideoFeatures, frame_rate: float) -> np.ndarray:
+        """[num_rows, num_labels] of probabilities of the file's frames, [num_file_frames, num_labels]. Errors as of
+        `sequence`."""
+
+    # -- of annotations and predictions
+
+    @abstractmethod
+    def drawn(self, result: list[Any], num_rows: int) -> Drawn:
+        """What an annotation's `result` says of a video; results of other tags and types are left out."""
+
+    @abstractmethod
+    def shows(self, result: list[Any]) -> set[str]:
+        """The labels that `drawn` would find anywhere in the video."""
+
+    @abstractmethod
+    def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
+        """Label Studio's regions of a prediction.
+
+        Args:
+            probs: [num_rows, num_labels].
+            labels: [num_rows, num_labels] bool, of `decoder`.
+        """
+
+    def score(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> float:
+        """How good a prediction is expected to be, in [0, 1]; low where the model is unsure."""
+        if classifier is not None:
+            return classifier.expected_f1(probs)
+        return promised_f1(probs, np.full(len(self.labels), self.threshold))
+
+    def requirements(self) -> dict[str, Any]:
+        """What of the config a classifier is made for. Another value of any of these starts a new one."""
+        return {
+            "labels": self.labels,
+            "sequence_size": self.parameters.model_classifier_sequence_size,
+            "hidden_size": self.parameters.model_classifier_hidden_size,
+            "num_layers": self.parameters.model_classifier_num_layers,
+            "frame_stride": self.parameters.model_frame_stride,
+        }

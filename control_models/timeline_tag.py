@@ -1,0 +1,122 @@
+"""`TimelineTag`: `<TimelineLabels>` of a `<Video>`, of which each labeling frame is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from label_studio_sdk.label_interface.control_tags import ControlTag
+
+from control_models.decoder import LabelDecoder
+from control_models.parameters import TimelineLabelsParameters
+from control_models.tag import Drawn, Region, Tag
+from errors import InvalidConfig, InvalidTask
+from exchange.timeline import Clock
+from features.extraction import VideoFeatures
+from features.sequence import FeatureSequence
+from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, usable_regions
+from video.labeling_frames import labeling_frames
+
+# Labeling frames times labels of one video: two days at 25 frames a second and 15 labels. Predicting takes a few times
+# four bytes of each.
+MAX_LABELED_VALUES = 2**26
+
+
+class TimelineTag(Tag):
+    """A `<TimelineLabels>` tag. Arguments and errors are those of `Tag`."""
+
+    control_type = "TimelineLabels"
+    example = "<TimelineLabels>"
+    label_tag = "Label"
+    has_timeline = True
+    parameters_type = TimelineLabelsParameters
+    parameters: TimelineLabelsParameters
+
+    def __init__(self, control: ControlTag, score_threshold: float) -> None:
+        super().__init__(control, score_threshold)
+        self._leave_out_reviewed_label()
+        self.decoder = LabelDecoder(self.parameters, self.threshold)
+
+    def _leave_out_reviewed_label(self) -> None:
+        reviewed = self.parameters.model_reviewed_label
+        if reviewed is None:
+            return
+        if reviewed not in self.labels or len(self.labels) < 2:
+            raise InvalidConfig(
+                f'<{self.control_type} name="{self.from_name}" model_reviewed_label="{reviewed}">: it must be one of '
+                f'the tag\'s labels, and not the only one: add <Label value="{reviewed}"/> beside those to learn.'
+            )
+        self.labels.remove(reviewed)
+
+    def shown(self, features: VideoFeatures, frame_rate: float) -> np.ndarray:
+        """For each labeling frame the index of the video frame shown at its moment.
+
+        Raises:
+            InvalidTask: there are more labeling frames than can be held.
+        """
+        values = features.duration * frame_rate * len(self.labels)
+        if values > MAX_LABELED_VALUES:
+            raise InvalidTask(
+                f"The video lasts {features.duration:.0f} s, which at {frame_rate:g} labeling frames a second and "
+                f"{len(self.labels)} labels are {values:.2g} values to predict; at most {MAX_LABELED_VALUES:.2g} are "
+                "possible. Set frameRate to the video's frame rate, for example 25, or split the video."
+            )
+        return labeling_frames(features.times, features.duration, frame_rate)
+
+    def clock(self, features: VideoFeatures, frame_rate: float) -> Clock:
+        """How the video's labeling frames and its own frames lie in time."""
+        return Clock(frame_rate, self.shown(features, frame_rate), features.frame_rate, features.duration)
+
+    def sequence(self, features: VideoFeatures, frame_rate: float) -> FeatureSequence:
+        return FeatureSequence(features, self.shown(features, frame_rate))
+
+    def rows(self, probs: np.ndarray, features: VideoFeatures, frame_rate: float) -> np.ndarray:
+        return probs[self.shown(features, frame_rate)]
+
+    def shows(self, result: list[Any]) -> set[str]:
+        regions, _ = usable_regions(result, self.from_name)
+        return set(_labels(regions)) & set(self.labels)
+
+    def drawn(self, result: list[Any], num_rows: int) -> Drawn:
+        regions, faults = usable_regions(result, self.from_name)
+        remarks = [f"is used without a region: {fault}" for fault in faults]
+        unknown = sorted({label for label in _labels(regions) if label not in self.control.labels})
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            remarks.append(f"is used without {names}: the labeling config has no such label.")
+        labels = _marks(regions, self.label_map, num_rows)
+        if self.parameters.model_reviewed_label is None:
+            return Drawn(labels, None, remarks)
+        reviewed = _marks(regions, {self.parameters.model_reviewed_label: 0}, num_rows)[:, 0] > 0
+        if reviewed.any():
+            return Drawn(labels, reviewed, remarks)
+        return Drawn(None, reviewed, [*remarks, "marks no frame as reviewed: it isn't used."])
+
+    def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
+        return convert_probs_to_timelinelabels(
+            probs, self.label_map, self.from_name, to_name=self.to_name, labels=labels
+        )
+
+    def requirements(self) -> dict[str, Any]:
+        return super().requirements() | {"reviewed_label": self.parameters.model_reviewed_label}
+
+
+def _labels(regions: list[Region]) -> Iterator[str]:
+    for region in regions:
+        yield from region["value"].get("timelinelabels") or []
+
+
+def _marks(regions: list[Region], columns: dict[str, int], num_frames: int) -> np.ndarray:
+    """[num_frames, labels], 1 where a label is on; labels without a column are left out."""
+    known = [
+        {
+            **region,
+            "value": {
+                **region["value"],
+                "timelinelabels": [label for label in region["value"].get("timelinelabels") or [] if label in columns],
+            },
+        }
+        for region in regions
+    ]
+    return convert_timelinelabels_to_probs(known, columns, num_frames)[0]

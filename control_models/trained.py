@@ -1,0 +1,257 @@
+"""`TrainedMode`: a classifier of the encoder's features, trained on a project's annotations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from control_models.examples import choose_tasks, read_examples, recalled
+from control_models.published import PublishedClassifiers
+from control_models.tag import Tag
+from control_models.trainer import Trainer, num_videos
+from control_models.videos import Videos
+from errors import InvalidAnnotation, InvalidRequest, NotReady
+from features.cache import VideoFeatures
+from learning.dataset import Progress
+from learning.evaluation import Case, Evaluation
+from ml_backend.context import Context
+from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
+
+logger = logging.getLogger(__name__)
+
+# Loading features is this share of a training's progress bar; the epochs are the rest.
+LOADING_SHARE = 0.3
+
+
+class TrainedMode:
+    """The classifier of a control tag: trains it, publishes it, finds it.
+
+    Args:
+        context: the project's state and settings.
+        tag: the control tag.
+        videos: its videos.
+    """
+
+    def __init__(self, context: Context, tag: Tag, videos: Videos) -> None:
+        self._context = context
+        self._tag = tag
+        self._videos = videos
+        self._trainer = Trainer(tag.parameters, tag.label_map, tag.decoder)
+        self._published = self._published_of(context.project_id)
+
+    def _published_of(self, project_id: str) -> PublishedClassifiers:
+        settings, store, tag = self._context.settings, self._context.store, self._tag
+        encoder = self._videos.encoder.name
+        return PublishedClassifiers(settings.model_root, store, project_id, tag.control_type, encoder, tag.from_name)
+
+    # -- the present classifier
+
+    def path(self, project_id: str) -> Path:
+        """The file of a project's present classifier. Deleting it resets the model."""
+        return self._published_of(project_id).path
+
+    def ready(self) -> MultiLabelLSTM:
+        """The present classifier.
+
+        Raises:
+            NotReady: there is none for the present config and encoder.
+        """
+        classifier = self._published.present()
+        name = self._tag.from_name
+        if classifier is None:
+            raise NotReady(
+                f'"{name}" isn\'t trained yet: annotate a video and submit it. The first prediction follows the first '
+                "training."
+            )
+        if not self._fits(classifier):
+            raise NotReady(f'The labeling config or the encoder changed: "{name}" is being trained again.')
+        return classifier
+
+    def probabilities(
+        self,
+        features: VideoFeatures,
+        frame_rate: float,
+        classifier: MultiLabelLSTM,
+        task: dict[str, Any] | None = None,
+    ) -> np.ndarray:
+        """[num_rows, num_labels] of a video, by a classifier of `ready`; 0 or 1 where the task is annotated."""
+        probs = classifier.predict(self._tag.sequence(features, frame_rate), frame_rate)
+        store, task_id = self._context.store, (task or {}).get("id")
+        if store is not None and task_id is not None:
+            for annotated in store.annotated_tasks(self._context.project_id, task_id):
+                probs = recalled(self._tag, annotated, probs)
+        return probs
+
+    @property
+    def version(self) -> str:
+        """`v7 (5 videos)` for the seventh training's classifier, learnt from five videos; `untrained` without one."""
+        try:
+            classifier = self._published.present()
+        except UnusableClassifier:
+            return "unreadable"
+        return "untrained" if classifier is None else version_of(classifier)
+
+    def _requirements(self) -> dict[str, Any]:
+        """What a classifier was made for. Another value of any of these starts a new one."""
+        return self._tag.requirements() | {"encoder": self._videos.encoder.fingerprint}
+
+    def _fits(self, classifier: MultiLabelLSTM) -> bool:
+        return classifier.header.get("requirements") == self._requirements()
+
+    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
+        """Whether the features that a training on the annotated tasks would read are in the cache; opens none."""
+        return all(self._videos.are_cached(task) for task in choose_tasks(self._tag, tasks).tasks)
+
+    def needs_training(self) -> bool:
+        """Whether the classifier is of another label set, encoder or size, or was never trained on the annotations that
+        are there. One whose file was removed is a reset, and stays missing."""
+        try:
+            classifier = self._published.present()
+        except UnusableClassifier:
+            return True
+        if classifier is not None:
+            return not self._fits(classifier)
+        store = self._context.store
+        has_annotations = bool(store and store.count_annotated_tasks(self._context.project_id))
+        return has_annotations and not self._published.ever()
+
+    def forget(self) -> None:
+        """Removes all versions of the classifier."""
+        self._published.forget()
+
+    def earlier(self, version: int) -> Callable[[], None]:
+        """What makes the classifier the present one that was it after the training of that number.
+
+        Raises:
+            InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.
+        """
+        classifier = self._published.at(version)
+        if not self._fits(classifier):
+            raise InvalidRequest(
+                f'Version {classifier.header["version"]} of "{self._tag.from_name}" was made for another labeling '
+                "config or encoder than the present one."
+            )
+        return lambda: self._published.go_back(classifier)
+
+    # -- training
+
+    def fit(
+        self,
+        event: str,
+        data: dict[str, Any],
+        tasks: list[dict[str, Any]] | None = None,
+        from_scratch: bool = False,
+        progress: Progress | None = None,
+        version: int = 1,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Trains the classifier on the project's annotations: first a test on the videos that it doesn't know, then the
+        training.
+
+        The present classifier predicts each video that it wasn't trained on before it learns from it, so its score is
+        what an annotator saw ("prequential" evaluation: Dawid, "The Prequential Approach", JRSS A 147, 1984).
+
+        Args:
+            event: the webhook's action.
+            data: the webhook's body; its `task` and `annotation` are the data where `tasks` is None.
+            tasks: every annotated task of the project: `{"id", "data", "annotations": [{"id", "result"}]}`.
+            from_scratch: forget the present classifier.
+            progress: told the share done, in [0, 1].
+            version: the number of the new classifier.
+
+        Returns:
+            The candidate's metrics (`Trainer.candidate`) and published, with version or reason; prequential, the
+            present classifier's score on the videos that it didn't know (None where it knew all); tasks, the number of
+            videos learnt from; unavailable, task id -> why its video was left out.
+
+        Raises:
+            InvalidAnnotation: there is no annotated video to train on.
+            MediaError: no annotated video can be had.
+        """
+        if tasks is None:
+            tasks = [{**data["task"], "annotations": [data["annotation"]]}]
+        if not tasks:
+            self.forget()
+            return {"published": True, "tasks": 0}
+
+        def loaded(share: float) -> None:
+            if progress:
+                progress(LOADING_SHARE * share)
+
+        chosen = choose_tasks(self._tag, tasks)
+        notes = self._context.notes
+        examples, unavailable = read_examples(self._tag, self._videos, notes, chosen.tasks, loaded, chosen.stands_for)
+        present = None if from_scratch else self._usable()
+        prequential = (
+            self._trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
+            if present
+            else None
+        )
+        # A classifier that learnt from a deleted annotation is replaced in any case.
+        comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
+
+        def trained(share: float) -> None:
+            if progress:
+                progress(LOADING_SHARE + (1 - LOADING_SHARE) * share)
+
+        candidate, metrics, reason = self._trainer.candidate(examples, present if comparable else None, trained)
+        metrics |= {"prequential": prequential, "unavailable": unavailable, "tasks": num_videos(examples)}
+        if reason:
+            logger.warning("%s: the training isn't published: %s", self._published.path.name, reason)
+            return metrics | {"published": False, "reason": reason}
+        header = {
+            "version": version,
+            "requirements": self._requirements(),
+            "encoder": self._videos.encoder.name,
+            "tasks": sorted({e.task_id for e in examples}),
+            "annotations": _annotation_ids(chosen.tasks),
+            "metrics": metrics,
+        }
+        if not self._published.publish(candidate, header):
+            return metrics | {"published": False, "reason": "a later training's model is the present one"}
+        return metrics | {"published": True, "version": version}
+
+    def _usable(self) -> MultiLabelLSTM | None:
+        """The present classifier where it was made for the present config and encoder, else None."""
+        try:
+            classifier = self._published.present()
+        except UnusableClassifier as error:
+            logger.warning("%s: a new classifier is started: %s", self._published.path.name, error)
+            return None
+        return classifier if classifier is not None and self._fits(classifier) else None
+
+    def held_out(
+        self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None
+    ) -> Evaluation:
+        """Cross-validation: classifiers trained without the videos of a fold predict these, and are thrown away.
+
+        Args:
+            tasks: every annotated task of the project, at least two.
+            folds: ids of the tasks that are held out together.
+            progress: told the share done, in [0, 1].
+
+        Raises:
+            InvalidAnnotation: a fold leaves no annotated video to train on.
+        """
+        tag = self._tag
+        examples = read_examples(tag, self._videos, self._context.notes, tasks, None).examples
+        try:
+            predictions = self._trainer.held_out(examples, folds, progress)
+        except ValueError as error:
+            raise InvalidAnnotation(f"Annotate at least two different videos: {error}.") from error
+        cases = [Case(e.task_id, e.labels > 0, probs, found, e.reviewed) for e, probs, found in predictions]
+        return Evaluation(tag.from_name, tuple(tag.labels), tag.colours, tag.frame_rate(tasks[0]), tuple(cases))
+
+
+def _annotation_ids(tasks: list[dict[str, Any]]) -> list[int]:
+    return sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
+
+
+def version_of(classifier: MultiLabelLSTM) -> str:
+    """The version of a classifier, such as `v7 (5 videos)`."""
+    videos = len(classifier.header["tasks"])
+    return f"v{classifier.header['version']} ({videos} video{'s' * (videos != 1)})"

@@ -1,0 +1,132 @@
+"""`Context`: what the backend lends to the models of a project's control tags. Nothing in it knows these models."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache_folder import CacheFolder
+from ml_backend import label_studio
+from ml_backend.media import MediaFiles
+from ml_backend.settings import Settings
+from ml_backend.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class ProjectMedia:
+    """The files of a project's tasks, and the Label Studio that they come from.
+
+    Args:
+        settings: the environment.
+        store: the state; None where a model is used without a backend.
+        project_id: the project.
+    """
+
+    def __init__(self, settings: Settings, store: Store | None, project_id: str) -> None:
+        self._settings = settings
+        self._store = store
+        self._project_id = project_id
+        cache = CacheFolder(settings.cache_dir, int(settings.cache_size_limit))
+        self.files = MediaFiles(settings.local_files_document_root, cache, settings.media_allowed_hosts)
+        self._held = threading.local()
+
+    @property
+    def connection(self) -> label_studio.Connection:
+        """How to reach Label Studio: the environment's URL and key, else those that `/setup` brought."""
+        held = getattr(self._held, "connection", None)
+        if held is not None:
+            return held
+        project = self._store.project(self._project_id) if self._store else None
+        settings = self._settings
+        return label_studio.choose_connection(
+            environment=label_studio.Connection(settings.label_studio_url, settings.secret("label_studio_api_key")),
+            setup=label_studio.Connection(*((project.hostname, project.access_token) if project else (None, None))),
+        )
+
+    @contextmanager
+    def holding_connection(self) -> Iterator[None]:
+        """Looks `connection` up once for all that this thread does within: for what is asked of thousands of tasks, and
+        reaches Label Studio for none."""
+        self._held.connection = self.connection
+        try:
+            yield
+        finally:
+            self._held.connection = None
+
+    def place(self, url: str, task_id: int | None = None) -> Path:
+        """Where a task's file is, or would be once it is downloaded: what is cached of it is found by that.
+
+        Raises:
+            MediaError: it can't be had whatever is tried.
+        """
+        return self.files.place(url, self.connection, task_id)
+
+    def get(self, url: str, task_id: int | None = None, check: Callable[[], None] = lambda: None) -> Path:
+        """The local path of a task's file; downloads it where that is needed. Arguments and errors are those of
+        `LabelStudioMLBase.get_local_path`."""
+        return self.files.get(url, self.connection, task_id, check)
+
+    def find(self, url: str, task_id: int | None = None) -> Path | None:
+        """The local path of a task's file, None where a download would be needed."""
+        return self.files.find(url, self.connection, task_id)
+
+    def remove(self, url: str, task_id: int | None = None) -> None:
+        """Removes the download of a task's file, if there is one; a file that is read in place stays."""
+        self.files.remove(url, self.connection, task_id)
+
+
+class Notes:
+    """What the user should know of a project's tasks.
+
+    Args:
+        store: where they are kept; None: they are logged.
+        project_id: the project.
+    """
+
+    def __init__(self, store: Store | None, project_id: str) -> None:
+        self._store = store
+        self._project_id = project_id
+
+    def add(self, notes: Iterable[tuple[int | None, str]]) -> None:
+        """Reports texts about tasks, by their ids, each once."""
+        notes = list(notes)
+        if self._store:
+            self._store.add_notes(self._project_id, [(task_id, text) for task_id, text in notes if task_id is not None])
+        for task_id, text in notes:
+            if task_id is None or not self._store:
+                logger.warning("Task %s: %s", task_id, text)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the models of a project's control tags are given.
+
+    Attributes:
+        project_id: the project.
+        settings: the environment.
+        store: the state; None where a model is used without a backend.
+        media: the tasks' files.
+        notes: what the user should know of tasks.
+        in_request: whether the caller's thread answers a request now: what takes long, such as loading a network, is
+            left to other threads then.
+    """
+
+    project_id: str
+    settings: Settings
+    store: Store | None
+    media: ProjectMedia
+    notes: Notes
+    in_request: Callable[[], bool]
+
+    @classmethod
+    def of(
+        cls, project_id: str, settings: Settings, store: Store | None, in_request: Callable[[], bool] = lambda: False
+    ) -> Context:
+        """The context of a project."""
+        media, notes = ProjectMedia(settings, store, project_id), Notes(store, project_id)
+        return cls(project_id, settings, store, media, notes, in_request)
