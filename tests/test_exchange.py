@@ -187,7 +187,7 @@ def test_a_boris_project_that_cannot_be_read(file: io.StringIO, words: str) -> N
         ("label,start_seconds,stop_seconds\nBall,2,1\n", "Line 2: start_seconds must be at least 0"),
         ("label,start_seconds,stop_seconds\nBall,nan,1\n", "Line 2: start_seconds must be at least 0"),
         ("label,start_seconds,stop_seconds\n,1,2\n", "Line 2: the label is missing"),
-        ("task,label,start_seconds,stop_seconds\nx,Ball,1,2\n", "task's id"),
+        ("task,label,start_seconds,stop_seconds\nx,Ball,1,2\n", "id of a task"),
     ],
 )
 def test_an_event_table_that_cannot_be_read(text: str, words: str) -> None:
