@@ -25,10 +25,9 @@ from tests.servers import NO_INTERNET, clean_environment
 LIVE = "tests/live/"
 # As they were measured last. The long ones begin first, so that no process is left with one at the end.
 SLOWEST_FIRST = (
-    "test_serve.py",
-    "test_encoder.py",
-    "test_features.py",
-    "test_timeline_labels.py",
+    *("test_survival.py", "test_trouble.py", "test_operation.py", "test_leases.py", "test_serve.py", "test_store.py"),
+    *("test_timeline_labels.py", "test_encoder.py", "test_features.py", "test_dashboard.py", "test_demo.py"),
+    *("test_region.py", "test_openapi.py", "test_readme.py", "test_loading.py", "test_connections.py"),
 )
 # Schemathesis needs Python 3.11.
 collect_ignore = ["test_openapi.py"] if sys.version_info < (3, 11) else []
@@ -46,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.nodeid.startswith(LIVE) and "LABEL_STUDIO_BIN" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="needs Label Studio (LABEL_STUDIO_BIN)"))
     rank = {name: place for place, name in enumerate(SLOWEST_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    items.sort(key=lambda item: -1 if item.nodeid.startswith(LIVE) else rank.get(item.path.name, len(rank)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
@@ -54,14 +53,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 class TogetherWithTheirServers(LoadFileScheduling):
-    """Runs a file's tests in one process, where they share a server, and those of tests/live in one as well."""
+    """Keeps a file's tests in one process, where they share a server.
+
+    All of tests/live share a Label Studio, except the demo, which starts its own.
+    """
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
         config.option.loadscopereorder = False  # by the number of tests; they are sorted already
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return LIVE if nodeid.startswith(LIVE) else super()._split_scope(nodeid)
+        file = super()._split_scope(nodeid)
+        return LIVE if file.startswith(LIVE) and not file.endswith("test_demo.py") else file
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Importing PyTorch and Ultralytics takes seconds, and several times as long on a busy machine.
 START_SECONDS = 120
 STOP_SECONDS = 30
+# A bound is for what never happens: however short it is meant, a busy machine gets this long.
+LEAST_PATIENCE_SECONDS = 60
 # A proxy that refuses: the default encoder can't be fetched, and the bundled one is used, on every machine alike.
 NO_INTERNET = "http://127.0.0.1:9"
 
@@ -33,6 +35,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    seconds = max(seconds, LEAST_PATIENCE_SECONDS)
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"

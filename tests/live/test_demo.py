@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,13 +43,11 @@ class RunningDemo:
         self.url = f"http://localhost:{self._environment['LABEL_STUDIO_PORT']}"
         self.backend_url = f"http://localhost:{self._environment['PORT']}"
 
-    def start(self) -> float:
-        """Start it, and wait for the login that it prints. Returns the seconds that it took."""
-        started = time.monotonic()
+    def start(self) -> None:
+        """Start it, and wait for the login that it prints."""
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(self._command(), env=self._environment, cwd=ROOT, stdout=output)
         wait_until(self._is_up, START_SECONDS, f"the demo to start, see {self.log}")
-        return time.monotonic() - started
 
     def submit(self) -> str:
         """`make demo-submit`. Returns what it prints."""
