@@ -1,4 +1,4 @@
-"""What a projection of the feature map's cells keeps of where things are, on real clips.
+"""How much a projection of the feature map's cells keeps of place, on real clips.
 
     python -m benchmarks.place FOLDER [FOLDER ...] [--every 1] [--shuffles 6]
 
@@ -18,15 +18,15 @@ from features.cells import CELL_DIM, GRID, CellProjection, quantised
 from video.preprocessing import View
 from video.reader import decode
 
-ANNOTATED = 0.6  # share of the clips that a readout is fitted on
-RIDGE = 0.03  # of the mean squared length of a frame's numbers
+ANNOTATED = 0.6  # share of the clips that a linear probe is fitted on
+RIDGE = 0.03  # of the mean squared length of a row
 MAX_ROWS = 700
 CHANNELS = 1280
-Reduce = Callable[[np.ndarray], np.ndarray]  # rooted cells [num_frames, cells, channels] -> [num_frames, numbers]
+Reduce = Callable[[np.ndarray], np.ndarray]  # [num_frames, cells, channels] -> [num_frames, dim]
 
 
-def rooted_cells(video: Path, every: int) -> np.ndarray:
-    """All channels of every n-th frame's cells: [num_frames, cells, channels] float16."""
+def square_root_cells(video: Path, every: int) -> np.ndarray:
+    """Signed square roots of all channels of every n-th frame's cells: [num_frames, cells, channels] float16."""
     everything = CellProjection(CHANNELS)
     everything.directions = torch.eye(CHANNELS)
     network = encoder()._model.network
@@ -100,7 +100,7 @@ def main() -> None:
     table: dict[str, list[str]] = {}
     for folder in arguments.folders:
         examples = project(FOOTAGE, 0, folder).examples
-        videos = [rooted_cells(example.video, arguments.every) for example in examples]
+        videos = [square_root_cells(example.video, arguments.every) for example in examples]
         labels = [example.labels[:: arguments.every] for example in examples]
         lengths = [min(map(len, pair)) for pair in zip(videos, labels, strict=True)]
         for name, reduce in reductions(videos).items():
