@@ -17,6 +17,7 @@ import yaml
 from pydantic import AliasChoices
 from pydantic_core import PydanticUndefined
 
+from control_models.choices import ChoicesParameters
 from control_models.parameters import TimelineLabelsParameters
 from ml_backend.settings import Settings
 from tests.servers import NO_INTERNET, ROOT, START_SECONDS, clean_environment, free_port, wait_until
@@ -83,6 +84,13 @@ def as_written(default: object) -> str:
 def test_every_attribute_is_in_the_table_with_its_default() -> None:
     expected = {name: as_written(default) for name, default in names_and_defaults(TimelineLabelsParameters).items()}
     assert table("## Attributes of `<TimelineLabels>`") == expected
+
+
+def test_attributes_that_choices_do_not_take_are_named() -> None:
+    (sentence,) = re.findall(r"except those of timelines: (.*?)\.$", CONFIGURATION.read_text(), re.M)
+    assert set(re.findall(r"`(\w+)`", sentence)) == (
+        set(TimelineLabelsParameters.model_fields) - set(ChoicesParameters.model_fields)
+    )
 
 
 def test_every_variable_is_in_the_table_with_its_default() -> None:
