@@ -8,9 +8,9 @@ import os
 import sys
 
 from ml_backend import init_app
-from ml_backend.consumers import WorkerProcess
 from ml_backend.logs import configure_logging
 from ml_backend.settings import PROJECT_ROOT, get_settings
+from ml_backend.worker import WorkerProcess
 from model import YOLO
 
 # Videos, features, models and the state are for this user alone, whatever the folders' own rights are.
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=settings.port)
     arguments = parser.parse_args()
     if arguments.worker:
-        WorkerProcess(app.extensions["jobs"], arguments.parent).run()
+        WorkerProcess(app.extensions["runner"], arguments.parent).run()
     else:
         # By path and module: the environment needn't be activated, nor the folder be the present one.
         os.chdir(PROJECT_ROOT)  # where gunicorn finds its configuration, and that the modules which it imports

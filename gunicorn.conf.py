@@ -1,8 +1,9 @@
 """gunicorn's configuration: `gunicorn _wsgi:app` alone is a working backend.
 
-Its first process starts the jobs' worker beside the web processes (worker.py keeps it running), starts worker.py again
-should it die, passes SIGHUP on to it, and ends it on exit. With RUN_WORKER=false the workers are started elsewhere:
-`python worker.py`.
+gunicorn's first process starts the web processes and, beside them, the worker process that does the jobs:
+`python _wsgi.py --worker`. Twice a second it looks whether the worker still runs, and starts another where it doesn't.
+At SIGHUP it ends the worker, so that another one starts, and at the server's end it ends it for good. A worker whose
+server is gone ends by itself. With RUN_WORKER=false the same command runs elsewhere, on as many machines as needed.
 """
 
 import logging
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 # Where all processes count for /metrics. Before prometheus_client is imported, which looks for it then; empty at each
 # start, and the same folder after a reload.
@@ -46,9 +48,11 @@ errorlog = "-"
 loglevel = _settings.log_level.lower()
 control_socket_disable = True  # it would write to the home folder
 
-# Longer than worker.py takes to end its worker.
+# Longer than a worker gives its running jobs to end; within the five seconds in which everything ends.
 WORKER_STOP_SECONDS = 4.5
 LOOK_SECONDS = 0.5
+# A worker that dies as soon as it runs must not use a core for starting.
+RESTART_SECONDS = 2.0
 # At Ctrl-C, requests that wait for features get this long to be answered.
 INTERRUPT_SECONDS = 0.5
 
@@ -59,28 +63,31 @@ def when_ready(server) -> None:
     server.jobs_worker = None
     if _settings.run_worker:
         _start_worker(server)
-        # By a timer's signal, since it must be done in the only thread: see worker.py. Forks don't inherit the timer.
+        # A timer's signal, not a thread: this process forks web processes at any time, and a fork during
+        # `subprocess.Popen` in another thread leaves that thread hanging. Forks don't inherit the timer.
         signal.signal(signal.SIGALRM, lambda *_: _look_after_worker(server))
         signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
 
 
 def _start_worker(server) -> None:
-    command = [sys.executable, str(PROJECT_ROOT / "worker.py"), "--parent", str(os.getpid())]
+    command = [sys.executable, str(PROJECT_ROOT / "_wsgi.py"), "--worker", "--parent", str(os.getpid())]
     server.jobs_worker = subprocess.Popen(command, cwd=PROJECT_ROOT)
+    server.jobs_worker_started = time.monotonic()
+    server.log.info("The jobs' worker runs (pid %d)", server.jobs_worker.pid)
 
 
 def _look_after_worker(server) -> None:
     stopping = not server.LISTENERS
     if stopping:
         server.jobs_worker.terminate()  # while the web processes end
-    elif server.jobs_worker.poll() is not None:
-        server.log.error("worker.py ended: it is started again")
+    elif server.jobs_worker.poll() is not None and time.monotonic() > server.jobs_worker_started + RESTART_SECONDS:
+        server.log.warning("The jobs' worker has ended: it is started again")
         _start_worker(server)
 
 
 def on_reload(server) -> None:
     if server.jobs_worker is not None:
-        server.jobs_worker.send_signal(signal.SIGHUP)
+        server.jobs_worker.terminate()  # the timer starts the next one
 
 
 def post_worker_init(worker) -> None:

@@ -176,18 +176,15 @@ def train(folder: Path, whole: bool = True) -> dict[str, Any]:
     from ml_backend.base import Services
     from ml_backend.handlers import Handlers
     from ml_backend.jobs import Jobs
-    from ml_backend.queues import open_queues
     from ml_backend.registry import ModelRegistry
-    from ml_backend.tables import QueueName
     from model import YOLO
 
     settings = settings_of(folder)
     store = Store(settings.database)
     registry = ModelRegistry(YOLO, Services(settings, store))
-    jobs = Jobs(store, registry, open_queues(store))
+    jobs = Jobs(store, registry)
     store.take_over_jobs(["benchmark"])  # of a step that was broken off
-    jobs.add_training("1")
-    job = store.claim_job("benchmark", QueueName.TRAIN)
+    job = store.claim_job("benchmark", jobs.add_training("1").id)
     model = registry.get("1")
     _ = model.control_models[0].encoder.feature_dim  # loading the network isn't what is measured
     reached: list[float] = []

@@ -22,7 +22,6 @@ from benchmarks.stub_backend import CONFIG as STUB_CONFIG
 from ml_backend import LabelStudioMLBase
 from ml_backend.base import Services
 from ml_backend.jobs import Jobs
-from ml_backend.queues import open_queues
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -60,7 +59,7 @@ def measure(database_url: str, folder: Path, workers: int, stub: bool) -> float:
     store = Store(database_url)
     store.update_project("1", STUB_CONFIG if stub else CONFIG)
     registry = ModelRegistry(LabelStudioMLBase, Services(Settings(data_dir=folder), store))
-    jobs = Jobs(store, registry, open_queues(store))
+    jobs = Jobs(store, registry)
     program = ["-m", "benchmarks.stub_backend"] if stub else ["_wsgi.py", "--worker"]
     with (folder / f"workers{workers}.log").open("wb") as log:
         processes = [

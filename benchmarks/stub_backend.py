@@ -20,8 +20,8 @@ from flask import Flask
 
 from errors import NotReady
 from ml_backend import LabelStudioMLBase, init_app
-from ml_backend.consumers import WorkerProcess
 from ml_backend.settings import get_settings
+from ml_backend.worker import WorkerProcess
 
 STEP_SECONDS = 0.02
 FROM_NAME = "c"
@@ -93,5 +93,4 @@ if __name__ == "__main__":
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s")
-    logging.getLogger("huey").setLevel(logging.WARNING)
-    WorkerProcess(make_app().extensions["jobs"]).run()
+    WorkerProcess(make_app().extensions["runner"]).run()

@@ -20,8 +20,8 @@ from ml_backend.settings import get_settings
 from ml_backend.store import Store
 
 if TYPE_CHECKING:
-    from ml_backend.jobs import Jobs
     from ml_backend.registry import ModelRegistry
+    from ml_backend.runner import Runner
     from model import YOLO
 
 console = Console()
@@ -74,12 +74,12 @@ class Backend:
         self.registry: ModelRegistry = ModelRegistry(YOLO, Services(self.settings, self.store))
 
     @property
-    def jobs(self) -> Jobs:
-        """The server's job queue."""
+    def runner(self) -> Runner:
+        """Does the server's jobs in this process."""
         from ml_backend.jobs import Jobs
-        from ml_backend.queues import open_queues
+        from ml_backend.runner import Runner
 
-        return Jobs(self.store, self.registry, open_queues(self.store))
+        return Runner(Jobs(self.store, self.registry))
 
     def model(self, project: str) -> YOLO:
         """A project's model.

@@ -26,10 +26,10 @@ def train(
     backend.model(project)
     backend.store.note_event(project, "START_TRAINING")
     if from_scratch:
-        backend.jobs.run_now(JobKind.RECONCILE, project)
+        backend.runner.run_now(JobKind.RECONCILE, project)
     else:
         backend.store.request_training(project)
-    _report(backend.jobs.run_now(JobKind.RESET if from_scratch else JobKind.TRAIN, project), as_json)
+    _report(backend.runner.run_now(JobKind.RESET if from_scratch else JobKind.TRAIN, project), as_json)
 
 
 def _report(results: dict[str, Any], as_json: bool) -> None:

@@ -16,7 +16,6 @@ from werkzeug.exceptions import HTTPException
 from errors import BackendError, Forbidden, InternalError, InvalidRequest
 from ml_backend import openapi
 from ml_backend.base import LabelStudioMLBase, Services
-from ml_backend.consumers import HEALTH_KEY
 from ml_backend.dashboard.views import Dashboard, wants_page
 from ml_backend.events import Events, Work
 from ml_backend.folder_size import FolderSize
@@ -25,8 +24,8 @@ from ml_backend.jobs import Jobs
 from ml_backend.label_studio import TOKEN_ADVICE
 from ml_backend.metrics import Metrics
 from ml_backend.predictions import Predictions
-from ml_backend.queues import Queues, open_queues
 from ml_backend.registry import ModelRegistry
+from ml_backend.runner import Runner
 from ml_backend.schemas import (
     JobStatusRequest,
     PredictRequest,
@@ -42,6 +41,7 @@ from ml_backend.store.values import NO_PROJECT
 from ml_backend.strict_json import StrictJSONProvider
 from ml_backend.tables import Job, JobKind
 from ml_backend.webhook_secret import HEADER, OWN_HOST, PROVED, CatchUp, WebhookSecrets
+from ml_backend.worker import HEALTH_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ def init_app(
     basic_auth_user: str | None = None,
     basic_auth_pass: str | SecretStr | None = None,
     settings: Settings | None = None,
-    queues: Queues | None = None,
 ) -> Flask:
     """Makes the web application that serves a model.
 
@@ -65,10 +64,9 @@ def init_app(
         basic_auth_user: user of HTTP Basic authentication; by default the environment's.
         basic_auth_pass: its password.
         settings: by default the environment's.
-        queues: wake the workers; by default those of the database.
 
     Returns:
-        A Flask application; `app.extensions["jobs"]` are its jobs.
+        A Flask application; `app.extensions["jobs"]` are its jobs, and `app.extensions["runner"]` does them.
 
     Raises:
         ValueError: a user is given without a password, or a password without a user.
@@ -79,15 +77,15 @@ def init_app(
         settings = settings.model_copy(update=password)
     store = Store(settings.database)
     registry = ModelRegistry(model_class, Services(settings, store, has_request_context))
-    jobs = Jobs(store, registry, queues or open_queues(store))
+    jobs = Jobs(store, registry)
     app = Flask(__name__, static_folder=None)
     app.json = StrictJSONProvider(app)
-    app.extensions["jobs"] = jobs
+    app.extensions["jobs"], app.extensions["runner"] = jobs, Runner(jobs)
     gate = RequestGate(settings, WebhookSecrets(store))
     gate.register(app)
     _answer_errors_as_json(app)
     app.extensions["predictions"] = Predictions(settings, store, registry, jobs)
-    Routes(settings, store, registry, jobs, app.extensions["predictions"], gate).register(app)
+    Routes(settings, store, registry, app.extensions["runner"], app.extensions["predictions"], gate).register(app)
     threading.Thread(target=registry.model_class.warm_up, name="warm-up", daemon=True).start()
     return app
 
@@ -99,7 +97,7 @@ class Routes:
         settings: the environment.
         store: the state.
         registry: gives the projects' models.
-        jobs: the job queue.
+        runner: the jobs, and what does them.
         predictions: answers /predict.
         gate: checks the requests.
     """
@@ -109,14 +107,15 @@ class Routes:
         settings: Settings,
         store: Store,
         registry: ModelRegistry,
-        jobs: Jobs,
+        runner: Runner,
         predictions: Predictions,
         gate: RequestGate,
     ) -> None:
         self._settings = settings
         self._store = store
         self._registry = registry
-        self._jobs = jobs
+        self._runner = runner
+        self._jobs = jobs = runner.jobs
         self._events = Events(store, registry)
         cache_size = FolderSize(settings.cache_dir)
         self._metrics = Metrics(store, cache_size, registry.model_class.counters)
@@ -279,8 +278,8 @@ class Routes:
 
     def _train_now(self, project_id: str, work: Work) -> dict[str, Any]:
         if work.reconcile:
-            self._jobs.run_now(JobKind.RECONCILE, project_id)
-        return self._jobs.run_now(JobKind.RESET if work.reset else JobKind.TRAIN, project_id)
+            self._runner.run_now(JobKind.RECONCILE, project_id)
+        return self._runner.run_now(JobKind.RESET if work.reset else JobKind.TRAIN, project_id)
 
     def versions(self) -> Response:
         """The published versions of a project's model (`?project=` or `{"project"}`), or of all models; the present

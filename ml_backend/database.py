@@ -121,16 +121,15 @@ class Database:
         with _explained(), self._sessions() as session:
             yield session
 
-    def _now(self, session: Session) -> datetime:
-        """The time in UTC by the clock that all processes share: PostgreSQL's, or this machine's with SQLite."""
-        if self.is_sqlite:
-            return now()
-        return session.scalar(sa.select(sa.func.timezone("UTC", sa.func.clock_timestamp())))
+    def _now(self) -> datetime | sa.ColumnElement[datetime]:
+        """The time in UTC by the clock that all processes share: PostgreSQL's, as an expression, or this machine's with
+        SQLite."""
+        return now() if self.is_sqlite else sa.func.timezone("UTC", sa.func.clock_timestamp(), type_=sa.DateTime)
 
     # -- the schema
 
     @contextmanager
-    def locked(self) -> Iterator[sa.Connection]:
+    def _locked(self) -> Iterator[sa.Connection]:
         """Opens a transaction that one process has at a time, so that only one of several starting ones migrates."""
         with self.engine.connect() as connection:
             if self.is_sqlite:
@@ -148,7 +147,7 @@ class Database:
         with self.engine.connect() as connection:
             if _version(connection) == latest:
                 return
-        with self.locked() as connection:
+        with self._locked() as connection:
             version = _version(connection)
             if version == latest:  # another process was first
                 return

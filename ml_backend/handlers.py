@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from errors import (
     BackendError,
@@ -21,19 +21,15 @@ from errors import (
 )
 from ml_backend import label_studio
 from ml_backend.base import LabelStudioMLBase, ModelResponse
+from ml_backend.jobs import PRIORITY_BATCH, TRAININGS, Jobs
 from ml_backend.label_studio import Connection, LabelStudioError
 from ml_backend.leases import JobStopped, Run, Stop
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.tables import Job, JobKind, Project, QueueName, TrainingStatus
 from ml_backend.webhook_secret import WebhookSecrets
 
-if TYPE_CHECKING:
-    from ml_backend.jobs import Jobs
-
 logger = logging.getLogger(__name__)
 
-# One of a whole list of predictions: an annotator who opens a single task doesn't wait for them.
-PRIORITY_BATCH = 5
 # What can't be reached for a moment is tried again after this time, and then after twice as long each time.
 FIRST_RETRY = timedelta(seconds=10)
 LONGEST_RETRY = timedelta(hours=1)
@@ -105,7 +101,7 @@ class Handlers:
 
     def queue_of(self, job: Job) -> QueueName:
         """Whose workers should do a job: a training that must extract features first would hold up other projects'."""
-        if job.kind not in (JobKind.TRAIN, JobKind.RESET):
+        if job.kind not in TRAININGS:
             return job.queue
         try:
             model = self._registry.get(job.project_id)

@@ -1,62 +1,46 @@
-"""The heavy work as jobs: adding them, asking about them, doing them.
-
-The job table says what is to be done and who does it; a message in a queue only wakes a worker, which takes the most
-urgent job from the table. So a lost message delays a job by seconds, and one too many finds nothing to do.
-"""
+"""The heavy work as jobs: adding them, asking about them, cancelling them. `runner.py` does them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import threading
-import time
+from collections.abc import Callable
 from typing import Any
 
-from errors import BackendError, DatabaseUnavailable, InvalidRequest, NotReady, TransientMediaError, UnknownJob
-from ml_backend.handlers import PRIORITY_BATCH, Handlers, retry_delay
-from ml_backend.leases import JobStopped, Leases, Run, Stop
-from ml_backend.queues import Queues
+from errors import BackendError, InvalidRequest, NotReady, UnknownJob
 from ml_backend.registry import ModelRegistry
 from ml_backend.store import Store
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.tables import Job, JobKind, JobStatus, QueueName
 
-logger = logging.getLogger(__name__)
-
 # Somebody waits for a prediction; then the training whose model the next one shows; then what may be needed some day.
 PRIORITY_WANTED = 20
-PRIORITY_TRAINING = 10
 # Before the training that is to use the annotations.
 PRIORITY_RECONCILE = 11
+PRIORITY_TRAINING = 10
+# One of a whole list of predictions: an annotator who opens a single task doesn't wait for them.
+PRIORITY_BATCH = 5
 # A queue longer than this would take days; what is refused then is asked for again when it is needed.
 MAX_QUEUED_JOBS = 10_000
-# A job that was begun this often and never ended killed its worker each time (out of memory, say). One more than the
-# deaths after which the cache refuses a video: a training goes on without it.
-MAX_ATTEMPTS = 4
-WAIT_SECONDS = 0.1
 
 TRAININGS = (JobKind.TRAIN, JobKind.RESET)
 
 
 class Jobs:
-    """Adds jobs and does them.
+    """Adds jobs to the table that the workers look at.
 
     Args:
         store: the state.
         registry: gives the projects' models.
-        queues: wake the workers; in immediate mode a job is done where it is added.
+
+    Attributes:
+        on_added: called after a job was added here; a worker looks at the table at once then.
     """
 
-    def __init__(self, store: Store, registry: ModelRegistry, queues: Queues) -> None:
+    def __init__(self, store: Store, registry: ModelRegistry) -> None:
         self.store = store
         self.registry = registry
-        self.queues = queues
-        self.leases = Leases(store)
-        self._handlers = Handlers(self)
-        self._claiming = threading.Lock()
-        self._running: dict[str, Job] = {}  # in this process
-        self._messages = {name: huey.task(name="wake")(self._work_off(name)) for name, huey in queues.items()}
+        self.on_added: Callable[[], None] = lambda: None
 
     # -- adding
 
@@ -114,14 +98,14 @@ class Jobs:
     def _add(
         self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
     ) -> Job:
-        job, wake = self._store_job(kind, project_id, arguments, priority, task)
-        if wake:
-            self.wake(job.queue)
+        job = self.store_job(kind, project_id, arguments, priority, task)
+        self.on_added()
         return job
 
-    def _store_job(
+    def store_job(
         self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
-    ) -> tuple[Job, bool]:
+    ) -> Job:
+        """Stores a job of a project, or of one of its tasks."""
         of_project = task is None
         name = project_id if of_project else f"{project_id}:{task}"
         return self.store.add_job(
@@ -133,13 +117,6 @@ class Jobs:
             arguments=arguments,
             priority=priority,
         )
-
-    def wake(self, queue: QueueName) -> None:
-        """Wakes a worker of a queue."""
-        try:
-            self.queues[queue].enqueue(self._messages[queue].s())
-        except Exception as error:  # of the database's driver; workers look by themselves, too
-            logger.warning("A worker couldn't be told of a new job, and finds it by itself: %s", error)
 
     # -- asking
 
@@ -194,161 +171,11 @@ class Jobs:
             raise InvalidRequest(f"Job {job.id} is {job.status}: only a failed or cancelled one can be tried again.")
         if job.kind == JobKind.TRAIN:
             self.store.request_training(job.project_id)
-        again, wake = self.store.add_job(
+        again = self.store.add_job(
             job.kind, job.queue, job.key, job.resource, job.project_id, job.arguments, job.priority
         )
-        if wake:
-            self.wake(again.queue)
+        self.on_added()
         return again
-
-    # -- doing
-
-    def _work_off(self, queue: QueueName) -> Any:
-        def wake() -> None:
-            while self.run_next(queue):
-                pass
-
-        return wake
-
-    def run_next(self, queue: QueueName) -> bool:
-        """Does the most urgent job of a queue. False where there is none to do."""
-        if self.leases.stopping:
-            return False
-        job = self._claim(queue)
-        if job is None:
-            return False
-        try:
-            with self.leases.run(job) as run:
-                better = self._handlers.queue_of(job) if queue == QueueName.TRAIN else queue
-                if better != queue:
-                    self.store.move_job(job.id, self.leases.owner, better)
-                    self.wake(better)
-                    return True
-                self._do(run)
-        except JobStopped as stop:
-            logger.info("Job %s (%s) stops: %s", job.id, job.subject, stop)
-        except Exception:
-            # Its lease runs out, and it is done again.
-            logger.exception("Job %s (%s) couldn't be ended", job.id, job.subject)
-        finally:
-            self._done(job, queue)
-        return True
-
-    def _claim(self, queue: QueueName) -> Job | None:
-        """Takes a job. What nobody waits for runs one at a time in a process, so that it never takes all places; what
-        ran when a worker died runs alone, so that it takes no other job along."""
-        with self._claiming:
-            try:
-                job = self._choose(queue, list(self._running.values()))
-            except DatabaseUnavailable as error:
-                logger.warning("No job can be taken now: %s", error)
-                return None
-            if job is not None:
-                self._running[job.id] = job
-            return job
-
-    def _choose(self, queue: QueueName, running: list[Job]) -> Job | None:
-        if any(job.attempts for job in running):
-            return None
-        suspect = self.store.waiting_suspect()
-        if suspect is not None:
-            if running or suspect.queue != queue:
-                return None  # the places become free for it
-            return self.store.claim_job(self.leases.owner, queue, job_id=suspect.id)
-        ahead = all(job.priority > PRIORITY_AHEAD for job in running)
-        return self.store.claim_job(self.leases.owner, queue, ahead=ahead)
-
-    def _done(self, job: Job, queue: QueueName | None) -> None:
-        with self._claiming:
-            self._running.pop(job.id, None)
-        try:
-            waiting = set(self.store.queues_waiting_for(job.resource)) - {queue}
-            if job.attempts or self.store.waiting_suspect() is not None:  # the other places stood idle for it, or shall
-                waiting |= set(self.queues)
-            for other in waiting:
-                self.wake(other)
-        except DatabaseUnavailable as error:
-            logger.debug("%s", error)  # workers look by themselves, too
-
-    def _do(self, run: Run) -> dict[str, Any] | Exception:
-        """Does a claimed job, records how it ended, and returns its result, or the error that ended it.
-
-        Raises:
-            JobStopped: it must not go on; nothing is recorded, unless it was cancelled.
-        """
-        job = run.job
-        if job.attempts >= MAX_ATTEMPTS:
-            if job.kind in TRAININGS:
-                run.persist(lambda: self.store.give_up_training(job.project_id))
-            error = BackendError(f"Given up: the worker died {MAX_ATTEMPTS} times on it. See the worker's log.")
-            self._fail(run, error)
-            return error
-        if job.attempts:
-            logger.warning("Job %s (%s) begins again: its worker died (%d)", job.id, job.subject, job.attempts)
-        try:
-            result = self._handlers.do(run)
-        except JobStopped as stop:
-            if stop.reason == Stop.CANCELLED:
-                run.persist(lambda: self._end(run, JobStatus.CANCELLED))
-            raise
-        except Exception as error:
-            if self._handlers.is_passing(job, error):
-                self._retry(run, error)
-            else:
-                self._fail(run, error)
-            return error
-        run.persist(lambda: self._end(run, JobStatus.FINISHED, result=result))
-        return result
-
-    def _end(self, run: Run, status: JobStatus, **values: Any) -> bool:
-        return self.store.end_job(run.job.id, self.leases.owner, status, **values)
-
-    def _retry(self, run: Run, error: Exception) -> None:
-        delay = retry_delay(run.job.retries)
-        log = logger.warning if isinstance(error, BackendError) else logger.exception
-        log("Job %s (%s): %s It is tried again in %d s.", run.job.id, run.job.subject, error, delay.total_seconds())
-        run.persist(lambda: self.store.retry_job(run.job.id, self.leases.owner, delay, str(error)))
-
-    def _fail(self, run: Run, error: Exception) -> None:
-        job = run.job
-        if isinstance(error, BackendError):
-            logger.warning("Job %s (%s): %s", job.id, job.subject, error)
-            transient = isinstance(error, TransientMediaError)
-            values = {"result": {"status": error.status, "transient": transient}, "error": str(error)}
-        else:
-            logger.exception("Job %s (%s) failed", job.id, job.subject)
-            values = {"error": f"{type(error).__name__}: {error}. See the worker's log, job {job.id}."}
-        run.persist(lambda: self._end(run, JobStatus.FAILED, **values))
-
-    def run_now(self, kind: JobKind, project_id: str) -> dict[str, Any]:
-        """Does a project's job in the caller's thread, after any of the project's that is running, and returns its
-        result.
-
-        Raises:
-            BackendError: why it failed.
-        """
-        job, _ = self._store_job(kind, project_id, {}, PRIORITY_WANTED)
-        while (claimed := self.store.claim_job(self.leases.owner, job_id=job.id)) is None:
-            current = self.status(job.id)
-            if current.status == JobStatus.FINISHED:
-                return current.result or {}
-            if current.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-                raise BackendError(current.error or f"The {kind} job was cancelled.")
-            if current.due_at is not None:
-                raise NotReady(current.error)  # it failed for a passing reason, and is tried again
-            job = current
-            time.sleep(WAIT_SECONDS)
-        try:
-            with self.leases.run(claimed) as run:
-                outcome = self._do(run)
-        except JobStopped as stop:
-            raise NotReady(f"The {kind} job stopped: {stop}.") from stop
-        finally:
-            self.store.release_jobs(self.leases.owner, claimed.id)  # interrupted (Ctrl-C): left to the workers
-            self._done(claimed, None)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
 
 
 def _digest(tasks: list[dict[str, Any]]) -> str:

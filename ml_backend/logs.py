@@ -25,7 +25,7 @@ SECRETS = re.compile(
 )
 # Characters that end a line, move a terminal's cursor, or turn the direction of the text after them.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-QUIET = ("alembic", "huey", "httpx", "werkzeug")
+QUIET = ("alembic", "httpx", "werkzeug")
 
 
 def redact(text: str) -> str:

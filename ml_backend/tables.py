@@ -50,7 +50,7 @@ LIVE = (JobStatus.QUEUED, JobStatus.STARTED)
 
 
 class QueueName(_Name):
-    """The queues. Each has workers of its own, so that no training waits for a long extraction."""
+    """The queues. Each has slots of its own in a worker, so that no training waits for a long extraction."""
 
     TRAIN = "train"
     EXTRACT = "extract"
@@ -212,7 +212,7 @@ class PresentVersion(Base):
 
 
 class Job(Base):
-    """A unit of work. This table says what is to be done; the queue's messages only wake workers."""
+    """A unit of work. This table is the queue: workers look at it."""
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)

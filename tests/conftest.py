@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from huey import MemoryHuey
 from xdist.scheduler import LoadFileScheduling
 
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
-from ml_backend.tables import QueueName
 from tests.http_server import Server
 from tests.postgres import Postgres, binaries, running_postgres
 from tests.servers import NO_INTERNET, clean_environment
+from tests.work import work_off
 
 LIVE = "tests/live/"
 # As they were measured last. The long ones begin first, so that no process is left with one at the end.
@@ -118,8 +117,8 @@ def make_app(settings: Settings) -> Iterator[Callable[..., Flask]]:
     apps = []
 
     def make(model_class: type[LabelStudioMLBase], **changes: Any) -> Flask:
-        queues = {name: MemoryHuey(name.value, immediate=True) for name in QueueName}
-        app = init_app(model_class, settings=settings.model_copy(update=changes), queues=queues)
+        app = init_app(model_class, settings=settings.model_copy(update=changes))
+        app.extensions["jobs"].on_added = lambda: work_off(app.extensions["jobs"])
         apps.append(app)
         return app
 

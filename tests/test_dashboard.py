@@ -134,7 +134,7 @@ class Server:
     def job(self, kind: JobKind, name: str, project: str = "1", task: dict[str, Any] | None = None) -> str:
         """A waiting job."""
         arguments = {"task": task} if task else {}
-        job, _ = self.store.add_job(
+        job = self.store.add_job(
             kind,
             queue=QueueName.EXTRACT,
             key=f"{kind}:{name}",
@@ -218,7 +218,7 @@ def test_programs_still_get_json(server: Server) -> None:
 def test_a_running_jobs_bar_moves_without_reload(server: Server, browser: Browser) -> None:
     server.annotate(1)
     job = server.job(JobKind.PREPARE, "a", task={"id": 5, "data": {}})
-    assert server.store.claim_job("tester", job_id=job) is not None
+    assert server.store.claim_job("tester", job) is not None
     browser.open(f"{server.url}/queue")
     browser.run("window.sameDocument = true")
     for share in (0.25, 0.75):
@@ -236,7 +236,7 @@ def test_a_running_jobs_bar_moves_without_reload(server: Server, browser: Browse
 def test_a_failed_job_says_why_and_is_tried_again(server: Server, browser: Browser) -> None:
     server.annotate(1)
     job = server.job(JobKind.PREPARE, "a", task={"id": 5, "data": {}})
-    server.store.claim_job("tester", job_id=job)
+    server.store.claim_job("tester", job)
     server.store.end_job(job, "tester", JobStatus.FAILED, error="kick.mp4 is empty (0 bytes). Upload it again.")
     browser.open(server.url)
     assert "kick.mp4 is empty (0 bytes). Upload it again." in text(browser)

@@ -16,13 +16,15 @@ from flask.testing import FlaskClient
 
 from errors import MediaError, NotReady
 from ml_backend import LabelStudioMLBase, init_app, jobs
-from ml_backend.consumers import WorkerProcess
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
+from ml_backend.runner import MAX_ATTEMPTS, Runner
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.jobs import PRIORITY_AHEAD
-from ml_backend.tables import Job, QueueName, now
+from ml_backend.tables import Job, now
+from ml_backend.worker import WorkerProcess
 from tests.servers import wait_until
+from tests.work import work_off
 
 CONFIG = '<View><Text name="text" value="$text"/><Choices name="c" toName="text"><Choice value="A"/></Choices></View>'
 
@@ -80,23 +82,7 @@ def queued(settings: Settings, model: type[RecordingModel]) -> Iterator[tuple[Fl
     """An app whose jobs wait in a real queue until a test runs them."""
     app = init_app(model, settings=settings)
     yield app.test_client(), app.extensions["jobs"]
-    close(app.extensions["jobs"])
-
-
-def close(jobs: Jobs) -> None:
-    jobs.store.close()
-    for huey in jobs.queues.values():
-        huey.storage.close()
-
-
-def work_off(jobs: Jobs) -> int:
-    """Does what is queued, as the consumers' threads do when they get a message, and returns the number of messages."""
-    count = 0
-    while messages := [(huey, huey.dequeue()) for huey in jobs.queues.values() if len(huey)]:
-        for huey, message in messages:
-            huey.execute(message)
-            count += 1
-    return count
+    app.extensions["jobs"].store.close()
 
 
 def let_leases_run_out(store: Store) -> None:
@@ -104,18 +90,9 @@ def let_leases_run_out(store: Store) -> None:
         session.execute(sa.update(Job).values(lease_expires_at=now() - timedelta(seconds=1)))
 
 
-def messages(jobs: Jobs) -> int:
-    return sum(map(len, jobs.queues.values()))
-
-
-def lose_messages(jobs: Jobs) -> None:
-    for huey in jobs.queues.values():
-        huey.flush()
-
-
 def recover(jobs: Jobs) -> None:
     """One look of a worker for lost work."""
-    WorkerProcess(jobs).recover()
+    WorkerProcess(Runner(jobs)).recover()
 
 
 def send(client: FlaskClient, action: str, **keys: Any) -> Any:
@@ -163,7 +140,7 @@ def test_two_trainings_of_one_project_never_run_at_once(queued: tuple[FlaskClien
         running = pool.submit(work_off, jobs)
         wait_until(lambda: jobs.store.jobs("started"), 10, "the training")
         job = annotate(client, 2).json["job"]
-        assert jobs.store.claim_job("another worker", job_id=job) is None
+        assert jobs.store.claim_job("another worker", job) is None
         model.hold.set()
         running.result()
 
@@ -267,7 +244,8 @@ def test_new_tasks_are_prepared_ahead_of_need_and_after_what_is_wanted(
     client, jobs = queued
     tasks = [{"id": number, "data": {"text": "a"}} for number in range(1, 5)]
     assert send(client, "TASKS_CREATED", tasks=tasks).status_code == 201
-    assert jobs.run_next(QueueName.EXTRACT)
+    runner = Runner(jobs)
+    runner.run(runner.claim())
     jobs.add_preparation("1", tasks[2], PRIORITY_WANTED)
     work_off(jobs)
     assert model.prepared == [3, 1, 2, 4]
@@ -353,17 +331,15 @@ def test_a_training_that_could_not_reach_its_videos_is_tried_again(
     assert queue.store.projects_behind() == []
 
 
-def test_lost_messages_and_dead_workers_lose_nothing(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+def test_dead_workers_lose_nothing(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
     annotate(client, 1)
-    lose_messages(jobs)
     recover(jobs)
     work_off(jobs)
     assert model.fitted[-1][1] == [(1, 1)]
 
     job = annotate(client, 2).json["job"]
-    lose_messages(jobs)
-    assert jobs.store.claim_job("worker that died", job_id=job).status == "started"
+    assert jobs.store.claim_job("worker that died", job).status == "started"
     recover(jobs)
     work_off(jobs)
     assert len(model.fitted) == 1  # its lease holds
@@ -377,16 +353,15 @@ def test_lost_messages_and_dead_workers_lose_nothing(queued: tuple[FlaskClient, 
 def test_a_job_that_kills_its_worker_is_given_up(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, queue = queued
     job = annotate(client, 1).json["job"]
-    for attempt in range(jobs.MAX_ATTEMPTS):
-        lose_messages(queue)
-        assert queue.store.claim_job(f"worker {attempt}", job_id=job) is not None
+    for attempt in range(MAX_ATTEMPTS):
+        assert queue.store.claim_job(f"worker {attempt}", job) is not None
         let_leases_run_out(queue.store)
         recover(queue)
     work_off(queue)
     assert model.fitted == []
     status = client.post("/job_status", json={"job": job}).json
     assert status["job_status"] == "failed"
-    assert f"died {jobs.MAX_ATTEMPTS} times" in status["error"]
+    assert f"died {MAX_ATTEMPTS} times" in status["error"]
     # The next annotation tries again.
     annotate(client, 2)
     work_off(queue)
@@ -398,40 +373,37 @@ def test_what_ran_when_a_worker_died_runs_alone(queued: tuple[FlaskClient, Jobs]
     _, queue = queued
     suspects = [queue.add_preparation("1", {"id": number, "data": {}}, priority=20).id for number in (1, 2)]
     for job_id in suspects:
-        assert queue.store.claim_job("worker that died", job_id=job_id) is not None
+        assert queue.store.claim_job("worker that died", job_id) is not None
     other = queue.add_preparation("1", {"id": 3, "data": {}}, priority=30).id
     training = queue.add_training("1").id
     let_leases_run_out(queue.store)
     recover(queue)
-    first = queue._claim(QueueName.EXTRACT)
+    runner = Runner(queue)
+    first = runner.claim()
     assert first.id in suspects
-    assert queue._claim(QueueName.EXTRACT) is None
-    assert queue._claim(QueueName.TRAIN) is None
-    queue.store.end_job(first.id, queue.leases.owner)
-    queue._done(first, QueueName.EXTRACT)
-    assert queue._claim(QueueName.TRAIN) is None  # the places stay free for the next one
-    second = queue._claim(QueueName.EXTRACT)
+    assert runner.claim() is None
+    runner.run(first)
+    second = runner.claim()
     assert {first.id, second.id} == set(suspects)
-    queue.store.end_job(second.id, queue.leases.owner)
-    queue._done(second, QueueName.EXTRACT)
-    assert queue._claim(QueueName.TRAIN).id == training
-    assert queue._claim(QueueName.EXTRACT).id == other
+    assert runner.claim() is None  # the slots stay free for it
+    runner.run(second)
+    assert {runner.claim().id, runner.claim().id} == {training, other}
 
 
 def test_a_suspect_waits_until_the_others_have_ended(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     _, queue = queued
-    running = queue.add_preparation("1", {"id": 1, "data": {}}, priority=20)
-    assert queue._claim(QueueName.EXTRACT).id == running.id
+    runner = Runner(queue)
+    queue.add_preparation("1", {"id": 1, "data": {}}, priority=20)
+    running = runner.claim()
     suspect = queue.add_preparation("1", {"id": 2, "data": {}}, priority=20).id
-    assert queue.store.claim_job("worker that died", job_id=suspect) is not None
+    assert queue.store.claim_job("worker that died", suspect) is not None
     with queue.store._transaction() as session:
         session.execute(sa.update(Job).where(Job.id == suspect).values(lease_expires_at=now() - timedelta(seconds=1)))
     recover(queue)
     queue.add_preparation("1", {"id": 3, "data": {}}, priority=20)
-    assert queue._claim(QueueName.EXTRACT) is None
-    queue.store.end_job(running.id, queue.leases.owner)
-    queue._done(running, QueueName.EXTRACT)
-    assert queue._claim(QueueName.EXTRACT).id == suspect
+    assert runner.claim() is None
+    runner.run(running)
+    assert runner.claim().id == suspect
 
 
 def test_a_prediction_waits_for_its_preparation(settings: Settings, model: Any) -> None:
@@ -440,7 +412,7 @@ def test_a_prediction_waits_for_its_preparation(settings: Settings, model: Any) 
     body = {"tasks": [{"id": 1, "data": {}}, {"id": 2, "data": {}}], "project": "1", "label_config": CONFIG}
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(app.test_client().post, "/predict", json=body)
-        wait_until(lambda: messages(jobs) == 2, 10, "two jobs")
+        wait_until(lambda: jobs.store.count_jobs("queued") == 2, 10, "two jobs")
         work_off(jobs)
         assert answer.result().status_code == 200
         assert [set(item) for item in answer.result().json["results"]] == [{"result", "score", "model_version"}] * 2

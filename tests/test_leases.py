@@ -6,7 +6,6 @@ import re
 import signal
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -18,17 +17,19 @@ import sqlalchemy as sa
 
 from errors import MediaError, NotReady
 from ml_backend import LabelStudioMLBase, database, init_app, leases
-from ml_backend.consumers import PLACES, WorkerProcess
 from ml_backend.jobs import PRIORITY_WANTED, Jobs
 from ml_backend.leases import JobStopped, Stop
+from ml_backend.runner import Runner
 from ml_backend.settings import Settings
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.tables import LIVE, Job, JobKind, JobStatus, QueueName, TrainingStatus
+from ml_backend.worker import WorkerProcess
 from tests.http_server import Server
 from tests.servers import wait_until
 from tests.stub import StubBackend
-from tests.test_jobs import CONFIG, RecordingModel, annotate, close, recover, send, work_off
+from tests.test_jobs import CONFIG, RecordingModel, annotate, recover, send
 from tests.test_label_studio_api import pages
+from tests.work import work_off
 
 
 class HeldModel(RecordingModel):
@@ -68,8 +69,7 @@ def new_jobs(model: type[LabelStudioMLBase], settings: Settings, url: str) -> An
 def app(settings: Settings, model: Any, database_url: str) -> Iterator[Any]:
     app = new_jobs(model, settings, database_url)
     yield app
-    app.extensions["jobs"].leases.stop()
-    close(app.extensions["jobs"])
+    app.extensions["jobs"].store.close()
 
 
 @pytest.fixture
@@ -78,30 +78,26 @@ def jobs(app: Any) -> Jobs:
 
 
 @pytest.fixture
-def working(jobs: Jobs) -> Iterator[Jobs]:
-    """As many threads as a worker process has, each doing its queue's jobs."""
-    stopped = threading.Event()
+def runner(app: Any) -> Runner:
+    return app.extensions["runner"]
 
-    def work(queue: QueueName) -> None:
-        while not stopped.is_set():
-            if not jobs.run_next(queue):
-                time.sleep(0.02)
 
-    threads = [threading.Thread(target=work, args=(queue,)) for queue, places in PLACES.items() for _ in range(places)]
-    for thread in threads:
-        thread.start()
+@pytest.fixture
+def working(jobs: Jobs, runner: Runner) -> Iterator[Jobs]:
+    """Jobs that a worker does in threads."""
+    thread = threading.Thread(target=WorkerProcess(runner).work)
+    thread.start()
     yield jobs
-    stopped.set()
-    jobs.leases.stop()
-    for thread in threads:
-        thread.join(10)
+    runner.leases.stop()
+    thread.join(10)
+    wait_until(lambda: not runner.leases.running(), 10, "the jobs to stop")
 
 
 def task(number: int) -> dict[str, Any]:
     return {"id": number, "data": {"text": "a"}}
 
 
-# Places
+# Slots
 
 
 def test_a_long_extraction_blocks_neither_trainings_nor_others(working: Jobs, app: Any, model: Any) -> None:
@@ -156,26 +152,22 @@ def test_a_training_that_must_extract_leaves_the_place_to_others(working: Jobs, 
     assert second.ended_at < first.ended_at
 
 
-# Messages
+# One of a key
 
 
-def test_fifty_polls_are_one_message_and_one_job(jobs: Jobs) -> None:
+def test_fifty_polls_are_one_job(jobs: Jobs) -> None:
     for _ in range(50):
         jobs.add_preparation("1", task(1), PRIORITY_WANTED)
-    assert len(jobs.queues[QueueName.EXTRACT]) == 1
     assert jobs.store.count_jobs(JobStatus.QUEUED) == 1
 
 
-def test_a_raised_priority_survives_a_lost_message(jobs: Jobs, app: Any, model: Any) -> None:
+def test_a_waiting_job_that_is_asked_for_again_comes_sooner(jobs: Jobs, app: Any, model: Any) -> None:
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
     for number in (1, 2):
         model.gates[number] = threading.Event()
         model.gates[number].set()
         jobs.add_preparation("1", task(number), PRIORITY_AHEAD)
     jobs.add_preparation("1", task(2), PRIORITY_WANTED)
-    for huey in jobs.queues.values():
-        huey.flush()
-    recover(jobs)
     work_off(jobs)
     assert model.prepared == [2, 1]
 
@@ -249,10 +241,10 @@ def test_a_corrected_key_is_used_at_once_after_a_restart(
     recover(jobs)
     assert work_off(jobs) == 0  # its time hasn't come
     restarted = new_jobs(model, settings, database_url).extensions["jobs"]
-    WorkerProcess(restarted)._start()
+    WorkerProcess(Runner(restarted))._start()
     work_off(restarted)
     assert jobs.store.latest_training("1").status == TrainingStatus.PUBLISHED
-    close(restarted)
+    restarted.store.close()
 
 
 def test_stored_annotations_that_no_job_is_about_are_not_asked_for(app: Any, model: Any, jobs: Jobs) -> None:
@@ -312,7 +304,7 @@ def test_annotations_that_were_there_are_taken_when_a_project_is_connected(
     app.test_client().post(
         "/setup", json={"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
     )
-    worker = WorkerProcess(jobs)
+    worker = WorkerProcess(Runner(jobs))
     worker.watch()
     work_off(jobs)
     assert model.fitted[-1][1] == [(1, 5)]
@@ -333,7 +325,7 @@ def test_a_comparison_that_fails_unforeseen_is_not_repeated_at_once(
     app.test_client().post(
         "/setup", json={"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
     )
-    worker = WorkerProcess(jobs)
+    worker = WorkerProcess(Runner(jobs))
     for _ in range(5):
         worker.watch()
         work_off(jobs)
@@ -347,7 +339,7 @@ def test_a_comparison_that_fails_unforeseen_is_not_repeated_at_once(
 
 
 def test_training_in_the_request_holds_a_lease(
-    settings: Settings, database_url: str, app: Any, jobs: Jobs, model: Any
+    settings: Settings, database_url: str, app: Any, jobs: Jobs, runner: Runner, model: Any
 ) -> None:
     """Another process neither takes it over nor trains the same project meanwhile."""
     model.prepared.append(1)
@@ -355,21 +347,20 @@ def test_training_in_the_request_holds_a_lease(
     other = new_jobs(model, settings, database_url).extensions["jobs"]
     model.hold.clear()
     with ThreadPoolExecutor() as pool:
-        now = pool.submit(jobs.run_now, JobKind.TRAIN, "1")
+        now = pool.submit(runner.run_now, JobKind.TRAIN, "1")
         wait_until(lambda: jobs.store.jobs(JobStatus.STARTED), 10, "the training")
         recover(other)
         other.store.request_training("1")
         recover(other)
-        assert not other.run_next(QueueName.TRAIN)
-        assert not other.run_next(QueueName.EXTRACT)
+        assert work_off(other) == 0
         assert len(jobs.store.trainings("1")) == 1
         model.hold.set()
         now.result(10)
-    close(other)
+    other.store.close()
 
 
 def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
-    working: Jobs, app: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+    working: Jobs, runner: Runner, app: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ml_backend.leases.RENEW_SECONDS", 0.2)
     monkeypatch.setattr("ml_backend.store.jobs.LEASE", timedelta(seconds=3))
@@ -381,21 +372,21 @@ def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     assert working.store.take_over_jobs([]) == []
     with working.store._transaction() as session:  # as if it had run out, and another worker had taken the job over
         session.execute(sa.update(Job).values(lease_owner="another worker"))
-    wait_until(lambda: not working.leases.running(), 10, "the job to stop")
+    wait_until(lambda: not runner.leases.running(), 10, "the job to stop")
     assert model.prepared == []
     assert working.status(job.id).lease_owner == "another worker"
 
 
-def test_a_job_that_comes_back_to_the_process_that_lost_it_runs_once(jobs: Jobs, model: Any) -> None:
+def test_a_job_that_comes_back_to_the_process_that_lost_it_runs_once(jobs: Jobs, runner: Runner) -> None:
     jobs.store.update_project("1", CONFIG)
     jobs.add_preparation("1", task(1), PRIORITY_WANTED)
-    job = jobs.store.claim_job(jobs.leases.owner, QueueName.EXTRACT)
-    with jobs.leases.run(job) as lost, jobs.leases.run(job) as again:
+    job = runner.claim()
+    with runner.leases.run(job) as lost, runner.leases.run(job) as again:
         with pytest.raises(JobStopped) as stopped:
             lost.check()
         assert stopped.value.reason is Stop.LOST
         again.check()
-    assert not jobs.leases.running()
+    assert not runner.leases.running()
 
 
 def test_an_end_that_cannot_be_written_is_written_later(
@@ -407,7 +398,7 @@ def test_an_end_that_cannot_be_written_is_written_later(
     jobs.store.update_project("1", CONFIG)
     job = jobs.add_preparation("1", task(1), PRIORITY_WANTED)
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(jobs.run_next, QueueName.EXTRACT)
+        running = pool.submit(work_off, jobs)
         wait_until(lambda: 1 in model.gates, 10, "the extraction")
         other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
@@ -418,7 +409,7 @@ def test_an_end_that_cannot_be_written_is_written_later(
         other.execute("ROLLBACK")
         running.result(10)
     assert jobs.status(job.id).status == JobStatus.FINISHED
-    close(jobs)
+    jobs.store.close()
 
 
 # Real processes

@@ -17,15 +17,15 @@ from werkzeug.test import TestResponse
 from errors import EncoderError, NotReady
 from features import checkpoints
 from features.encoder import get_encoder
-from ml_backend import consumers, init_app
-from ml_backend.consumers import WorkerProcess
+from ml_backend import init_app, worker
 from ml_backend.settings import Settings
+from ml_backend.worker import WorkerProcess
 from model import YOLO
 from tests.http_server import Server, as_json
 from tests.servers import Backend, annotation, region, wait_until
-from tests.test_jobs import close, work_off
 from tests.test_timeline_labels import BLUE, GREY, RED, RED_BLUE, config, save_classifier
 from tests.videos import write_video
+from tests.work import work_off
 
 
 def test_requests_right_after_a_start_wait_for_no_download(
@@ -96,7 +96,7 @@ def test_simple_mode_while_its_encoder_is_loaded(
     assert sorted(stored) == [1, 2]
     answer = predict(texts[0])
     assert all("result" in item for item in answer.json["results"])
-    close(jobs)
+    jobs.store.close()
 
     # In time: nothing is delivered.
     asked: list[str] = []
@@ -113,7 +113,7 @@ def test_simple_mode_while_its_encoder_is_loaded(
         work_off(jobs)
         assert all("result" in item for item in waiting.result().json["results"])
     assert len(stored) == 2
-    close(jobs)
+    jobs.store.close()
 
 
 def test_a_download_in_the_background_is_said_and_its_failure_kept(
@@ -198,17 +198,17 @@ def test_a_request_reads_no_video(settings: Settings, opened: Callable[[], set[s
     assert opened() == set()
     work_off(jobs)
     assert send(2) == 200
-    close(jobs)
+    jobs.store.close()
 
 
 def test_a_model_file_that_is_replaced_under_the_running_server_is_used(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker looks for it."""
-    monkeypatch.setattr(consumers, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.0)
     app = init_app(YOLO, settings=settings)
     client, jobs = app.test_client(), app.extensions["jobs"]
-    worker = WorkerProcess(jobs)
+    process = WorkerProcess(app.extensions["runner"])
     colours = [GREY] * 20 + [RED] * 20 + [GREY] * 20 + [BLUE] * 20
     video = write_video(settings.local_files_document_root / "1.mp4", colours, size=(64, 64))
     task = {"id": 1, "data": {"video": str(video)}}
@@ -217,7 +217,7 @@ def test_a_model_file_that_is_replaced_under_the_running_server_is_used(
     assert client.post("/webhook", json=body).status_code == 201
 
     def predicted_by() -> str:
-        worker.watch()
+        process.watch()
         work_off(jobs)
         answer = client.post("/predict", json={"project": "1", "label_config": config(), "tasks": [task]})
         assert answer.status_code == 200, answer.text
@@ -228,4 +228,4 @@ def test_a_model_file_that_is_replaced_under_the_running_server_is_used(
         save_classifier(settings.model_root / "yolov8n-cls.pt", names)
         for _ in range(2):  # once for each change
             assert predicted_by() == f"yolov8n-cls-v{version} (1 video)"
-    close(jobs)
+    jobs.store.close()

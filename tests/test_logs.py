@@ -14,8 +14,8 @@ from ml_backend.settings import Settings
 from model import YOLO
 from tests.http_server import Server, whole_file
 from tests.servers import wait_until
-from tests.test_jobs import close, work_off
 from tests.test_timeline_labels import config, save_classifier
+from tests.work import work_off
 
 JOB = "0123456789abcdef0123456789abcdef"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoxfQ.abc-DEF_123"
@@ -113,10 +113,10 @@ def test_a_video_that_can_not_be_read_is_named_with_its_task(
         wait_until(lambda: jobs.store.jobs("queued"), 10, "the job")
         work_off(jobs)
         assert answer.result().status_code == 404
-    for logger in ("ml_backend.jobs", "ml_backend.predictions"):
+    for logger in ("ml_backend.runner", "ml_backend.predictions"):
         (refusal,) = [record for record in caplog.records if record.name == logger]
         entry = json.loads(JsonFormatter().format(refusal))
         assert (entry["level"], entry["project"], entry["task"]) == ("WARNING", "7", "31")
         assert "clip.mp4 is not a video" in entry["message"]
         assert str(settings.cache_dir) not in entry["message"]
-    close(jobs)
+    jobs.store.close()

@@ -89,7 +89,7 @@ def test_it_opens_with_a_password(tmp_path: Path) -> None:
         assert backend.http.get("/versions").status_code == 401
         assert backend.http.get("/versions", auth=("ann", "p")).status_code == 200
         made = [path for name in ("data", "cache", "models") for path in (tmp_path / name).rglob("*")]
-        assert tmp_path / "data" / "state.db.queue" in made
+        assert tmp_path / "data" / "state.db" in made
         assert not [path for path in made if path.stat().st_mode & 0o077], "they are for this user alone"
     finally:
         backend.stop()
@@ -107,15 +107,23 @@ def only(backend: Backend, pattern: str) -> int:
     return seen[-1].pop()
 
 
-def test_worker_py_is_started_again_and_gets_sighup(backend: Backend) -> None:
+def test_the_worker_is_started_again_when_it_dies_and_at_sighup(backend: Backend) -> None:
     backend.wait_for_worker()
-    keeper = only(backend, r"worker\.py")
-    os.kill(keeper, signal.SIGKILL)
-    wait_until(lambda: processes(backend.process.pid, r"worker\.py") - {keeper}, START_SECONDS, "another worker.py")
-    worker = only(backend, "_wsgi.py --worker")
-    backend.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: processes(backend.process.pid, "_wsgi.py --worker") - {worker}, START_SECONDS, "another worker")
+    session = backend.process.pid
+    for end in (lambda pid: os.kill(pid, signal.SIGKILL), lambda _: backend.process.send_signal(signal.SIGHUP)):
+        worker = only(backend, "_wsgi.py --worker")
+        end(worker)
+        wait_until(lambda old=worker: processes(session, "_wsgi.py --worker") - {old}, START_SECONDS, "another worker")
     wait_until(backend.answers, START_SECONDS, "the new web process")
+
+
+def test_a_worker_ends_with_its_server(tmp_path: Path) -> None:
+    backend = Backend(tmp_path).start()
+    backend.wait_for_worker()
+    session = backend.process.pid
+    os.kill(session, signal.SIGKILL)  # its first process alone
+    backend.process.wait()
+    wait_until(lambda: not processes(session, "--worker"), START_SECONDS, "the worker's end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

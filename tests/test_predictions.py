@@ -23,7 +23,7 @@ from ml_backend.settings import Settings
 from ml_backend.store import jobs as job_rows
 from tests.http_server import Server, as_json
 from tests.servers import wait_until
-from tests.test_jobs import close, work_off
+from tests.work import work_off
 
 CONFIG = '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="A"/></Choices></View>'
 OTHER_CONFIG = CONFIG.replace('"A"', '"B"')
@@ -69,7 +69,7 @@ def start(settings: Settings, model: type[PreparedModel]) -> Iterator[Callable[.
 
     yield start
     for app in apps:
-        close(app.extensions["jobs"])
+        app.extensions["jobs"].store.close()
 
 
 def body(*task_ids: int, config: str = CONFIG) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def test_what_there_is_no_time_to_predict_is_delivered(
 
 @pytest.mark.parametrize("task_ids", [(1,), (1, 2, 3)])
 @pytest.mark.parametrize("key", [None, "legacy"])
-def test_ten_polls_are_few_messages(
+def test_ten_polls_are_few_jobs(
     start: Callable[..., Flask], model: Any, monkeypatch: pytest.MonkeyPatch, task_ids: tuple[int, ...], key: str | None
 ) -> None:
     """A preparation for each task that is waited for, and one job for what is late."""
@@ -173,7 +173,6 @@ def test_ten_polls_are_few_messages(
     for _ in range(10):
         assert app.test_client().post("/predict", json=body(*task_ids)).status_code == 503
     queued = Counter(job.kind for job in jobs.store.jobs("queued"))
-    assert sum(map(len, jobs.queues.values())) == queued.total()
     assert queued["prepare"] <= 2
     assert queued.total() <= 2 + 2  # on a busy machine another task may be the late one
 

@@ -91,17 +91,31 @@ def test_a_database_of_the_first_release_keeps_its_data(tmp_path: Path) -> None:
         (JobKind.PREPARE, JobStatus.QUEUED): 1,
         (JobKind.DELIVER, JobStatus.FINISHED): 1,
     }
-    assert store.claim_job("me", QueueName.TRAIN).key == "train:7"
-    assert store.claim_job("me", QueueName.EXTRACT).arguments == {"task": {"id": 3, "data": {}}}
+    assert store.next_job([QueueName.TRAIN]).key == "train:7"
+    assert store.next_job([QueueName.EXTRACT]).arguments == {"task": {"id": 3, "data": {}}}
     store.close()
     Store(f"sqlite:///{path}").close()  # the second time there is nothing to do
 
 
+def test_a_database_with_huey_s_queue_keeps_its_jobs(store: Store, database_url: str) -> None:
+    """Schema 0006: the same tables, and messages beside them."""
+    job = store.add_job(JobKind.TRAIN, QueueName.TRAIN, "train:1", "project:1", "1", {}, priority=10)
+    messages = Path(f"{store.engine.url.database}.queue")
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
+        if store.is_sqlite:
+            messages.touch()
+        else:
+            connection.exec_driver_sql("CREATE TABLE huey_task (id serial)")
+    opened = Store(database_url)
+    assert opened.next_job([QueueName.TRAIN]).id == job.id
+    assert not messages.exists()
+    assert "huey_task" not in sa.inspect(opened.engine).get_table_names()
+    opened.close()
+
+
 def test_all_processes_may_start_at_once(database_url: str) -> None:
-    program = (
-        "import sys\nfrom ml_backend.store import Store\nfrom ml_backend.queues import open_queues\n"
-        "store = Store(sys.argv[1])\nopen_queues(store)\nstore.increment_value('1', 'started')"
-    )
+    program = "import sys\nfrom ml_backend.store import Store\nStore(sys.argv[1]).increment_value('1', 'started')"
     command = [sys.executable, "-c", program, database_url]
     processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     errors = [process.communicate()[1] for process in processes]
@@ -313,16 +327,15 @@ def test_what_a_job_of_a_deleted_project_writes_late_is_no_new_project_s(store: 
 
 
 def test_a_job_that_waits_has_the_latest_data(store: Store) -> None:
-    def add(video: str) -> tuple[Job, bool]:
+    def add(video: str) -> Job:
         kind, queue = JobKind.PREPARE, QueueName.EXTRACT
         return store.add_job(
             kind, queue, "prepare:1:1", "task:1:1", "1", {"task": {"id": 1, "data": {"video": video}}}, 5
         )
 
-    first, _ = add("old.mp4")
-    second, _ = add("new.mp4")
+    first, second = add("old.mp4"), add("new.mp4")
     assert second.id == first.id
-    assert store.claim_job("me", QueueName.EXTRACT).arguments["task"]["data"] == {"video": "new.mp4"}
+    assert store.next_job([QueueName.EXTRACT]).arguments["task"]["data"] == {"video": "new.mp4"}
 
 
 # Trouble

@@ -1,12 +1,13 @@
-"""Jobs: what is to be done, who does it, and how each ended.
+"""Jobs: what is to be done, who does it, and how each ended. This table is the queue.
 
-Who does a job holds its *lease*, which is renewed while the job runs. Where it runs out, its owner is dead, and the job
-waits again. Nothing is written for a job by one who doesn't hold its lease any more.
+The process that does a job holds its *lease* and renews it while the job runs. A lease that runs out belongs to a dead
+process, and its job waits again. A process writes nothing for a job whose lease it has lost.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,8 +25,6 @@ WORKER_SILENT = timedelta(seconds=30)
 JOB_RETENTION = timedelta(days=14)
 # Jobs of a higher priority are wanted by somebody; the others may be some day.
 PRIORITY_AHEAD = 0
-# Two workers that take jobs of one resource at the same moment: one of them looks again.
-CLAIM_ATTEMPTS = 5
 
 
 class JobRows(Trainings):
@@ -42,7 +41,7 @@ class JobRows(Trainings):
         project_id: str,
         arguments: dict[str, Any],
         priority: int,
-    ) -> tuple[Job, bool]:
+    ) -> Job:
         """Adds a job, or raises the priority of the one that waits to do the same work, with the latest arguments.
 
         Args:
@@ -53,17 +52,13 @@ class JobRows(Trainings):
             project_id: the project.
             arguments: JSON.
             priority: higher is sooner.
-
-        Returns:
-            The job, and whether workers must be told of it.
         """
         with self._reading() as session:
             waiting = session.scalar(sa.select(Job).where(Job.key == key, Job.status == JobStatus.QUEUED))
         same = waiting is not None and waiting.arguments == arguments
         if same and waiting.priority >= priority and waiting.due_at is None:
-            return waiting, False  # nothing to write, so nothing to wait for
-        job_id = uuid.uuid4().hex
-        values = {"id": job_id, "kind": kind, "queue": queue, "key": key, "resource": resource}
+            return waiting  # nothing to write, so nothing to wait for
+        values = {"id": uuid.uuid4().hex, "kind": kind, "queue": queue, "key": key, "resource": resource}
         values |= {"project_id": project_id, "arguments": arguments, "priority": priority}
         insert = self._insert(Job).values(values)
         higher = sa.case((insert.excluded.priority > Job.priority, insert.excluded.priority), else_=Job.priority)
@@ -73,8 +68,7 @@ class JobRows(Trainings):
             set_={"priority": higher, "due_at": None, "retries": 0, "arguments": insert.excluded.arguments},
         )
         with self._transaction() as session:
-            job = session.scalar(statement.returning(Job))
-        return job, job.id == job_id or (waiting is not None and waiting.due_at is not None)
+            return session.scalar(statement.returning(Job))
 
     # -- reading
 
@@ -121,76 +115,45 @@ class JobRows(Trainings):
             rows = session.execute(sa.select(Job.kind, Job.status, sa.func.count()).group_by(Job.kind, Job.status))
             return {(kind, status): count for kind, status, count in rows}
 
-    def count_due_jobs(self) -> dict[QueueName, int]:
-        """The number of jobs that could be begun now, by queue."""
-        with self._reading() as session:
-            due = sa.and_(Job.status == JobStatus.QUEUED, self._is_due(session))
-            rows = session.execute(sa.select(Job.queue, sa.func.count()).where(due).group_by(Job.queue))
-            return dict(rows.all())
-
-    def queues_waiting_for(self, resource: str) -> list[QueueName]:
-        """The queues that have a job which could be begun where nobody uses this resource."""
-        with self._reading() as session:
-            waiting = sa.and_(Job.resource == resource, Job.status == JobStatus.QUEUED)
-            return list(session.scalars(sa.select(Job.queue).where(waiting).distinct()))
-
     # -- doing
 
-    def _is_due(self, session: Session) -> sa.ColumnElement[bool]:
-        return sa.or_(Job.due_at.is_(None), Job.due_at <= self._now(session))
+    def _is_due(self) -> sa.ColumnElement[bool]:
+        return sa.and_(Job.status == JobStatus.QUEUED, sa.or_(Job.due_at.is_(None), Job.due_at <= self._now()))
 
-    def claim_job(
-        self, owner: str, queue: QueueName | None = None, job_id: str | None = None, ahead: bool = True
-    ) -> Job | None:
-        """Takes a job: the first one that waits, is due, and whose resource isn't in use.
+    def _can_begin(self) -> sa.ColumnElement[bool]:
+        other = sa.orm.aliased(Job)
+        in_use = sa.exists().where(other.resource == Job.resource, other.status == JobStatus.STARTED)
+        return sa.and_(self._is_due(), ~in_use)
+
+    def next_job(self, queues: Sequence[QueueName], ahead: bool = True) -> Job | None:
+        """The job to be begun next, or None.
+
+        A suspect comes first: a job that ran when its worker died, of several the one with the fewest deaths.
 
         Args:
-            owner: who holds its lease from now on.
-            queue: only a job of this queue.
-            job_id: only this job.
+            queues: the other jobs come from these, an earlier queue first.
             ahead: also a job that nobody waits for.
-
-        Returns:
-            The job, or None where there is none.
         """
-        for _ in range(CLAIM_ATTEMPTS):
-            try:
-                return self._claim_job(owner, queue, job_id, ahead)
-            except sa.exc.IntegrityError:  # another worker took one of the same resource at the same moment
-                continue
-        return None
-
-    def waiting_suspect(self) -> Job | None:
-        """Of the jobs that wait, could be begun and ran when a worker died, the one with the fewest deaths."""
-        other = sa.orm.aliased(Job)
-        in_use = sa.exists().where(other.resource == Job.resource, other.status == JobStatus.STARTED)
         with self._reading() as session:
-            suspects = sa.select(Job).where(Job.status == JobStatus.QUEUED, Job.attempts > 0)
-            suspects = suspects.where(self._is_due(session), ~in_use)
-            return session.scalar(suspects.order_by(Job.attempts, Job.priority.desc(), Job.created_at).limit(1))
-
-    def _claim_job(self, owner: str, queue: QueueName | None, job_id: str | None, ahead: bool) -> Job | None:
-        other = sa.orm.aliased(Job)
-        in_use = sa.exists().where(other.resource == Job.resource, other.status == JobStatus.STARTED)
-        with self._reading() as session:  # most looks find nothing: they needn't wait for a lock
-            first = sa.select(Job).where(Job.status == JobStatus.QUEUED, self._is_due(session), ~in_use)
-            if queue is not None:
-                first = first.where(Job.queue == queue)
-            if job_id is not None:
-                first = first.where(Job.id == job_id)
+            if session.scalar(sa.select(Job.id).where(self._is_due()).limit(1)) is None:
+                return None  # so most looks end: they are to cost next to nothing
+            can_begin, urgent = sa.select(Job).where(self._can_begin()).limit(1), (Job.priority.desc(), Job.created_at)
+            searches = [can_begin.where(Job.attempts > 0).order_by(Job.attempts, *urgent)]
             if not ahead:
-                first = first.where(Job.priority > PRIORITY_AHEAD)
-            first = first.order_by(Job.priority.desc(), Job.created_at).limit(1)
-            if session.scalar(first) is None:
-                return None
-        with self._transaction() as session:
-            job = session.scalar(first.with_for_update(skip_locked=True, of=Job))
-            if job is None:
-                return None
-            job.status, job.lease_owner, job.started_at = JobStatus.STARTED, owner, now()
-            job.lease_expires_at = self._now(session) + LEASE
-            job.progress, job.due_at = 0.0, None
-            return job
+                can_begin = can_begin.where(Job.priority > PRIORITY_AHEAD)
+            searches += [can_begin.where(Job.queue == queue).order_by(*urgent) for queue in queues]
+            return next(filter(None, map(session.scalar, searches)), None)
+
+    def claim_job(self, owner: str, job_id: str) -> Job | None:
+        """Begins a job: gives its lease to an owner. None where it can't be begun, or another process was faster."""
+        values = {"status": JobStatus.STARTED, "lease_owner": owner, "lease_expires_at": self._now() + LEASE}
+        values |= {"started_at": now(), "progress": 0.0, "due_at": None}
+        claim = sa.update(Job).where(Job.id == job_id, self._can_begin()).values(values).returning(Job)
+        try:
+            with self._transaction() as session:
+                return session.scalar(claim)
+        except sa.exc.IntegrityError:  # a job of the same resource was begun at the same moment
+            return None
 
     def renew_leases(self, owner: str) -> dict[str, bool]:
         """Renews an owner's leases.
@@ -200,7 +163,7 @@ class JobRows(Trainings):
         """
         held = sa.and_(Job.lease_owner == owner, Job.status == JobStatus.STARTED)
         with self._transaction() as session:
-            renewed = sa.update(Job).where(held).values(lease_expires_at=self._now(session) + LEASE)
+            renewed = sa.update(Job).where(held).values(lease_expires_at=self._now() + LEASE)
             rows = session.execute(renewed.returning(Job.id, Job.cancel_requested))
             return dict(rows.all())
 
@@ -238,7 +201,7 @@ class JobRows(Trainings):
                 return False
             self._put_back(session, job)
             job.retries += 1
-            job.due_at, job.error = self._now(session) + delay, error
+            job.due_at, job.error = self._now() + delay, error
             return True
 
     def move_job(self, job_id: str, owner: str, queue: QueueName) -> None:
@@ -257,7 +220,7 @@ class JobRows(Trainings):
     def take_over_jobs(self, dead_owners: list[str]) -> list[Job]:
         """Puts back the jobs whose lease ran out, and those of owners that are known to be dead, and returns them."""
         with self._reading() as session:
-            expired = sa.or_(Job.lease_expires_at < self._now(session), Job.lease_owner.in_(dead_owners))
+            expired = sa.or_(Job.lease_expires_at < self._now(), Job.lease_owner.in_(dead_owners))
             abandoned = sa.and_(Job.status == JobStatus.STARTED, expired)
             if session.scalar(sa.select(Job.id).where(abandoned).limit(1)) is None:
                 return []
@@ -308,21 +271,21 @@ class JobRows(Trainings):
         later = sa.and_(Job.status == JobStatus.QUEUED, Job.due_at.is_not(None))
         with self._transaction() as session:
             session.execute(sa.update(Job).where(later).values(due_at=None))
-            now_ = self._now(session)
+            now_ = self._now()
             session.execute(sa.update(Project).where(Project.retry_at > now_).values(retry_at=now_))
 
     def forget_old_jobs(self) -> None:
         """Forgets jobs that ended long ago, and workers that are long gone."""
         with self._transaction() as session:
             session.execute(sa.delete(Job).where(Job.ended_at < now() - JOB_RETENTION))
-            session.execute(sa.delete(Worker).where(Worker.seen_at < self._now(session) - WORKER_SILENT))
+            session.execute(sa.delete(Worker).where(Worker.seen_at < self._now() - WORKER_SILENT))
 
     # -- workers
 
     def worker_alive(self, worker: str) -> None:
         """Records that a worker is alive."""
         with self._transaction() as session:
-            session.merge(Worker(id=worker, seen_at=self._now(session)))
+            session.merge(Worker(id=worker, seen_at=self._now()))
 
     def worker_gone(self, worker: str) -> None:
         """Forgets a worker that stops."""
@@ -332,5 +295,5 @@ class JobRows(Trainings):
     def live_workers(self, within: timedelta = WORKER_SILENT) -> list[str]:
         """Ids of the workers heard of lately; within a shorter time, where that is given."""
         with self._reading() as session:
-            since = self._now(session) - min(within, WORKER_SILENT)
+            since = self._now() - min(within, WORKER_SILENT)
             return list(session.scalars(sa.select(Worker.id).where(Worker.seen_at >= since)))

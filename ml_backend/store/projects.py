@@ -175,25 +175,25 @@ class Projects(Database):
         with self._transaction() as session:
             values = {"retry_at": None, "retries": 0}
             if delay is not None:
-                values = {"retry_at": self._now(session) + delay, "retries": Project.retries + 1}
+                values = {"retry_at": self._now() + delay, "retries": Project.retries + 1}
             session.execute(sa.update(Project).where(Project.id == project_id).values(values))
 
     def projects_to_retry(self) -> list[str]:
         """The ids of the projects whose unreachable videos are to be tried again now."""
         with self._reading() as session:
-            return list(session.scalars(sa.select(Project.id).where(Project.retry_at <= self._now(session))))
+            return list(session.scalars(sa.select(Project.id).where(Project.retry_at <= self._now())))
 
     # -- compared with Label Studio
 
     def begin_reconciliation(self, project_id: str) -> None:
         """Records that a comparison of the project with Label Studio begins."""
         with self._transaction() as session:
-            values = {"reconciled_at": self._now(session)}
+            values = {"reconciled_at": self._now()}
             session.execute(sa.update(Project).where(Project.id == project_id).values(values))
 
     def projects_to_reconcile(self, interval: timedelta) -> list[str]:
         """The ids of the projects whose last comparison with Label Studio is that long ago."""
         with self._reading() as session:
-            before = self._now(session) - interval
+            before = self._now() - interval
             due = sa.or_(Project.reconciled_at.is_(None), Project.reconciled_at <= before)
             return list(session.scalars(sa.select(Project.id).where(due)))

@@ -1,4 +1,7 @@
-"""The worker process: Huey's consumers, and a watch that finds lost work."""
+"""The worker process: it looks at the table of jobs, does them in threads, and finds the work of dead workers.
+
+`gunicorn.conf.py` starts it, and starts it again when it ends.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,22 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-
-from huey.consumer import Consumer
 
 from errors import BackendError
 from ml_backend import strict_json
-from ml_backend.jobs import Jobs
+from ml_backend.runner import SLOTS, Runner
 from ml_backend.startup import report_label_studio
 from ml_backend.store.values import NO_PROJECT
-from ml_backend.tables import JobKind, QueueName
+from ml_backend.tables import JobKind
 
 logger = logging.getLogger(__name__)
 
-# Trainings have a place of their own beside extractions.
-PLACES = {QueueName.TRAIN: 1, QueueName.EXTRACT: 2}
 # The worker takes the processors that the web leaves free: a webhook must be answered within a second.
 NICENESS = 10
+# A new job is found after at most this time. A look costs a few milliseconds (benchmarks/jobs.md).
+POLL_SECONDS = 0.1
 WATCH_SECONDS = 5.0
 # Running jobs get this long to stop by themselves; then they are put back as they are.
 SHUTDOWN_SECONDS = 1.0
@@ -41,55 +43,59 @@ HEALTH_KEY = "worker_health"
 
 
 class WorkerProcess:
-    """Does queued jobs until it is told to stop.
+    """Does jobs until it is told to stop.
 
     Args:
-        jobs: the jobs.
+        runner: does one job.
         parent: stop as well when this process isn't the parent any more.
     """
 
-    def __init__(self, jobs: Jobs, parent: int | None = None) -> None:
-        self._jobs = jobs
-        self._store = jobs.store
+    def __init__(self, runner: Runner, parent: int | None = None) -> None:
+        self._runner = runner
+        self._jobs = runner.jobs
+        self._store = runner.store
         self._parent = parent
         self._stopped = threading.Event()
-        self._consumers = [self._consumer(name, places) for name, places in PLACES.items()]
+        self._changed = threading.Event()  # a job was added here or has ended: look at once
         self._next_forgetting = 0.0
         self._next_look = 0.0
         self._fingerprints: dict[str, str] = {}  # of the projects' models
 
-    def _consumer(self, queue: QueueName, places: int) -> Consumer:
-        return self._jobs.queues[queue].create_consumer(
-            workers=places,
-            initial_delay=0.05,
-            max_delay=0.5,
-            periodic=False,
-            scheduler_interval=60,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-        )
-
     def run(self) -> None:
-        """Works until SIGTERM or SIGINT; what runs then goes back to wait."""
+        """Works until SIGTERM, SIGINT or SIGHUP; what runs then goes back to wait."""
         os.nice(NICENESS)
-        for consumer in self._consumers:
-            consumer.start()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # after the consumers have set theirs
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stopped.set())
         threading.Thread(target=self._report, name="report", daemon=True).start()
+        working = threading.Thread(target=self.work, name="work", daemon=True)
+        working.start()
         self._start()
         while not self._stopped.wait(WATCH_SECONDS):
             self.watch()
-            for consumer in self._consumers:
-                consumer.check_worker_health()
             if self._parent is not None and os.getppid() != self._parent:
                 logger.error("The server is gone: the worker stops")
                 self._stopped.set()
-        self._stop()
+        self._stop(working)
+
+    def work(self) -> None:
+        """Begins jobs, each in a thread, until the process is told to stop."""
+        threads = ThreadPoolExecutor(sum(SLOTS.values()), "job")
+        self._jobs.on_added = self._changed.set
+        while not self._runner.leases.stopping:
+            self._changed.clear()
+            try:
+                while (job := self._runner.claim()) is not None:
+                    threads.submit(self._runner.run, job).add_done_callback(lambda _: self._changed.set())
+                self._changed.wait(POLL_SECONDS)
+            except Exception as error:
+                log = logger.warning if isinstance(error, BackendError) else logger.exception
+                log("No job can be begun now: %s", error)
+                self._stopped.wait(WATCH_SECONDS)
 
     def _start(self) -> None:
         """What another environment or a long absence may have made necessary."""
         try:
-            self._store.worker_alive(self._jobs.leases.owner)
+            self._store.worker_alive(self._runner.leases.owner)
             self._store.make_jobs_due()
             self.look_at_models()
             self.reconcile(RECONCILE_AT_START)
@@ -127,17 +133,16 @@ class WorkerProcess:
                     logger.warning("Project %s: %s", project.id, error)
             self._fingerprints[project.id] = fingerprint
 
-    def _stop(self) -> None:
-        self._jobs.leases.stop()
+    def _stop(self, working: threading.Thread) -> None:
         deadline = time.monotonic() + SHUTDOWN_SECONDS
-        for consumer in self._consumers:
-            consumer.stop()
-        while self._jobs.leases.running() and time.monotonic() < deadline:
+        self._runner.leases.stop()
+        working.join(SHUTDOWN_SECONDS)  # it may be about to begin a job
+        while self._runner.leases.running() and time.monotonic() < deadline:
             time.sleep(0.05)
         try:
-            for job in self._store.release_jobs(self._jobs.leases.owner):
+            for job in self._store.release_jobs(self._runner.leases.owner):
                 logger.info("Job %s (%s) is put back: the worker stops", job.id, job.subject)
-            self._store.worker_gone(self._jobs.leases.owner)
+            self._store.worker_gone(self._runner.leases.owner)
         except BackendError as error:
             logger.warning("%s", error)  # the leases run out
         self._jobs.registry.model_class.shut_down()
@@ -148,7 +153,7 @@ class WorkerProcess:
     def watch(self) -> None:
         """Tells that this worker is alive, and finds lost work."""
         try:
-            self._store.worker_alive(self._jobs.leases.owner)
+            self._store.worker_alive(self._runner.leases.owner)
             if time.monotonic() >= self._next_look:
                 self.look_at_models()
             self.recover()
@@ -162,17 +167,13 @@ class WorkerProcess:
             logger.exception("The worker's watch failed; it goes on")
 
     def recover(self) -> None:
-        """Takes over dead workers' jobs, queues a training where a model is behind its data or a video may be reached
-        again, and wakes workers for what waits."""
-        for job in self._store.take_over_jobs(self._jobs.leases.dead_owners()):
+        """Takes over dead workers' jobs, and queues a training where a model is behind its data or a video may be
+        reached again."""
+        for job in self._store.take_over_jobs(self._runner.leases.dead_owners()):
             logger.warning("Job %s (%s) is taken over: its worker died", job.id, job.subject)
         for project_id in dict.fromkeys([*self._store.projects_behind(), *self._store.projects_to_retry()]):
             if self._store.live_training(project_id) is None:
                 self._jobs.add_training(project_id)
-        for queue, waiting in self._store.count_due_jobs().items():
-            if len(self._jobs.queues[queue]) == 0:
-                for _ in range(min(waiting, PLACES[queue])):
-                    self._jobs.wake(queue)
 
     def reconcile(self, interval: timedelta) -> None:
         """Has the projects compared with Label Studio that weren't for some time, where there is a key."""

@@ -1,0 +1,16 @@
+"""Does jobs in the test's own process."""
+
+from __future__ import annotations
+
+from ml_backend.jobs import Jobs
+from ml_backend.runner import Runner
+
+
+def work_off(jobs: Jobs) -> int:
+    """Does what waits and what follows from it, one job after the other, and returns the number of jobs."""
+    runner = Runner(jobs)
+    count = 0
+    while (job := runner.claim()) is not None:
+        runner.run(job)
+        count += 1
+    return count
