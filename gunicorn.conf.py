@@ -90,6 +90,18 @@ def on_reload(server) -> None:
         server.jobs_worker.terminate()  # the timer starts the next one
 
 
+def on_exit(server) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    process = getattr(server, "jobs_worker", None)
+    if process is not None:
+        process.terminate()
+        try:
+            process.wait(WORKER_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
 def post_worker_init(worker) -> None:
     worker.wsgi.extensions["predictions"].is_stopping = lambda: not worker.alive
     # gunicorn's handler shuts the thread pool down, and hangs where it interrupts the pool's own submit.
@@ -111,15 +123,3 @@ def worker_exit(server, worker) -> None:
 
 def child_exit(server, worker) -> None:
     mark_process_dead(worker.pid)
-
-
-def on_exit(server) -> None:
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    process = getattr(server, "jobs_worker", None)
-    if process is not None:
-        process.terminate()
-        try:
-            process.wait(WORKER_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

@@ -56,11 +56,11 @@ class Handler:
 
     Attributes:
         do: does it; its result is JSON.
-        passing: errors after which it is tried again; any other one ends it.
+        transient: errors after which it is tried again; any other one ends it.
     """
 
     do: Callable[[Run], dict[str, Any]]
-    passing: tuple[type[Exception], ...]
+    transient: tuple[type[Exception], ...]
 
 
 class Handlers:
@@ -92,10 +92,10 @@ class Handlers:
         """Does a job."""
         return self._table[run.job.kind].do(run)
 
-    def is_passing(self, job: Job, error: Exception) -> bool:
+    def is_transient(self, job: Job, error: Exception) -> bool:
         """Whether a job that failed so is to be tried again."""
-        passing = isinstance(error, self._table[job.kind].passing) and not isinstance(error, LASTING)
-        return passing and job.retries < MAX_RETRIES
+        transient = isinstance(error, self._table[job.kind].transient) and not isinstance(error, LASTING)
+        return transient and job.retries < MAX_RETRIES
 
     # -- training
 
@@ -128,7 +128,7 @@ class Handlers:
             return self._train_project(project, run)
         except Exception as error:
             cancelled = isinstance(error, JobStopped) and error.reason == Stop.CANCELLED
-            if cancelled or not (isinstance(error, JobStopped) or self.is_passing(run.job, error)):
+            if cancelled or not (isinstance(error, JobStopped) or self.is_transient(run.job, error)):
                 run.persist(lambda: self._store.give_up_training(project.id, project.revision))
             raise
 

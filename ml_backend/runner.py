@@ -98,7 +98,7 @@ class Runner:
                 run.persist(lambda: self._end(run, JobStatus.CANCELLED))
             raise
         except Exception as error:
-            if self._handlers.is_passing(job, error):
+            if self._handlers.is_transient(job, error):
                 self._retry(run, error)
             else:
                 self._fail(run, error)

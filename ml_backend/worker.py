@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 # The worker takes the processors that the web leaves free: a webhook must be answered within a second.
 NICENESS = 10
-# A new job is found after at most this time. A look costs a few milliseconds (benchmarks/jobs.md).
-POLL_SECONDS = 0.1
+# A new job is found after at most this time. What looking costs stands in benchmarks/jobs.md.
+POLL_SECONDS = 0.2
 WATCH_SECONDS = 5.0
 # Running jobs get this long to stop by themselves; then they are put back as they are.
 SHUTDOWN_SECONDS = 1.0

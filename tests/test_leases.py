@@ -254,7 +254,7 @@ def test_stored_annotations_that_no_job_is_about_are_not_asked_for(app: Any, mod
     body = {"tasks": [task(1)], "project": "1", "label_config": CONFIG}
     assert client.post("/predict", json=body).json["error"] == "annotate a video and submit it"
     model.needs_training = lambda self: True
-    assert "a worker begins that within a minute" in client.post("/predict", json=body).json["error"]
+    assert "A worker starts a training within a minute" in client.post("/predict", json=body).json["error"]
 
 
 def test_a_video_that_was_left_out_is_tried_again(jobs: Jobs, app: Any, model: Any) -> None:
