@@ -17,6 +17,7 @@ from commands.common import ExitCode, errors
 from commands.evaluate import evaluate
 from commands.exchange import export, import_
 from commands.label import label
+from commands.models import export_model, import_model
 from commands.predict import extract, predict
 from commands.status import status
 from commands.training import reset, rollback, train
@@ -31,6 +32,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=HELP, pretty_
 for command in (label, predict, extract, train, evaluate, export, reset, rollback, status, check):
     app.command()(command)
 app.command("import")(import_)
+app.command("export-model")(export_model)
+app.command("import-model")(import_model)
 
 
 def main() -> None:

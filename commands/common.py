@@ -118,6 +118,17 @@ def known_number(store: Store, project: str) -> int:
     return int(number)
 
 
+def only_control(backend: Backend, project: str) -> str:
+    """The name of the only control tag of a project that has models. Raises InvalidRequest where there are several."""
+    names = {version.from_name for version in backend.store.versions(project)}
+    if len(names) != 1:
+        raise InvalidRequest(
+            f"Project {project} has models of {len(names)} control tags ({', '.join(sorted(names)) or 'none trained'})"
+            + (": name one with --control." if names else ".")
+        )
+    return names.pop()
+
+
 def local_task(model: YOLO, path: Path) -> dict[str, Any]:
     """A task for a local file."""
     return {"id": None, "data": {part.tag.object.value_name: str(path.resolve()) for part in model.control_models}}

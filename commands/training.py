@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.common import Backend, ExitCode, JsonOption, ProjectOption, console, print_json
+from commands.common import Backend, ExitCode, JsonOption, ProjectOption, console, only_control, print_json
 from errors import InvalidRequest
 from ml_backend.tables import JobKind
 
@@ -66,21 +66,11 @@ def rollback(
     """Make an earlier version of a project's model the present one. The next training makes a new version."""
     backend = Backend()
     model = backend.model(project)
-    name = control or _only_control(backend, project)
+    name = control or only_control(backend, project)
     version = version or _version_before(backend, project, name)
     if not yes:
         typer.confirm(f"Make v{version} the present model of {name!r} in project {project}?", abort=True)
     console.print(f"{model.roll_back(version, name)} predicts now", highlight=False)
-
-
-def _only_control(backend: Backend, project: str) -> str:
-    names = {version.from_name for version in backend.store.versions(project)}
-    if len(names) != 1:
-        raise InvalidRequest(
-            f"Project {project} has models of {len(names)} control tags ({', '.join(sorted(names)) or 'none trained'})"
-            + (": name one with --control." if names else ".")
-        )
-    return names.pop()
 
 
 def _version_before(backend: Backend, project: str, name: str) -> int:

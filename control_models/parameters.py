@@ -61,6 +61,8 @@ class Parameters(BaseModel):
         model_region: the only part of the pictures that is looked at; None: all of them.
         model_image_size: pixels a side of the picture that the encoder is shown, were that square; None: as the encoder
             was made for.
+        model_start_from: a project's number, or the name of an imported model: its linear probe of the labels of the
+            same name counts as much as it says of the annotated videos. None: start from nothing.
         model_skip: leave this control tag alone.
     """
 
@@ -82,6 +84,7 @@ class Parameters(BaseModel):
     model_frame_stride: int = Field(1, ge=1, le=1000)
     model_region: Annotated[Region, BeforeValidator(_region)] | None = None
     model_image_size: int | None = Field(None, ge=64, le=LARGEST_IMAGE, multiple_of=32)
+    model_start_from: str | None = Field(None, max_length=100)
     model_skip: bool = False
 
     @classmethod

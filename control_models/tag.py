@@ -192,4 +192,5 @@ class Tag(ABC):
             "hidden_size": self.parameters.model_classifier_hidden_size,
             "num_layers": self.parameters.model_classifier_num_layers,
             "frame_stride": self.parameters.model_frame_stride,
+            "start_from": self.parameters.model_start_from,
         }

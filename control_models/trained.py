@@ -11,10 +11,11 @@ import numpy as np
 
 from control_models.examples import choose_tasks, read_examples, recalled
 from control_models.published import PublishedClassifiers
+from control_models.start import find_start
 from control_models.tag import Tag
 from control_models.trainer import Trainer, num_videos
 from control_models.videos import Videos
-from errors import InvalidAnnotation, InvalidRequest, NotReady
+from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from features.cache import VideoFeatures
 from learning.dataset import Progress
 from learning.evaluation import Case, Evaluation
@@ -34,14 +35,17 @@ class TrainedMode:
         context: the project's state and settings.
         tag: the control tag.
         videos: its videos.
+
+    Raises:
+        InvalidConfig: `model_start_from` names nothing to start from, and the classifier was never trained.
     """
 
     def __init__(self, context: Context, tag: Tag, videos: Videos) -> None:
         self._context = context
         self._tag = tag
         self._videos = videos
-        self._trainer = Trainer(tag.parameters, tag.label_map, tag.decoder)
         self._published = self._published_of(context.project_id)
+        self._check_start()
 
     def _published_of(self, project_id: str) -> PublishedClassifiers:
         settings, store, tag = self._context.settings, self._context.store, self._tag
@@ -139,6 +143,51 @@ class TrainedMode:
 
     # -- training
 
+    def _check_start(self) -> None:
+        """Raises InvalidConfig where the first training couldn't start from what the config names. A later one goes on
+        without it."""
+        name = self._tag.parameters.model_start_from
+        if name is None or self._published.ever():
+            return
+        try:
+            self._start()
+        except (InvalidRequest, UnusableClassifier) as error:
+            tag = f'<{self._tag.control_type} name="{self._tag.from_name}" model_start_from="{name}">'
+            raise InvalidConfig(f"{tag}: {error}") from error
+
+    def _start(self) -> MultiLabelLSTM | None:
+        """The classifier to start from; None where the config names none, or the other project has none yet.
+
+        Raises:
+            InvalidRequest: nothing to start from has that name, or it reads other features or has other labels.
+            UnusableClassifier: its file can't be read.
+        """
+        tag, context, name = self._tag, self._context, self._tag.parameters.model_start_from
+        if name is None:
+            return None
+        if name == context.project_id:
+            raise InvalidRequest("A project can't start from itself.")
+        other = find_start(context.settings.model_root, context.store, name, tag.from_name)
+        if other is None:
+            return None
+        if other.header["requirements"]["encoder"] != self._videos.encoder.fingerprint:
+            raise InvalidRequest(
+                f"Its model reads features of {other.header['encoder']}, of another file or another part or size of "
+                "the picture than this tag's. Give both tags the same model_path, model_region and model_image_size."
+            )
+        if not other.get_label_map().keys() & set(tag.labels):
+            labels = ", ".join(map(repr, other.get_label_map()))
+            raise InvalidRequest(f"Its model has none of this tag's labels; it has {labels}.")
+        return other
+
+    def _trainer(self) -> Trainer:
+        tag, start = self._tag, None
+        try:
+            start = self._start()
+        except (InvalidRequest, UnusableClassifier) as error:
+            logger.warning("%s starts from nothing: %s", self._published.path.name, error)
+        return Trainer(tag.parameters, tag.label_map, tag.decoder, start)
+
     def fit(
         self,
         event: str,
@@ -182,12 +231,13 @@ class TrainedMode:
             if progress:
                 progress(LOADING_SHARE * share)
 
+        trainer = self._trainer()
         chosen = choose_tasks(self._tag, tasks)
         notes = self._context.notes
         examples, unavailable = read_examples(self._tag, self._videos, notes, chosen.tasks, loaded, chosen.stands_for)
         present = None if from_scratch else self._usable()
         prequential = (
-            self._trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
+            trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
             if present
             else None
         )
@@ -198,7 +248,7 @@ class TrainedMode:
             if progress:
                 progress(LOADING_SHARE + (1 - LOADING_SHARE) * share)
 
-        candidate, metrics, reason = self._trainer.candidate(examples, present if comparable else None, trained)
+        candidate, metrics, reason = trainer.candidate(examples, present if comparable else None, trained)
         metrics |= {"prequential": prequential, "unavailable": unavailable, "tasks": num_videos(examples)}
         if reason:
             logger.warning("%s: the training isn't published: %s", self._published.path.name, reason)
@@ -240,7 +290,7 @@ class TrainedMode:
         tag = self._tag
         examples = read_examples(tag, self._videos, self._context.notes, tasks, None).examples
         try:
-            predictions = self._trainer.held_out(examples, folds, progress)
+            predictions = self._trainer().held_out(examples, folds, progress)
         except ValueError as error:
             raise InvalidAnnotation(f"Annotate at least two different videos: {error}.") from error
         cases = [Case(e.task_id, e.labels > 0, probs, found, e.reviewed) for e, probs, found in predictions]

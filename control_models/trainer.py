@@ -44,12 +44,20 @@ class Trainer:
         parameters: the tag's: size of the network, thresholds, epochs.
         label_map: label -> its column.
         decoder: takes probabilities to labels.
+        start_from: the classifier of another project that these start from, or None.
     """
 
-    def __init__(self, parameters: Parameters, label_map: dict[str, int], decoder: Decoder) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        label_map: dict[str, int],
+        decoder: Decoder,
+        start_from: MultiLabelLSTM | None = None,
+    ) -> None:
         self._parameters = parameters
         self._decoder = decoder
         self._label_map = label_map
+        self._start_from = start_from
 
     def candidate(
         self, examples: list[Example], rival: MultiLabelLSTM | None, progress: Progress | None
@@ -153,6 +161,7 @@ class Trainer:
             masks=[e.mask for e in examples],
             frame_rates=[e.frame_rate for e in examples],
             stands_for=[e.stands_for for e in examples],
+            start_from=self._start_from,
             epochs=self._parameters.model_classifier_epochs,
             f1_threshold=self._parameters.model_classifier_f1_threshold,
             accuracy_threshold=self._parameters.model_classifier_accuracy_threshold,

@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 import cli
 from errors import BackendError, InvalidRequest, NotReady
+from ml_backend.base import Services
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
+from model import YOLO
 from tests.servers import ROOT, annotation, region
 from tests.videos import write_video
 
@@ -257,3 +259,24 @@ def test_check_says_what_is_wrong_and_how_to_mend_it(project: Settings, monkeypa
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a" * 40)
     get_settings.cache_clear()
     assert "no connection" in run("check", code=1).stdout
+
+
+def test_a_model_goes_to_another_server_as_a_file(
+    project: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "walking.safetensors"
+    assert "has no model yet" in refused(InvalidRequest, "export-model", "--project", "1", "--control", "tl", str(file))
+    run("train", "--project", "1")
+    run("export-model", "--project", "1", str(file))
+    monkeypatch.setenv("MODEL_ROOT", str(tmp_path / "other server"))
+    get_settings.cache_clear()
+    assert "a project" in refused(InvalidRequest, "import-model", str(file), "--name", "12")
+    assert 'model_start_from="walking"' in run("import-model", str(file)).output
+    started = YOLO.bind(Services(get_settings(), None))(
+        "2", CONFIG.replace("<TimelineLabels ", '<TimelineLabels model_start_from="walking" ')
+    )
+    video = {"id": 1, "data": {"video": str(project.local_files_document_root / "1.mp4")}}
+    result = started.fit("ANNOTATION_CREATED", {"task": video, "annotation": annotation(1, region(11, 40, "Red"))})
+    assert result["tl"]["learnt"]["Red"]["started from"] > 0.1
+    file.write_bytes(b"no model")
+    assert "isn't a model" in refused(InvalidRequest, "import-model", str(file))

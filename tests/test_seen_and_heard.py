@@ -1,4 +1,5 @@
-"""What a config makes the backend see and hear, end to end over HTTP: region, image size, and sound."""
+"""What a config makes the backend see, hear and start from, end to end over HTTP: region, image size, sound, another
+project's model."""
 
 from __future__ import annotations
 
@@ -66,14 +67,16 @@ def task(settings: Settings, number: int, draw: Callable[[int], np.ndarray]) -> 
     return {"id": number, "data": {"video": f"/data/local-files/?d={path.name}"}}
 
 
-def submit(client: httpx.Client, label_config: str, one: dict[str, Any], start: int, end: int) -> None:
+def submit(
+    client: httpx.Client, label_config: str, one: dict[str, Any], start: int, end: int, project: int = 1
+) -> None:
     body = {"action": "ANNOTATION_CREATED", "task": one, "annotation": annotation(one["id"], region(start, end, "On"))}
-    answer = client.post("/webhook", json=body | {"project": {"id": 1, "label_config": label_config}})
+    answer = client.post("/webhook", json=body | {"project": {"id": project, "label_config": label_config}})
     assert answer.status_code == 201, answer.text
 
 
-def predict(client: httpx.Client, label_config: str, *tasks: dict[str, Any]) -> list[dict[str, Any]]:
-    answer = client.post("/predict", json={"tasks": tasks, "project": "1.1", "label_config": label_config})
+def predict(client: httpx.Client, label_config: str, *tasks: dict[str, Any], project: int = 1) -> list[dict[str, Any]]:
+    answer = client.post("/predict", json={"tasks": tasks, "project": f"{project}.1", "label_config": label_config})
     assert answer.status_code == 200, answer.text
     return answer.json()["results"]
 
@@ -161,3 +164,49 @@ def test_what_is_heard_is_learnt(client: httpx.Client, settings: Settings) -> No
     (prediction,) = predict(client, label_config, beeping(9, 2.4, 3.6))
     assert len(prediction["result"]) == 1
     assert ranges(prediction)[0] == pytest.approx((61, 90), abs=4)
+
+
+def test_a_project_starts_from_what_another_has_learnt(client: httpx.Client, settings: Settings) -> None:
+    """In the project's only annotated video both lamps burn together. The other project knows which one is meant."""
+    other = config('model_trainable="true"')
+    for number, start in enumerate((10, 30, 50, 60), start=1):
+        one = task(settings, number, lamps(lambda i: 20 <= i < 45, lambda i, start=start: start <= i + 1 <= start + 29))
+        submit(client, other, one, start, start + 29)
+    annotated = task(settings, 5, lamps(in_event, in_event))
+    new = task(settings, 6, lamps(lambda index: index < 20, in_event))
+    found = []
+    for project, start_from in ((2, ""), (3, 'model_start_from="1"')):
+        label_config = config(f'model_trainable="true" {start_from}')
+        answer = client.post("/setup", json={"project": f"{project}.1", "schema": label_config})
+        assert answer.status_code == 200, answer.text
+        submit(client, label_config, annotated, *EVENT, project=project)
+        (prediction,) = predict(client, label_config, new, project=project)
+        found.append(ranges(prediction))
+    alone, started = found
+    assert len(alone) == 2  # either lamp
+    assert len(started) == 1
+    assert started[0] == pytest.approx(EVENT, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "reason"),
+    [
+        ("7", "", "knows no project"),
+        ("2", "", "can't start from itself"),
+        ("walking", "", "import-model FILE --name walking"),
+        ("../models", "", "knows no project"),
+        ("1", 'model_image_size="96"', "Give both tags the same model_path, model_region and model_image_size"),
+        ("1", "", "none of this tag's labels; it has 'On'"),
+    ],
+)
+def test_what_can_not_be_started_from_is_said_with_the_config(
+    client: httpx.Client, settings: Settings, name: str, attributes: str, reason: str
+) -> None:
+    if name == "1":
+        submit(client, config('model_trainable="true"'), task(settings, 1, lamps(in_event, in_event)), *EVENT)
+    label = "Off" if "labels" in reason else "On"
+    label_config = config(f'model_trainable="true" model_start_from="{name}" {attributes}', label)
+    answer = client.post("/setup", json={"project": "2.1", "schema": label_config})
+    assert answer.status_code == 400
+    assert f'model_start_from="{name}"' in answer.json()["error"]
+    assert reason in answer.json()["error"]
