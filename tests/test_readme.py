@@ -126,6 +126,14 @@ def test_every_page_is_one_click_from_the_readme() -> None:
     assert set(DOCS) <= linked
 
 
+def test_modules_that_developers_are_sent_to_exist() -> None:
+    files = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = set(re.findall(r"`([\w/]+\.py)`", (ROOT / "README_DEVELOP.md").read_text())) - {"control_models/my_tag.py"}
+    assert len(named) > 40
+    for name in named:
+        assert f"/{name}\n" in f"/{files}".replace("\n", "\n/"), name
+
+
 def test_pictures_are_small() -> None:
     for picture in (ROOT / "docs").glob("*.png"):
         assert picture.stat().st_size < 300_000, picture
