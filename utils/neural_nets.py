@@ -23,18 +23,17 @@ from torch import Tensor, nn
 
 from errors import BackendError
 from features.cache import cached_feature_extraction, cached_yolo_predict
-from learning.blocks import BLOCKS, FILTERS, columns
+from learning.blocks import BLOCKS, FILTERS
 from learning.calibration import calibrate
 from learning.dataset import FRAME_RATE, Dataset, Example, Features, Progress
 from learning.decisions import Decisions, decide
 from learning.exclusive import StateModel, learn_states
 from learning.metrics import frame_metrics
-from learning.network import best_gate, train
+from learning.network import BATCH_SIZE, best_gate, train
 from learning.probe import Fit, HeldOut, Probe, fit_probe
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
-STATE_BUFFERS = ("state_transitions", "state_durations", "state_shares")  # of a `StateModel`, in its order
 STARTED_FROM = "started from"  # the share, in `describe`, of the classifier that a training started from
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
@@ -266,8 +265,9 @@ class MultiLabelLSTM(BaseNN):
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         # Not `to_empty`, which imports much of PyTorch on first use: two seconds of a process's first request.
         self._apply(lambda values: torch.empty(values.shape, dtype=values.dtype))
+        num_states = output_size + 1
         for name, values in {
-            "probe_weights": torch.zeros(sum(len(FILTERS[n]) * w for n, w in self.layout.items()), output_size),
+            **{f"probe_{name}": torch.zeros(len(FILTERS[name]), w, output_size) for name, w in self.layout.items()},
             "probe_mean": torch.zeros(input_size, output_size),
             "probe_bias": torch.zeros(output_size),
             "shares": torch.zeros(output_size, len(BLOCKS) + 1),
@@ -275,11 +275,11 @@ class MultiLabelLSTM(BaseNN):
             "offset": torch.zeros(output_size),
             "gate": torch.zeros(output_size),
             "label_has_example": torch.zeros(output_size, dtype=torch.bool),
+            "state_transitions": torch.zeros(num_states, num_states, dtype=torch.float64),
+            "state_durations": torch.ones(num_states, dtype=torch.float64),
+            "state_shares": torch.ones(num_states, dtype=torch.float64),
         }.items():
             self.register_buffer(name, values)
-        self.register_buffer("state_transitions", torch.zeros(output_size + 1, output_size + 1, dtype=torch.float64))
-        self.register_buffer("state_durations", torch.ones(output_size + 1, dtype=torch.float64))
-        self.register_buffer("state_shares", torch.ones(output_size + 1, dtype=torch.float64))
         self.decisions = Decisions(output_size)
         self._initialise(hidden_size)
         self.to(device or "cpu")
@@ -393,12 +393,18 @@ class MultiLabelLSTM(BaseNN):
             fit = fit_probe(
                 data, self.layout, lambda share: progress(0.8 * share), NETWORK_VIDEOS, self._start(start_from)
             )
-            held_out = fit.held_out
-            self._take(fit)
-            self.label_has_example = torch.from_numpy(data.shown.any(axis=0))
+            held_out, probe = fit.held_out, fit.probe
             slope, offset = calibrate(*held_out)
-            self.slope, self.offset = torch.from_numpy(slope), torch.from_numpy(offset)
-            self.gate.zero_()
+            states = learn_states(
+                *zip(*((e.labels, e.reviewed, e.weight, e.frame_rate) for e in data.examples), strict=True)
+            )
+            self._set(
+                **{f"probe_{name}": weights for name, weights in probe.weights.items()},
+                **{"probe_mean": probe.mean, "probe_bias": probe.bias, "shares": fit.shares},
+                **{"slope": slope, "offset": offset, "gate": np.zeros(self.output_size)},
+                **{f"state_{name}": values for name, values in states._asdict().items()},
+                label_has_example=data.shown.any(axis=0),
+            )
             probs = self._probabilities(held_out.scores)
             self.decisions.take(decide(probs, *held_out[1:], data.durations()))
             metrics = self._held_out_metrics(probs, held_out)
@@ -410,7 +416,6 @@ class MultiLabelLSTM(BaseNN):
             elif data.num_videos >= NETWORK_VIDEOS:
                 steps, num_batches = self._train_network(data, fit, epochs, lambda share: progress(0.8 + 0.2 * share))
                 reason, steps = "epochs" if steps >= epochs * num_batches else "converged", -(-steps // num_batches)
-            self._take_states(data)
             progress(1.0)
         finally:
             self.eval()
@@ -424,16 +429,23 @@ class MultiLabelLSTM(BaseNN):
             "learnt": self.describe(),
         }
 
-    def _take_states(self, data: Dataset) -> None:
-        columns = zip(*((e.labels, e.reviewed, e.weight, e.frame_rate) for e in data.examples), strict=True)
-        states = learn_states(*map(list, columns))
-        for name, values in zip(STATE_BUFFERS, states, strict=True):
-            getattr(self, name).copy_(torch.from_numpy(values))
+    def _set(self, **values: np.ndarray) -> None:
+        for name, array in values.items():
+            getattr(self, name).copy_(torch.from_numpy(array))
 
     @property
     def states(self) -> StateModel:
         """How labels last and follow each other, where they exclude each other."""
-        return StateModel(*(getattr(self, name).numpy() for name in STATE_BUFFERS))
+        return StateModel(*(getattr(self, f"state_{name}").numpy() for name in StateModel._fields))
+
+    @property
+    def probe(self) -> Probe:
+        """The linear probe of every label."""
+        weights, (mean, bias) = (
+            [getattr(self, f"probe_{name}").cpu().numpy() for name in names]
+            for names in (self.layout, ("mean", "bias"))
+        )
+        return Probe(dict(zip(self.layout, weights, strict=True)), mean, bias)
 
     def _held_out_metrics(self, probs: np.ndarray, held_out: HeldOut) -> dict[str, float]:
         labels, weights = held_out.labels, held_out.weights[:, None] / held_out.weights.sum()
@@ -453,54 +465,29 @@ class MultiLabelLSTM(BaseNN):
         """Trains the layers behind the probe on half of the videos, and finds the gate by the others; the steps there
         were, and how many make an epoch."""
         self._initialise(self.lstm.hidden_size)
-        cut: list[list[Windows]] = [[], []]
-        weights: list[list[np.ndarray]] = [[], []]
-        stride = -(-len(data.examples) // NETWORK_MAX_VIDEOS)
-        chosen = list(zip(data.examples, data.numbers, strict=True))[::stride]
+        halves: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
+        chosen = list(zip(data.examples, data.numbers, strict=True))[:: -(-len(data.examples) // NETWORK_MAX_VIDEOS)]
         for done, (example, number) in enumerate(chosen, start=1):
-            probe = fit.without[number % len(fit.without)]
             frames = slice(0, min(NETWORK_FRAMES, example.features.shape[0]))
+            probe = fit.without[number % len(fit.without)]
             scores = probe.scores(example.features[frames], self.layout, example.frame_rate)
             windows = self.preprocess_sequence(scores, example.labels[frames])
             counts = self.preprocess_sequence(example.reviewed[frames, None]).sequence[..., 0] * example.weight
             if counts.any():
-                cut[number % 2].append(windows)
-                weights[number % 2].append(counts.astype(np.float32))
+                halves[number % 2].append((windows.sequence, windows.labels, counts.astype(np.float32)))
             progress(0.6 * done / len(chosen))
-        if not all(cut):
+        if not all(halves):
             return 0, 1
-        halves = []
-        for windows, counts in zip(cut, weights, strict=True):
-            arrays = [w.sequence for w in windows], [w.labels for w in windows], counts
-            halves.append([torch.from_numpy(np.concatenate(parts)) for parts in arrays])
-        (scores, truth, counted), other = halves
-        num_batches = -(-len(scores) // 32)
+        mine, other = ([torch.from_numpy(np.concatenate(part)) for part in zip(*half, strict=True)] for half in halves)
+        num_batches = -(-len(mine[0]) // BATCH_SIZE)
         self.train()
         self.dropout.generator.manual_seed(self.seed)
         rates = (self.learning_rate, self.weight_decay)
-        steps = train(
-            self,
-            scores,
-            truth,
-            counted,
-            *rates,
-            epochs * num_batches,
-            self.seed,
-            lambda share: progress(0.6 + 0.4 * share),
-        )
+        steps = train(self, *mine, *rates, epochs * num_batches, self.seed, lambda share: progress(0.6 + 0.4 * share))
         self.eval()
         with torch.inference_mode():
-            plain, corrected = self._calibrated(other[0]), self.read(other[0])
-            self.gate.copy_(best_gate(plain, corrected, other[1], other[2]))
+            self.gate.copy_(best_gate(self._calibrated(other[0]), self.read(other[0]), *other[1:]))
         return steps, num_batches
-
-    def _take(self, fit: Fit) -> None:
-        self.probe_weights.copy_(
-            torch.from_numpy(np.concatenate([part for name in self.layout for part in fit.probe.weights[name]]))
-        )
-        self.probe_mean.copy_(torch.from_numpy(fit.probe.mean))
-        self.probe_bias.copy_(torch.from_numpy(fit.probe.bias))
-        self.shares.copy_(torch.from_numpy(fit.shares))
 
     def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
         """Another classifier's probe of this one's labels, None where they share none."""
@@ -520,17 +507,6 @@ class MultiLabelLSTM(BaseNN):
 
         weights = {name: taken(values) for name, values in probe.weights.items()}
         return Probe(weights, taken(probe.mean), taken(probe.bias))
-
-    @property
-    def probe(self) -> Probe:
-        """The linear probe of every label."""
-        expanded = {name: len(FILTERS[name]) * width for name, width in self.layout.items()}
-        weights = self.probe_weights.cpu().numpy()
-        parts = {
-            name: weights[where].reshape(len(FILTERS[name]), -1, self.output_size)
-            for name, where in columns(expanded).items()
-        }
-        return Probe(parts, self.probe_mean.cpu().numpy(), self.probe_bias.cpu().numpy())
 
     def _scores(self, sequence: Features, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
         """The probe's scores [num_frames, output_size]."""
