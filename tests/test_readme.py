@@ -206,7 +206,7 @@ def test_the_image_is_given_all_that_its_programs_import(tmp_path: Path) -> None
             (shutil.copytree if path.is_dir() else shutil.copy)(path, image / path.name)
     folders = {name: str(tmp_path / name) for name in ("DATA_DIR", "CACHE_DIR", "MODEL_ROOT")}
     environment = clean_environment(**folders, HTTPS_PROXY=NO_INTERNET)
-    for program in (["-m", "gunicorn", "--check-config", "_wsgi:app"], ["cli.py", "--help"], ["-c", "import worker"]):
+    for program in (["-m", "gunicorn", "--check-config", "_wsgi:app"], ["cli.py", "--help"], ["_wsgi.py", "--help"]):
         ended = subprocess.run([sys.executable, *program], cwd=image, env=environment, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
 
