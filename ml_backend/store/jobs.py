@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from ml_backend.store.trainings import Trainings
 from ml_backend.tables import LIVE, Job, JobKind, JobStatus, Project, QueueName, Worker, now
 
-# A lease is renewed several times within this time; where it isn't, its owner is dead.
-LEASE = timedelta(seconds=20)
+# A lease is renewed several times within this time; where it isn't, its owner is dead. With the worker's next look for
+# lost work another machine begins its job within 20 s.
+LEASE = timedelta(seconds=15)
 # A worker that hasn't been heard of for this long doesn't count as alive.
 WORKER_SILENT = timedelta(seconds=30)
 # Ended jobs are kept this long for /job_status.
