@@ -8,9 +8,9 @@ import os
 import sys
 
 from ml_backend import init_app
+from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.logs import configure_logging
 from ml_backend.settings import PROJECT_ROOT, get_settings
-from ml_backend.worker import WorkerProcess
 from model import YOLO
 
 # Videos, features, models and the state are for this user alone, whatever the folders' own rights are.

@@ -12,16 +12,16 @@ import sys
 
 import typer
 
-from commands.check import check
-from commands.common import ExitCode, errors
-from commands.evaluate import evaluate
-from commands.exchange import export, import_
-from commands.label import label
-from commands.models import export_model, import_model
-from commands.predict import extract, predict
-from commands.status import status
-from commands.training import reset, rollback, train
 from errors import BackendError, NotReady
+from terminal.check import check
+from terminal.common import ExitCode, errors
+from terminal.evaluate import evaluate
+from terminal.exchange import export, import_
+from terminal.label import label
+from terminal.models import export_model, import_model
+from terminal.predict import extract, predict
+from terminal.status import status
+from terminal.training import reset, rollback, train
 
 HELP = """Do the backend's work from a terminal, with the server's environment variables and state.
 

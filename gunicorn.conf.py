@@ -33,13 +33,13 @@ except ValueError as error:
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
-worker_class = "ml_backend.connections.PatientWorker"
+worker_class = "ml_backend.web.connections.PatientWorker"
 threads = _settings.threads
 # Fewer than the files that a process may open by default; where there are more, those that say nothing are closed.
 worker_connections = 500
 # A request may wait for features as long as Label Studio does; the threads' heartbeat is what this limit watches.
 timeout = 120
-# Requests that wait for features stop waiting at once (ml_backend/predictions.py); the others take less,
+# Requests that wait for features stop waiting at once (ml_backend/web/predictions.py); the others take less,
 # but for one that loads an encoder, which can't be interrupted.
 graceful_timeout = 4
 keepalive = 75  # longer than clients keep an idle connection, else one is closed while a request is on its way

@@ -24,7 +24,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from ml_backend.store import Store
-from ml_backend.tables import (
+from ml_backend.store.tables import (
     LIVE,
     Annotation,
     Job,

@@ -27,7 +27,7 @@ import av
 import httpx
 import numpy as np
 
-from cache_folder import usage
+from features.cache_folder import usage
 from tests.servers import Backend, wait_until
 
 CONTAINERS = {

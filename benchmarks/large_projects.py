@@ -33,7 +33,7 @@ import sqlalchemy as sa
 
 from ml_backend.settings import Settings
 from ml_backend.store import Store
-from ml_backend.tables import Annotation, Task
+from ml_backend.store.tables import Annotation, Task
 
 RATE = 25
 OPEN_FILES = 256
@@ -174,8 +174,8 @@ def train(folder: Path, whole: bool = True) -> dict[str, Any]:
     """The project's training as a worker's job does it: looked up, read, learnt."""
     from control_models.trainer import Trainer
     from ml_backend.base import Services
-    from ml_backend.handlers import Handlers
-    from ml_backend.jobs import Jobs
+    from ml_backend.jobs.handlers import Handlers
+    from ml_backend.jobs.queue import Jobs
     from ml_backend.registry import ModelRegistry
     from model import YOLO
 
@@ -236,10 +236,10 @@ def dashboard(folder: Path) -> dict[str, Any]:
 
 def export(folder: Path) -> dict[str, Any]:
     """All annotated and predicted events of the project, as a table."""
-    from commands.exchange import What, _timelines
-    from exchange.formats import FORMATS
     from ml_backend.base import Services
     from model import YOLO
+    from terminal.exchange import What, _timelines
+    from terminal.formats.registry import FORMATS
 
     settings = settings_of(folder)
     store = Store(settings.database)

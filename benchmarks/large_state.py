@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from benchmarks.stub_backend import CONFIG
-from ml_backend.tables import Annotation, Job, JobKind, JobStatus, QueueName, Task
+from ml_backend.store.tables import Annotation, Job, JobKind, JobStatus, QueueName, Task
 from tests.postgres import running_postgres
 from tests.stub import StubBackend
 

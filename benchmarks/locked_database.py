@@ -22,7 +22,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.survival import SETTLE_SECONDS, Stream, check, settled
-from ml_backend.database import POSTGRES
+from ml_backend.store.database import POSTGRES
 from tests.postgres import running_postgres
 from tests.servers import wait_until
 from tests.stub import StubBackend

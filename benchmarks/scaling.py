@@ -21,12 +21,12 @@ import numpy as np
 from benchmarks.stub_backend import CONFIG as STUB_CONFIG
 from ml_backend import LabelStudioMLBase
 from ml_backend.base import Services
-from ml_backend.jobs import Jobs
+from ml_backend.jobs.queue import Jobs
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.jobs import PRIORITY_AHEAD
-from ml_backend.tables import JobStatus
+from ml_backend.store.tables import JobStatus
 from tests.postgres import running_postgres
 from tests.servers import NO_INTERNET, ROOT, clean_environment, wait_until
 from tests.videos import write_video

@@ -20,8 +20,8 @@ from flask import Flask
 
 from errors import NotReady
 from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.settings import get_settings
-from ml_backend.worker import WorkerProcess
 
 STEP_SECONDS = 0.02
 FROM_NAME = "c"

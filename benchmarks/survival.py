@@ -26,7 +26,7 @@ import httpx
 import psycopg
 
 from benchmarks.stub_backend import FROM_NAME
-from ml_backend.tables import LIVE, JobStatus, TrainingStatus
+from ml_backend.store.tables import LIVE, JobStatus, TrainingStatus
 from tests.postgres import running_postgres
 from tests.servers import wait_until
 from tests.stub import StubBackend

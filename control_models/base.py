@@ -21,13 +21,13 @@ from control_models.simple import SimpleMode
 from control_models.tag import Region, Tag
 from control_models.trained import TrainedMode, version_of
 from control_models.videos import Videos
-from exchange.timeline import Track
 from features.cache import VideoFeatures
 from features.encoder import Encoder, get_encoder
 from learning.dataset import Progress
 from learning.evaluation import Evaluation
 from ml_backend.context import Context
 from utils.neural_nets import MultiLabelLSTM
+from video.timeline import Track
 
 if TYPE_CHECKING:
     from ml_backend.base import LabelStudioMLBase

@@ -12,7 +12,7 @@ from control_models.base import ControlModel
 from control_models.tag import Region
 from control_models.timeline_tag import TimelineTag
 from errors import NotReady
-from exchange.timeline import Observation, Timeline, Track, events_of_regions
+from video.timeline import Observation, Timeline, Track, events_of_regions
 
 
 class TimelineLabelsModel(ControlModel):

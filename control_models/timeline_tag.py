@@ -12,11 +12,11 @@ from control_models.decoder import LabelDecoder
 from control_models.parameters import TimelineLabelsParameters
 from control_models.tag import Drawn, Region, Tag
 from errors import InvalidConfig, InvalidTask
-from exchange.timeline import Clock
 from features.extraction import VideoFeatures
 from features.sequence import FeatureSequence
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, usable_regions
 from video.labeling_frames import labeling_frames
+from video.timeline import Clock
 
 # Labeling frames times labels of one video: two days at 25 frames a second and 15 labels. Predicting takes a few times
 # four bytes of each.

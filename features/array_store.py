@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from joblib.memory import FileSystemStoreBackend
 
-from cache_folder import CacheFolder
+from features.cache_folder import CacheFolder
 
 FACTS = CacheFolder.FACTS  # of an item: written last, touched on reading
 

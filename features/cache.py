@@ -25,9 +25,9 @@ from weakref import WeakValueDictionary
 import joblib
 import numpy as np
 
-from cache_folder import CacheFolder
 from errors import MediaError, UnreadableVideo
 from features.array_store import ArrayFolder, ArrayStore, DescriptorsExhausted, Item
+from features.cache_folder import CacheFolder
 from features.checkpoints import file_hash
 from features.counters import EVICTIONS, EXTRACTION_SECONDS, FRAMES, LOOKUPS
 from features.encoder import Encoder

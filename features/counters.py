@@ -1,4 +1,4 @@
-"""Prometheus counters of extraction and cache, which `ml_backend/metrics.py` registers and shows.
+"""Prometheus counters of extraction and cache, which `ml_backend/dashboard/metrics.py` registers and shows.
 
 Where several processes count into the same files (PROMETHEUS_MULTIPROC_DIR), prometheus_client adds them up.
 """

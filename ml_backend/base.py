@@ -25,13 +25,13 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict
 
 from errors import InvalidConfig, InvalidRequest, Loading, NotReady
-from exchange.timeline import Track
-from ml_backend import label_studio
 from ml_backend.context import Context
 from ml_backend.label_map import build_label_map
+from ml_backend.label_studio import client as label_studio
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from ml_backend.store.models import TRAININGS
+from video.timeline import Track
 
 Progress = Callable[[float], None]
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache_folder import CacheFolder
-from ml_backend import label_studio
-from ml_backend.media import MediaFiles
+from features.cache_folder import CacheFolder
+from ml_backend.label_studio import client as label_studio
+from ml_backend.label_studio.media import MediaFiles
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 

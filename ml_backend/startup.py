@@ -10,7 +10,7 @@ import httpx
 import sqlalchemy as sa
 from label_studio_sdk.core.api_error import ApiError
 
-from ml_backend.label_studio import TOKEN_ADVICE, Connection, LabelStudioError, who_am_i
+from ml_backend.label_studio.client import TOKEN_ADVICE, Connection, LabelStudioError, who_am_i
 from ml_backend.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from control_models.parameters import TimelineLabelsParameters
 from errors import EncoderError, InvalidConfig
 from ml_backend.base import Services
 from ml_backend.registry import MAX_CONFIG_CHARS, MAX_MODELS, ModelRegistry
-from ml_backend.schemas import MAX_CONFIG_CHARS as MAX_SENT_CHARS
 from ml_backend.settings import Settings
 from ml_backend.store import Store
+from ml_backend.web.schemas import MAX_CONFIG_CHARS as MAX_SENT_CHARS
 from model import YOLO
 from tests.test_protocol import CONFIG, MajorityModel
 

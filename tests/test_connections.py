@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ml_backend.connections import LARGE_BYTES, MAX_HEAD_BYTES
-from ml_backend.gate import MAX_BODY_BYTES
+from ml_backend.web.connections import LARGE_BYTES, MAX_HEAD_BYTES
+from ml_backend.web.gate import MAX_BODY_BYTES
 from tests.servers import ROOT, free_port, wait_until
 
 THREADS = 2
@@ -34,11 +34,11 @@ class Running:
         self.address = ("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
-        lines = [f"ml_backend.connections.{name} = {value}" for name, value in constants.items()]
+        lines = [f"ml_backend.web.connections.{name} = {value}" for name, value in constants.items()]
         config = folder / "conf.py"
-        config.write_text("\n".join(["import ml_backend.connections", *lines]))
+        config.write_text("\n".join(["import ml_backend.web.connections", *lines]))
         command = [sys.executable, "-m", "gunicorn", "-c", str(config), "-b", f"127.0.0.1:{port}", "tests.echo:app"]
-        command += ["-k", "ml_backend.connections.PatientWorker", "--threads", str(THREADS)]
+        command += ["-k", "ml_backend.web.connections.PatientWorker", "--threads", str(THREADS)]
         command += [
             "--worker-connections",
             str(CONNECTIONS),

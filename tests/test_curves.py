@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ml_backend.dashboard.curves import WINDOW, learning_curve
-from ml_backend.tables import Training
+from ml_backend.store.tables import Training
 
 
 def trainings(scores: list[float]) -> list[Training]:

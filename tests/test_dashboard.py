@@ -17,15 +17,15 @@ from pydantic import SecretStr
 from werkzeug.serving import make_server
 
 from errors import InvalidRequest
-from exchange.timeline import Clock, Observation, Timeline, Track, events_of_regions
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.models import TRAININGS
-from ml_backend.tables import JobKind, JobStatus, QueueName, TrainingStatus
+from ml_backend.store.tables import JobKind, JobStatus, QueueName, TrainingStatus
 from tests.live.browser import Browser
 from tests.servers import annotation, free_port, region, wait_until
 from tests.videos import write_video
+from video.timeline import Clock, Observation, Timeline, Track, events_of_regions
 
 CHROMEDRIVER = shutil.which("chromedriver")
 AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import InvalidRequest
-from exchange import boris, event_csv
-from exchange.cells import FORMULA, TEXT, from_cell, to_cell
-from exchange.formats import FORMATS
-from exchange.label_studio import tasks_with_annotations
-from exchange.timeline import Clock, Event, Observation, Timeline, events_of_regions, regions_of_events
+from terminal.formats import boris, event_csv
+from terminal.formats.cells import FORMULA, TEXT, from_cell, to_cell
+from terminal.formats.label_studio import tasks_with_annotations
+from terminal.formats.registry import FORMATS
 from tests.servers import region
+from video.timeline import Clock, Event, Observation, Timeline, events_of_regions, regions_of_events
 
 RATES = (1, 10, 12.5, 24, 25, 29.97, 30, 60, 120)
 LABELS = ("Ball", "Tor, weit", 'Sprung "hoch"', "=1+1", "🐕")

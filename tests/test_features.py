@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import torch
 
-from cache_folder import STALE_AFTER, usage
 from errors import CacheUnwritable, MediaError, UnreadableVideo
 from features import array_store, extraction
 from features import cache as cache_module
@@ -33,6 +32,7 @@ from features.cache import (
     cached_yolo_predict,
     extract,
 )
+from features.cache_folder import STALE_AFTER, usage
 from features.encoder import Encoder, get_encoder
 from features.motion import MOTION_SIZE
 from features.sequence import FeatureSequence

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from ml_backend.gate import GUESSES, MAX_BODY_BYTES
-from ml_backend.label_studio import Connection
+from ml_backend.label_studio.client import Connection
+from ml_backend.label_studio.webhook_secret import HEADER, OWN_HOST, CatchUp, WebhookSecrets
 from ml_backend.settings import Settings
-from ml_backend.strict_json import MAX_CONTAINERS, loads
-from ml_backend.tables import Project
-from ml_backend.webhook_secret import HEADER, OWN_HOST, CatchUp, WebhookSecrets
+from ml_backend.store.tables import Project
+from ml_backend.web.gate import GUESSES, MAX_BODY_BYTES
+from ml_backend.web.strict_json import MAX_CONTAINERS, loads
 from tests.http_server import Server, as_json, send
 from tests.test_protocol import CONFIG, MajorityModel, annotated
 
@@ -252,7 +252,7 @@ def test_processes_of_one_database_share_the_secret(make_app: Callable[..., Flas
 
 def test_what_was_not_believed_is_asked_once_and_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("ml_backend.webhook_secret.CATCH_UP_SECONDS", 0.5)
+    monkeypatch.setattr("ml_backend.label_studio.webhook_secret.CATCH_UP_SECONDS", 0.5)
     catch_up = CatchUp(asked.append)
     for _ in range(5):
         catch_up("7")

@@ -15,14 +15,15 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from errors import MediaError, NotReady
-from ml_backend import LabelStudioMLBase, init_app, jobs
-from ml_backend.jobs import PRIORITY_WANTED, Jobs
-from ml_backend.runner import MAX_ATTEMPTS, Runner
+from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.jobs import queue as jobs
+from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
+from ml_backend.jobs.runner import MAX_ATTEMPTS, Runner
+from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.jobs import PRIORITY_AHEAD
-from ml_backend.tables import Job, now
-from ml_backend.worker import WorkerProcess
+from ml_backend.store.tables import Job, now
 from tests.servers import wait_until
 from tests.work import work_off
 

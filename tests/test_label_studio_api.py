@@ -17,7 +17,7 @@ from flask import Flask
 from pydantic import SecretStr
 
 from ml_backend import LabelStudioMLBase
-from ml_backend.label_studio import (
+from ml_backend.label_studio.client import (
     Connection,
     LabelStudioError,
     annotated_tasks,
@@ -28,7 +28,7 @@ from ml_backend.label_studio import (
 )
 from ml_backend.settings import Settings
 from ml_backend.store import Store
-from ml_backend.tables import JobKind, JobStatus
+from ml_backend.store.tables import JobKind, JobStatus
 from tests.http_server import Answer, Server, as_json, guarded, redirect, status
 
 # The SDK's own.

@@ -16,14 +16,16 @@ import pytest
 import sqlalchemy as sa
 
 from errors import MediaError, NotReady
-from ml_backend import LabelStudioMLBase, database, init_app, leases
-from ml_backend.jobs import PRIORITY_WANTED, Jobs
-from ml_backend.leases import JobStopped, Stop
-from ml_backend.runner import Runner
+from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.jobs import leases
+from ml_backend.jobs.leases import JobStopped, Stop
+from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
+from ml_backend.jobs.runner import Runner
+from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.settings import Settings
+from ml_backend.store import database
 from ml_backend.store.jobs import PRIORITY_AHEAD
-from ml_backend.tables import LIVE, Job, JobKind, JobStatus, QueueName, TrainingStatus
-from ml_backend.worker import WorkerProcess
+from ml_backend.store.tables import LIVE, Job, JobKind, JobStatus, QueueName, TrainingStatus
 from tests.http_server import Server
 from tests.servers import wait_until
 from tests.stub import StubBackend
@@ -178,7 +180,7 @@ def test_a_waiting_job_that_is_asked_for_again_comes_sooner(jobs: Jobs, app: Any
 def test_a_running_job_is_cancelled_and_can_be_tried_again(
     working: Jobs, app: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.leases.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("ml_backend.jobs.leases.RENEW_SECONDS", 0.1)
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
     job = working.add_preparation("1", task(1), PRIORITY_WANTED)
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
@@ -321,7 +323,7 @@ def test_a_comparison_that_fails_unforeseen_is_not_repeated_at_once(
         calls.append(1)
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("ml_backend.label_studio.annotated_tasks", broken)
+    monkeypatch.setattr("ml_backend.label_studio.client.annotated_tasks", broken)
     app.test_client().post(
         "/setup", json={"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
     )
@@ -362,7 +364,7 @@ def test_training_in_the_request_holds_a_lease(
 def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     working: Jobs, runner: Runner, app: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.leases.RENEW_SECONDS", 0.2)
+    monkeypatch.setattr("ml_backend.jobs.leases.RENEW_SECONDS", 0.2)
     monkeypatch.setattr("ml_backend.store.jobs.LEASE", timedelta(seconds=3))
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
     job = working.add_preparation("1", task(1), PRIORITY_WANTED)

@@ -17,9 +17,10 @@ from werkzeug.test import TestResponse
 from errors import EncoderError, NotReady
 from features import checkpoints
 from features.encoder import get_encoder
-from ml_backend import init_app, worker
+from ml_backend import init_app
+from ml_backend.jobs import worker
+from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.settings import Settings
-from ml_backend.worker import WorkerProcess
 from model import YOLO
 from tests.http_server import Server, as_json
 from tests.servers import Backend, annotation, region, wait_until

@@ -62,7 +62,7 @@ def test_no_secret_is_written(formatter: logging.Formatter, secret: str) -> None
         assert value not in text
 
 
-FORGED = "q://x\n2026-01-01 00:00:00,000 ERROR [1] ml_backend.app: forged \x1b[31mred \x9b2J \u2028 \u202e \r"
+FORGED = "q://x\n2026-01-01 00:00:00,000 ERROR [1] ml_backend.web.app: forged \x1b[31mred \x9b2J \u2028 \u202e \r"
 
 
 def test_a_message_is_one_line_and_moves_no_cursor() -> None:
@@ -113,7 +113,7 @@ def test_a_video_that_can_not_be_read_is_named_with_its_task(
         wait_until(lambda: jobs.store.jobs("queued"), 10, "the job")
         work_off(jobs)
         assert answer.result().status_code == 404
-    for logger in ("ml_backend.runner", "ml_backend.predictions"):
+    for logger in ("ml_backend.jobs.runner", "ml_backend.web.predictions"):
         (refusal,) = [record for record in caplog.records if record.name == logger]
         entry = json.loads(JsonFormatter().format(refusal))
         assert (entry["level"], entry["project"], entry["task"]) == ("WARNING", "7", "31")

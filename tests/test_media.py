@@ -16,11 +16,11 @@ import httpx
 import jwt
 import pytest
 
-import ml_backend.media
-from cache_folder import CacheFolder
+import ml_backend.label_studio.media
 from errors import MediaError, TransientMediaError
-from ml_backend.label_studio import Connection
-from ml_backend.media import MediaFiles
+from features.cache_folder import CacheFolder
+from ml_backend.label_studio.client import Connection
+from ml_backend.label_studio.media import MediaFiles
 from tests.http_server import (
     CONTENT,
     Answer,
@@ -325,7 +325,7 @@ def test_parts_of_different_files_are_not_joined(changed: Answer, server: Server
 def test_silent_server_is_given_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     server.answers["/clip.mp4"] = lambda handler: released.wait(10)
-    monkeypatch.setattr(ml_backend.media, "TIMEOUT", httpx.Timeout(0.2))
+    monkeypatch.setattr(ml_backend.label_studio.media, "TIMEOUT", httpx.Timeout(0.2))
     with pytest.raises(MediaError, match="no answer in time"):
         fetch(f"{server.url}/clip.mp4", server, cache)
     released.set()
@@ -399,11 +399,11 @@ def test_a_compressed_answer_is_refused(server: Server, cache: Path) -> None:
 
 
 def test_what_comes_too_slowly_is_given_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ml_backend.media, "RATE_WINDOW", 0.2)
+    monkeypatch.setattr(ml_backend.label_studio.media, "RATE_WINDOW", 0.2)
     server.answers["/slow.mp4"] = chunks(*[b"x"] * 1000, pause=0.02)
     with pytest.raises(MediaError, match="slower than 10 kB a second"):
         fetch(f"{server.url}/slow.mp4", server, cache)
-    monkeypatch.setattr(ml_backend.media, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(ml_backend.label_studio.media, "MAX_SECONDS", 0.1)
     with pytest.raises(MediaError, match="given up"):
         fetch(f"{server.url}/slow.mp4", server, cache)
 
@@ -426,7 +426,7 @@ def test_a_download_ends_where_it_is_cancelled(server: Server, cache: Path) -> N
 
 
 def test_a_full_disk_is_a_sentence(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ml_backend.media, "FREE_DISK", 1 << 62)
+    monkeypatch.setattr(ml_backend.label_studio.media, "FREE_DISK", 1 << 62)
     server.answers["/clip.mp4"] = whole_file()
     with pytest.raises(TransientMediaError, match="bytes left"):
         fetch(f"{server.url}/clip.mp4", server, cache)

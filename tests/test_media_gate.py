@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ml_backend.media_gate
+import ml_backend.label_studio.media_gate
 from errors import MediaError
-from ml_backend.label_studio import Connection
-from ml_backend.media_gate import MediaGate, identity, is_media_path, shown
+from ml_backend.label_studio.client import Connection
+from ml_backend.label_studio.media_gate import MediaGate, identity, is_media_path, shown
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 STUDIO = "http://127.0.0.1:8080"
@@ -39,7 +39,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host].pop(0), port))]
         return real(host, port, *arguments, **options | {"flags": socket.AI_NUMERICHOST})
 
-    monkeypatch.setattr(ml_backend.media_gate.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(ml_backend.label_studio.media_gate.socket, "getaddrinfo", look_up)
     return known
 
 
@@ -120,7 +120,7 @@ def test_a_name_with_a_private_address_among_others_is_refused(monkeypatch: pyte
     def look_up(host: str, port: int, **_: object) -> list[tuple]:
         return [(0, 0, 0, "", (address, port)) for address in (PUBLIC, "10.0.0.1")]
 
-    monkeypatch.setattr(ml_backend.media_gate.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(ml_backend.label_studio.media_gate.socket, "getaddrinfo", look_up)
     with pytest.raises(MediaError, match="private network"):
         gate().admit(httpx.URL("http://two.example/x.mp4"))
 

@@ -23,8 +23,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ml_backend import LabelStudioMLBase, init_app
-from ml_backend.openapi import OPERATIONS, describe
 from ml_backend.settings import Settings
+from ml_backend.web.openapi import OPERATIONS, describe
 from tests.servers import Backend
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]

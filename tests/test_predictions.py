@@ -17,10 +17,11 @@ from flask import Flask
 from pydantic import SecretStr
 
 from errors import MediaError, TransientMediaError
-from ml_backend import LabelStudioMLBase, init_app, predictions
-from ml_backend import app as app_module
+from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
 from ml_backend.store import jobs as job_rows
+from ml_backend.web import app as app_module
+from ml_backend.web import predictions
 from tests.http_server import Server, as_json
 from tests.servers import wait_until
 from tests.work import work_off
@@ -221,7 +222,7 @@ def test_a_refusal_is_one_warning_with_its_reason(
 ) -> None:
     client = start(predict_timeout=0.1).test_client()
     assert client.post("/predict", json=body(7)).status_code == 503
-    (record,) = [record for record in caplog.records if record.name == "ml_backend.predictions"]
+    (record,) = [record for record in caplog.records if record.name == "ml_backend.web.predictions"]
     assert record.levelname == "WARNING"
     for part in ("Project 1", "no worker runs"):
         assert part in record.getMessage()

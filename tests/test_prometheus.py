@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
-from ml_backend.tables import TrainingStatus
+from ml_backend.store.tables import TrainingStatus
 from tests.servers import Backend, wait_until
 
 BOARD = Path(__file__).resolve().parents[1] / "docs" / "grafana.json"

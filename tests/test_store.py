@@ -17,12 +17,11 @@ from alembic.runtime.migration import MigrationContext
 
 from benchmarks.locked_database import locked
 from errors import DatabaseUnavailable, InvalidRequest
-from ml_backend import database
-from ml_backend.overview import prequential_scores
-from ml_backend.store import Store
+from ml_backend.dashboard.overview import prequential_scores
+from ml_backend.store import Store, database
 from ml_backend.store.annotations import TASKS_PER_BATCH
 from ml_backend.store.models import TRAININGS
-from ml_backend.tables import Base, Job, JobKind, JobStatus, QueueName, TrainingStatus
+from ml_backend.store.tables import Base, Job, JobKind, JobStatus, QueueName, TrainingStatus
 from tests.postgres import Postgres
 from tests.servers import ROOT
 

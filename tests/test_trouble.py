@@ -14,7 +14,7 @@ import pytest
 from benchmarks.locked_database import outlast
 from benchmarks.stub_backend import FROM_NAME
 from ml_backend.store import jobs as job_rows
-from ml_backend.tables import TrainingStatus
+from ml_backend.store.tables import TrainingStatus
 from tests.servers import mount, wait_until
 from tests.stub import StubBackend
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ml_backend.jobs import Jobs
-from ml_backend.runner import Runner
+from ml_backend.jobs.queue import Jobs
+from ml_backend.jobs.runner import Runner
 
 
 def work_off(jobs: Jobs) -> int:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ml_backend.tables import Training
-from report.charts import Series
+from ml_backend.dashboard.charts import Series
+from ml_backend.store.tables import Training
 
 # A single video says little: a point of the curve is the mean of so many tests.
 WINDOW = 5

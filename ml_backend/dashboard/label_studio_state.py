@@ -7,8 +7,8 @@ import time
 from typing import NamedTuple
 
 from errors import BackendError
-from ml_backend import label_studio
-from ml_backend.label_studio import Connection
+from ml_backend.label_studio import client as label_studio
+from ml_backend.label_studio.client import Connection
 
 # A page that is opened after this time has it asked again.
 ASK_AGAIN_SECONDS = 60.0

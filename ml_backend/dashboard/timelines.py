@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from exchange.timeline import Timeline, Track
 from learning.events import segments
-from report.charts import probability_curve, spans
+from ml_backend.dashboard.charts import probability_curve, spans
+from video.timeline import Timeline, Track
 
 # A page with more of them is slow, and nobody reads them all.
 MAX_DISAGREEMENTS = 500

@@ -9,22 +9,21 @@ from typing import Any
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 
 from errors import BackendError, NotFound, NotReady
-from exchange.timeline import Timeline, Track
-from ml_backend import overview
 from ml_backend.base import LabelStudioMLBase
-from ml_backend.dashboard import timelines
+from ml_backend.dashboard import overview, timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
+from ml_backend.dashboard.charts import line_chart
 from ml_backend.dashboard.curves import learning_curve
+from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.label_studio_state import LabelStudioState
 from ml_backend.dashboard.video_file import send_video
-from ml_backend.folder_size import FolderSize
-from ml_backend.jobs import PRIORITY_WANTED, Jobs
-from ml_backend.label_studio import Connection
+from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
+from ml_backend.label_studio.client import Connection
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
-from ml_backend.tables import Project
-from report.charts import line_chart
+from ml_backend.store.tables import Project
+from video.timeline import Timeline, Track
 
 TASKS_PER_PAGE = 50
 SHOWN_TRAININGS = 20

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ml_backend.store.projects import Projects
-from ml_backend.tables import Annotation, AnnotationState, Note, Prediction, Project, Task
+from ml_backend.store.tables import Annotation, AnnotationState, Note, Prediction, Project, Task
 
 # The number of tasks that one transaction compares with Label Studio's. A webhook waits 50 ms for it at most.
 TASKS_PER_BATCH = 100

@@ -14,8 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from ml_backend.store.tables import LIVE, Job, JobKind, JobStatus, Project, QueueName, Worker, now
 from ml_backend.store.trainings import Trainings
-from ml_backend.tables import LIVE, Job, JobKind, JobStatus, Project, QueueName, Worker, now
 
 # A lease is renewed several times within this time; where it isn't, its owner is dead. With the worker's next look for
 # lost work another machine begins its job within 20 s.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from errors import InvalidRequest
 from ml_backend.store.projects import Projects
-from ml_backend.tables import ModelVersion, PresentVersion, Project, Value
+from ml_backend.store.tables import ModelVersion, PresentVersion, Project, Value
 
 TRAININGS = "trainings"  # the key of a project's counter of trainings; a version is the number of its training
 

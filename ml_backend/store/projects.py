@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from ml_backend.database import Database
-from ml_backend.tables import (
+from ml_backend.store.database import Database
+from ml_backend.store.tables import (
     Annotation,
     AnnotationState,
     Job,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from ml_backend.store.projects import Projects
-from ml_backend.tables import (
+from ml_backend.store.tables import (
     LIVE,
     Annotation,
     AnnotationState,

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ml_backend.store.projects import Projects
-from ml_backend.tables import Project, Training, TrainingStatus
+from ml_backend.store.tables import Project, Training, TrainingStatus
 
 
 class Trainings(Projects):

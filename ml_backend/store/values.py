@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from ml_backend.store.projects import Projects
-from ml_backend.tables import Note, Value, storable
+from ml_backend.store.tables import Note, Value, storable
 
 logger = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache_folder import CacheFolder
 from errors import MediaError
-from ml_backend.label_studio import (
+from features.cache_folder import CacheFolder
+from ml_backend.label_studio.client import (
     Connection,
     LabelStudioError,
     annotated_tasks,
     create_prediction,
     prediction_versions,
 )
-from ml_backend.media import MediaFiles
+from ml_backend.label_studio.media import MediaFiles
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
 from tests.live.timelines import Truth, agreement, frames, regions

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx
 
-from ml_backend.webhook_secret import HEADER
+from ml_backend.label_studio.webhook_secret import HEADER
 from tests.live.conftest import running_backend
 from tests.live.label_studio import LabelStudio
 from tests.live.test_label_studio import CONFIG, FIRST, draw, model_version, wait_for_new_version

@@ -1,0 +1,334 @@
+"""What each kind of job does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from errors import (
+    BackendError,
+    CacheUnwritable,
+    DatabaseUnavailable,
+    InvalidRequest,
+    InvalidTask,
+    MediaError,
+    UnreadableVideo,
+)
+from ml_backend.base import LabelStudioMLBase, ModelResponse
+from ml_backend.jobs.leases import JobStopped, Run, Stop
+from ml_backend.jobs.queue import PRIORITY_BATCH, TRAININGS, Jobs
+from ml_backend.label_studio import client as label_studio
+from ml_backend.label_studio.client import Connection, LabelStudioError
+from ml_backend.label_studio.webhook_secret import WebhookSecrets
+from ml_backend.store.jobs import PRIORITY_AHEAD
+from ml_backend.store.tables import Job, JobKind, Project, QueueName, TrainingStatus
+
+logger = logging.getLogger(__name__)
+
+# What can't be reached for a moment is tried again after this time, and then after twice as long each time.
+FIRST_RETRY = timedelta(seconds=10)
+LONGEST_RETRY = timedelta(hours=1)
+# With these delays about half a day.
+MAX_RETRIES = 20
+
+
+class OtherLabelStudio(BackendError):
+    """The Label Studio that is reached isn't the project's."""
+
+
+def retry_delay(retries: int) -> timedelta:
+    """How long to wait before the next try, after so many."""
+    return min(FIRST_RETRY * 2 ** min(retries, 16), LONGEST_RETRY)
+
+
+# Trying again can't help.
+LASTING = (UnreadableVideo, InvalidTask, OtherLabelStudio)
+
+
+@dataclass(frozen=True)
+class Handler:
+    """How a kind of job is done.
+
+    Attributes:
+        do: does it; its result is JSON.
+        transient: errors after which it is tried again; any other one ends it.
+    """
+
+    do: Callable[[Run], dict[str, Any]]
+    transient: tuple[type[Exception], ...]
+
+
+class Handlers:
+    """The table of handlers.
+
+    Args:
+        jobs: where the work that follows is added.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._store = jobs.store
+        self._registry = jobs.registry
+        self._secrets = WebhookSecrets(jobs.store)
+        # OSError: a disk is full, or a folder read-only.
+        unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, CacheUnwritable, OSError)
+        self._table: dict[JobKind, Handler] = {
+            JobKind.TRAIN: Handler(self._train, unreachable),
+            JobKind.RESET: Handler(self._train, unreachable),
+            JobKind.RECONCILE: Handler(self._reconcile, (Exception,)),
+            # Somebody waits for the answer, and asks again.
+            JobKind.PREPARE: Handler(self._prepare, (DatabaseUnavailable,)),
+            JobKind.PREPARE_MANY: Handler(self._prepare_many, (DatabaseUnavailable,)),
+            JobKind.DELIVER: Handler(self._deliver, unreachable),
+            JobKind.DELIVER_MANY: Handler(self._deliver_many, (DatabaseUnavailable,)),
+        }
+
+    def do(self, run: Run) -> dict[str, Any]:
+        """Does a job."""
+        return self._table[run.job.kind].do(run)
+
+    def is_transient(self, job: Job, error: Exception) -> bool:
+        """Whether a job that failed so is to be tried again."""
+        transient = isinstance(error, self._table[job.kind].transient) and not isinstance(error, LASTING)
+        return transient and job.retries < MAX_RETRIES
+
+    # -- training
+
+    def queue_of(self, job: Job) -> QueueName:
+        """Whose workers should do a job: a training that must extract features first would hold up other projects'."""
+        if job.kind not in TRAININGS:
+            return job.queue
+        try:
+            model = self._registry.get(job.project_id)
+        except BackendError:
+            return job.queue  # it ends at once
+        try:
+            prepared = model.can_train_at_once(self._store.annotated_tasks(job.project_id))
+        except MediaError:
+            prepared = False  # trying to reach a video takes time, too
+        except Exception:
+            prepared = True  # the training meets it again, and its failure is recorded
+        return QueueName.TRAIN if prepared else QueueName.EXTRACT
+
+    def _train(self, run: Run) -> dict[str, Any]:
+        """Brings a project's model up to its latest data revision, and records the training.
+
+        Returns:
+            What the model's `fit` returned.
+        """
+        project = self._store.project(run.job.project_id)
+        if project is None:
+            raise InvalidRequest(f"Project {run.job.project_id} isn't known: connect this backend to it first.")
+        try:
+            return self._train_project(project, run)
+        except Exception as error:
+            cancelled = isinstance(error, JobStopped) and error.reason == Stop.CANCELLED
+            if cancelled or not (isinstance(error, JobStopped) or self.is_transient(run.job, error)):
+                run.persist(lambda: self._store.give_up_training(project.id, project.revision))
+            raise
+
+    def _train_project(self, project: Project, run: Run) -> dict[str, Any]:
+        model = self._registry.get(project.id)
+        if run.job.kind == JobKind.TRAIN and project.revision == project.trained_revision:
+            latest = self._store.latest_training(project.id)
+            metrics = (latest.metrics if latest else None) or {}
+            if not self._came_back(project, model, metrics, run):
+                return metrics
+        return self._fit(project, model, run)
+
+    def _came_back(self, project: Project, model: LabelStudioMLBase, metrics: dict[str, Any], run: Run) -> bool:
+        """Whether a video that the latest training had to leave out can be had now."""
+        missing = _unavailable(metrics)
+        if not missing:
+            return False
+        came_back = False
+        for task in self._store.annotated_tasks(project.id):
+            if str(task["id"]) in missing:
+                try:
+                    model.prepare(task, run.progress)
+                    came_back = True
+                except MediaError:
+                    pass
+        if not came_back:
+            self._retry_videos(project, run)
+        return came_back
+
+    def _retry_videos(self, project: Project, run: Run) -> None:
+        delay = retry_delay(project.retries) if project.retries < MAX_RETRIES else None
+        run.persist(lambda: self._store.retry_videos(project.id, delay))
+
+    def _fit(self, project: Project, model: LabelStudioMLBase, run: Run) -> dict[str, Any]:
+        """Trains on what is stored now, and records it."""
+        tasks = self._store.annotated_tasks(project.id)
+        event, data = self._store.event(project.id)
+        training_id = self._store.start_training(project.id, project.revision, len(tasks), run.job.id)
+        started = time.monotonic()
+
+        def end(status: TrainingStatus, **values: Any) -> None:
+            seconds = time.monotonic() - started
+            run.persist(lambda: self._store.end_training(training_id, status, seconds, **values))
+
+        try:
+            forget = run.job.kind == JobKind.RESET
+            result = model.fit(event, data, tasks=tasks, from_scratch=forget, progress=run.progress) or {}
+        except JobStopped:
+            raise  # recorded with the job
+        except Exception as error:
+            end(TrainingStatus.FAILED, error=str(error), up_to_date=False)
+            raise
+        controls = [metrics for metrics in result.values() if isinstance(metrics, dict)]
+        published = all(metrics.get("published", True) for metrics in controls)
+        status = TrainingStatus.PUBLISHED if published else TrainingStatus.REJECTED
+        end(status, model_version=model.model_version, metrics=result)
+        seconds = time.monotonic() - started
+        logger.info(
+            "Project %s: %s, %s, %d videos, %.1f s%s",
+            project.id,
+            model.model_version,
+            status,
+            len(tasks),
+            seconds,
+            _prequential(result),
+        )
+        if _unavailable(result):
+            self._retry_videos(project, run)
+        elif project.retry_at is not None:
+            run.persist(lambda: self._store.retry_videos(project.id, None))
+        return result
+
+    # -- the other kinds
+
+    def _reconcile(self, run: Run) -> dict[str, Any]:
+        """Makes the stored annotations those that Label Studio has."""
+        project_id = run.job.project_id
+        project, connection = self._in_label_studio(project_id)
+        self._store.begin_reconciliation(project_id)
+        self._prove_webhook(project, connection)
+        fetched = 0
+
+        def page(done: int, total: int) -> None:
+            nonlocal fetched
+            fetched = done
+            run.progress(done / total if total else 0.0)
+
+        tasks = label_studio.annotated_tasks(connection, int(project.number), page)
+        changed = self._store.replace_annotations(project_id, tasks)
+        logger.log(
+            logging.INFO if changed else logging.DEBUG,
+            "Project %s: %d annotated tasks fetched from Label Studio%s",
+            project_id,
+            fetched,
+            "; something had changed unnoticed" if changed else "",
+        )
+        if changed:
+            self._jobs.add_training(project_id)
+        return {"tasks": fetched, "changed": changed}
+
+    def _prove_webhook(self, project: Project, connection: Connection) -> None:
+        """Has Label Studio send the project's secret with its webhook, where it must (`webhook_secret.py`)."""
+        if not self._registry.model_class.services.settings.proves_webhooks:
+            return
+        try:
+            if not self._secrets.put_in_place(connection, project):
+                logger.warning("Project %s: Label Studio has no webhook to this backend: connect it again.", project.id)
+        except LabelStudioError as error:
+            logger.warning("Project %s: its webhook can't be given its secret: %s", project.id, error)
+
+    def _in_label_studio(self, project_id: str) -> tuple[Project, Connection]:
+        """A project, and how to reach its Label Studio.
+
+        Raises:
+            OtherLabelStudio: what is reached has another project of that number.
+        """
+        project, connection = self._store.project(project_id), self._registry.get(project_id).connection
+        created = project.created
+        if created is not None:
+            with suppress(LabelStudioError):  # what is asked next meets it again, and says it
+                created = label_studio.created(connection, int(project.number))
+        if created != project.created:
+            raise OtherLabelStudio(
+                f"The Label Studio at {connection.url} has another project {project.number} than the one that is "
+                f"known here as {project.id}: nothing is fetched from it or stored there. LABEL_STUDIO_URL names one "
+                "Label Studio; with two, leave it unset."
+            )
+        return project, connection
+
+    def _prepare(self, run: Run) -> dict[str, Any]:
+        model, task = self._registry.get(run.job.project_id), run.job.arguments["task"]
+        model.prepare(task, run.progress)
+        self._remember(run, task, self._score(model, task))
+        return {}
+
+    @staticmethod
+    def _score(model: LabelStudioMLBase, task: dict[str, Any]) -> dict[str, Any]:
+        """The prediction of a task that is prepared now, empty where the model can't predict yet."""
+        try:
+            model.check_ready()
+            return predict_task(model, task)
+        except BackendError:
+            return {}
+
+    def _remember(self, run: Run, task: dict[str, Any], prediction: dict[str, Any]) -> None:
+        """Keeps the score for the dashboard's list of tasks."""
+        given = (task, prediction.get("score"), prediction.get("model_version"))
+        run.persist(lambda: self._store.save_predictions(run.job.project_id, [given]))
+
+    def _prepare_many(self, run: Run) -> dict[str, Any]:
+        for task in run.job.arguments["tasks"]:
+            run.check()
+            self._jobs.add_preparation(run.job.project_id, task, PRIORITY_AHEAD)
+        return {}
+
+    def _deliver_many(self, run: Run) -> dict[str, Any]:
+        for task in run.job.arguments["tasks"]:
+            run.check()
+            self._jobs.add_delivery(run.job.project_id, task, PRIORITY_BATCH)
+        return {}
+
+    def _deliver(self, run: Run) -> dict[str, Any]:
+        """Predicts a task and stores the prediction in Label Studio, once for each model version."""
+        model = self._registry.get(run.job.project_id)
+        _, connection = self._in_label_studio(run.job.project_id)
+        task = run.job.arguments["task"]
+        model.check_ready()
+        model.prepare(task, run.progress)
+        prediction = predict_task(model, task)
+        self._remember(run, task, prediction)
+        version = prediction["model_version"]
+        if version not in label_studio.prediction_versions(connection, task["id"]):
+            label_studio.create_prediction(connection, task["id"], prediction["result"], prediction["score"], version)
+        return {"model_version": version}
+
+
+def _unavailable(result: dict[str, Any]) -> set[str]:
+    """Ids of the tasks whose videos a training had to leave out."""
+    controls = [metrics for metrics in result.values() if isinstance(metrics, dict)]
+    return {task_id for metrics in controls for task_id in metrics.get("unavailable") or ()}
+
+
+def _prequential(result: dict[str, Any]) -> str:
+    """The F1 that the model before had on the videos that were new to it, for the log."""
+    scores = {
+        name: metrics["prequential"]["frames"]["macro_f1"]
+        for name, metrics in result.items()
+        if isinstance(metrics, dict) and metrics.get("prequential")
+    }
+    return "".join(f", prequential F1 of {name} {score:.3f}" for name, score in scores.items())
+
+
+def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:
+    """One task's prediction as Label Studio takes it: `result`, `score` and `model_version`."""
+    answer = model.predict([task], context=context)
+    if not isinstance(answer, ModelResponse):
+        answer = ModelResponse(predictions=answer)
+    prediction = answer.predictions[0]
+    return {
+        "result": prediction["result"],
+        "score": prediction.get("score"),
+        "model_version": prediction.get("model_version") or answer.model_version or model.model_version,
+    }

@@ -1,0 +1,183 @@
+"""The heavy work as jobs: adding them, asking about them, cancelling them. `runner.py` does them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from errors import BackendError, InvalidRequest, NotReady, UnknownJob
+from ml_backend.registry import ModelRegistry
+from ml_backend.store import Store
+from ml_backend.store.jobs import PRIORITY_AHEAD
+from ml_backend.store.tables import Job, JobKind, JobStatus, QueueName
+
+# Somebody waits for a prediction; then the training whose model the next one shows; then what may be needed some day.
+PRIORITY_WANTED = 20
+# Before the training that is to use the annotations.
+PRIORITY_RECONCILE = 11
+PRIORITY_TRAINING = 10
+# One of a whole list of predictions: an annotator who opens a single task doesn't wait for them.
+PRIORITY_BATCH = 5
+# A queue longer than this would take days; what is refused then is asked for again when it is needed.
+MAX_QUEUED_JOBS = 10_000
+
+TRAININGS = (JobKind.TRAIN, JobKind.RESET)
+
+
+class Jobs:
+    """Adds jobs to the table that the workers look at.
+
+    Args:
+        store: the state.
+        registry: gives the projects' models.
+
+    Attributes:
+        on_added: called after a job was added here; a worker looks at the table at once then.
+    """
+
+    def __init__(self, store: Store, registry: ModelRegistry) -> None:
+        self.store = store
+        self.registry = registry
+        self.on_added: Callable[[], None] = lambda: None
+
+    # -- adding
+
+    def add_training(self, project_id: str, forget: bool = False) -> Job:
+        """Queues a training of the project's model on its latest data; one that waits already serves everybody.
+
+        Args:
+            project_id: the project.
+            forget: the present model is replaced in any case.
+        """
+        return self._add(JobKind.RESET if forget else JobKind.TRAIN, project_id, {}, PRIORITY_TRAINING)
+
+    def add_reconciliation(self, project_id: str) -> Job:
+        """Queues a comparison of the stored annotations with those that Label Studio has."""
+        return self._add(JobKind.RECONCILE, project_id, {}, PRIORITY_RECONCILE)
+
+    def can_reconcile(self, project_id: str) -> bool:
+        """Whether Label Studio's annotations can be asked for: its address and a key are known."""
+        project = self.store.project(project_id)
+        try:
+            connection = self.registry.get(project_id).connection
+        except BackendError:
+            return False  # its labeling config can't work
+        return project is not None and project.number.isdecimal() and bool(connection.url and connection.api_key)
+
+    def add_preparation(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
+        """Queues the heavy part of a task's prediction.
+
+        Raises:
+            NotReady: the queue is full.
+        """
+        name = str(task["id"]) if task.get("id") is not None else _digest([task["data"]])  # an index's row is short
+        live = self.store.live_job(f"{JobKind.PREPARE}:{project_id}:{name}")
+        arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
+        if live is not None and live.status == JobStatus.STARTED and live.arguments == arguments:
+            return live
+        if live is None and self.store.count_jobs(JobStatus.QUEUED) >= MAX_QUEUED_JOBS:
+            raise NotReady(f"{MAX_QUEUED_JOBS} jobs are waiting already: ask again when the worker has caught up.")
+        return self._add(JobKind.PREPARE, project_id, arguments, priority, name)
+
+    def add_preparations(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
+        """Queues the preparation of many tasks ahead of need. The worker makes a job of each: here it would take too
+        long."""
+        return self._add(JobKind.PREPARE_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, _digest(tasks))
+
+    def add_delivery(self, project_id: str, task: dict[str, Any], priority: int = PRIORITY_WANTED) -> Job:
+        """Queues a prediction that couldn't be given in time, to be stored in Label Studio when it is ready."""
+        arguments = {"task": {"id": task["id"], "data": task["data"]}}
+        return self._add(JobKind.DELIVER, project_id, arguments, priority, str(task["id"]))
+
+    def add_deliveries(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
+        """As `add_delivery`, for many tasks: the worker makes a job of each."""
+        return self._add(JobKind.DELIVER_MANY, project_id, {"tasks": tasks}, PRIORITY_BATCH, _digest(tasks))
+
+    def _add(
+        self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
+    ) -> Job:
+        job = self.store_job(kind, project_id, arguments, priority, task)
+        self.on_added()
+        return job
+
+    def store_job(
+        self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
+    ) -> Job:
+        """Stores a job of a project, or of one of its tasks."""
+        of_project = task is None
+        name = project_id if of_project else f"{project_id}:{task}"
+        return self.store.add_job(
+            kind,
+            queue=QueueName.TRAIN if of_project else QueueName.EXTRACT,
+            key=f"{kind}:{name}",
+            resource=f"{'project' if of_project else 'task'}:{name}",
+            project_id=project_id,
+            arguments=arguments,
+            priority=priority,
+        )
+
+    # -- asking
+
+    def status(self, job_id: str) -> Job:
+        """The job of that id.
+
+        Raises:
+            UnknownJob: there is none.
+        """
+        job = self.store.job(job_id)
+        if job is None:
+            raise UnknownJob(f"No job {job_id!r} is known; ended jobs are forgotten after two weeks.")
+        return job
+
+    def training_state(self, project_id: str) -> str | None:
+        """Why a project with annotations isn't trained, as a sentence; None where there are none."""
+        videos = self.store.count_annotated_tasks(project_id).get(project_id, 0)
+        if not videos:
+            return None
+        job = self.store.live_training(project_id)
+        what = f"The training on {videos} annotated task{'s' * (videos > 1)}"
+        if job is not None and job.error and job.status == JobStatus.QUEUED:
+            return f"{what} failed, and is tried again at {job.due_at or job.created_at:%H:%M:%S} UTC: {job.error}"
+        if job is not None:
+            return f"{what} {'runs' if job.status == JobStatus.STARTED else 'waits for its turn'}: ask again later."
+        latest = self.store.latest_training(project_id)
+        if latest is not None and latest.error:
+            return f"{what} failed, and is tried again when an annotation changes: {latest.error}"
+        return None
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job: at once where it waits, at its next progress where it runs. A project whose training is
+        cancelled is trained at its next change.
+
+        Raises:
+            UnknownJob: there is none.
+        """
+        job = self.store.cancel_job(self.status(job_id).id)
+        if job.status == JobStatus.CANCELLED and job.kind in TRAININGS:
+            self.store.give_up_training(job.project_id)
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Queues the work of a failed or cancelled job again.
+
+        Raises:
+            UnknownJob: there is none.
+            InvalidRequest: it didn't fail.
+        """
+        job = self.status(job_id)
+        if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+            raise InvalidRequest(f"Job {job.id} is {job.status}: only a failed or cancelled one can be tried again.")
+        if job.kind == JobKind.TRAIN:
+            self.store.request_training(job.project_id)
+        again = self.store.add_job(
+            job.kind, job.queue, job.key, job.resource, job.project_id, job.arguments, job.priority
+        )
+        self.on_added()
+        return again
+
+
+def _digest(tasks: list[dict[str, Any]]) -> str:
+    """The same for the same tasks: they are queued once, however often they are asked for."""
+    return hashlib.sha256(json.dumps(tasks, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,184 @@
+"""The worker process: it looks at the table of jobs, does them in threads, and finds the work of dead workers.
+
+`gunicorn.conf.py` starts it, and starts it again when it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from errors import BackendError
+from ml_backend.jobs.runner import SLOTS, Runner
+from ml_backend.startup import report_label_studio
+from ml_backend.store.tables import JobKind
+from ml_backend.store.values import NO_PROJECT
+from ml_backend.web import strict_json
+
+logger = logging.getLogger(__name__)
+
+# The worker takes the processors that the web leaves free: a webhook must be answered within a second.
+NICENESS = 10
+# A new job is found after at most this time. What looking costs stands in benchmarks/jobs.md.
+POLL_SECONDS = 0.2
+WATCH_SECONDS = 5.0
+# Running jobs get this long to stop by themselves; then they are put back as they are.
+SHUTDOWN_SECONDS = 1.0
+# Label Studio sends each webhook once. What it couldn't deliver is found by comparing.
+RECONCILE_INTERVAL = timedelta(minutes=30)
+# When a worker starts: also then not all the time, where it starts again and again.
+RECONCILE_AT_START = timedelta(minutes=1)
+FORGET_SECONDS = 3600.0
+# A model file that was put into MODEL_ROOT is found after at most this time.
+LOOK_SECONDS = 30.0
+
+
+# Where the store keeps what the worker says of itself: which encoder, device and precision extract.
+HEALTH_KEY = "worker_health"
+
+
+class WorkerProcess:
+    """Does jobs until it is told to stop.
+
+    Args:
+        runner: does one job.
+        parent: stop as well when this process isn't the parent any more.
+    """
+
+    def __init__(self, runner: Runner, parent: int | None = None) -> None:
+        self._runner = runner
+        self._jobs = runner.jobs
+        self._store = runner.store
+        self._parent = parent
+        self._stopped = threading.Event()
+        self._changed = threading.Event()  # a job was added here or has ended: look at once
+        self._next_forgetting = 0.0
+        self._next_look = 0.0
+        self._fingerprints: dict[str, str] = {}  # of the projects' models
+
+    def run(self) -> None:
+        """Works until SIGTERM, SIGINT or SIGHUP; what runs then goes back to wait."""
+        os.nice(NICENESS)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._stopped.set())
+        threading.Thread(target=self._report, name="report", daemon=True).start()
+        working = threading.Thread(target=self.work, name="work", daemon=True)
+        working.start()
+        self._start()
+        while not self._stopped.wait(WATCH_SECONDS):
+            self.watch()
+            if self._parent is not None and os.getppid() != self._parent:
+                logger.error("The server is gone: the worker stops")
+                self._stopped.set()
+        self._stop(working)
+
+    def work(self) -> None:
+        """Begins jobs, each in a thread, until the process is told to stop."""
+        threads = ThreadPoolExecutor(sum(SLOTS.values()), "job")
+        self._jobs.on_added = self._changed.set
+        while not self._runner.leases.stopping:
+            self._changed.clear()
+            try:
+                while (job := self._runner.claim()) is not None:
+                    threads.submit(self._runner.run, job).add_done_callback(lambda _: self._changed.set())
+                self._changed.wait(POLL_SECONDS)
+            except Exception as error:
+                log = logger.warning if isinstance(error, BackendError) else logger.exception
+                log("No job can be begun now: %s", error)
+                self._stopped.wait(WATCH_SECONDS)
+
+    def _start(self) -> None:
+        """What another environment or a long absence may have made necessary."""
+        try:
+            self._store.worker_alive(self._runner.leases.owner)
+            self._store.make_jobs_due()
+            self.look_at_models()
+            self.reconcile(RECONCILE_AT_START)
+        except Exception:
+            logger.exception("The worker starts without having looked for work; it looks again")
+        self.watch()
+
+    def _report(self) -> None:
+        """Tells the log and `/health` what this worker runs on, and whether Label Studio's key works."""
+        model_class = self._jobs.registry.model_class
+        try:
+            model_class.warm_up()
+            self._store.set_value(NO_PROJECT, HEALTH_KEY, strict_json.dumps(model_class.health()))
+            for level, line in model_class.start_up_lines():
+                logger.log(level, "%s", line)
+            report_label_studio(model_class.services.settings)
+        except Exception:
+            logger.exception("What the worker runs on can't be told")
+
+    def look_at_models(self) -> None:
+        """Queues a training where a model doesn't fit the files that it is made from, such as its encoder's; once for
+        each change of them."""
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        for project in self._store.projects():
+            if project.revision > project.trained_revision:
+                continue  # it is trained in any case, and looked at again then
+            try:
+                model = self._jobs.registry.get(project.id)
+                fingerprint = model.fingerprint()
+                if self._fingerprints.get(project.id) != fingerprint and model.needs_training():
+                    self._store.request_training(project.id)
+            except BackendError as error:
+                fingerprint = str(error)
+                if self._fingerprints.get(project.id) != fingerprint:
+                    logger.warning("Project %s: %s", project.id, error)
+            self._fingerprints[project.id] = fingerprint
+
+    def _stop(self, working: threading.Thread) -> None:
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        self._runner.leases.stop()
+        working.join(SHUTDOWN_SECONDS)  # it may be about to begin a job
+        while self._runner.leases.running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        try:
+            for job in self._store.release_jobs(self._runner.leases.owner):
+                logger.info("Job %s (%s) is put back: the worker stops", job.id, job.subject)
+            self._store.worker_gone(self._runner.leases.owner)
+        except BackendError as error:
+            logger.warning("%s", error)  # the leases run out
+        self._jobs.registry.model_class.shut_down()
+        logging.shutdown()
+        # Threads may be inside PyTorch, which doesn't survive the interpreter's end.
+        os._exit(0)
+
+    def watch(self) -> None:
+        """Tells that this worker is alive, and finds lost work."""
+        try:
+            self._store.worker_alive(self._runner.leases.owner)
+            if time.monotonic() >= self._next_look:
+                self.look_at_models()
+            self.recover()
+            self.reconcile(RECONCILE_INTERVAL)
+            if time.monotonic() >= self._next_forgetting:
+                self._next_forgetting = time.monotonic() + FORGET_SECONDS
+                self._store.forget_old_jobs()
+        except BackendError as error:
+            logger.warning("%s", error)
+        except Exception:
+            logger.exception("The worker's watch failed; it goes on")
+
+    def recover(self) -> None:
+        """Takes over dead workers' jobs, and queues a training where a model is behind its data or a video may be
+        reached again."""
+        for job in self._store.take_over_jobs(self._runner.leases.dead_owners()):
+            logger.warning("Job %s (%s) is taken over: its worker died", job.id, job.subject)
+        for project_id in dict.fromkeys([*self._store.projects_behind(), *self._store.projects_to_retry()]):
+            if self._store.live_training(project_id) is None:
+                self._jobs.add_training(project_id)
+
+    def reconcile(self, interval: timedelta) -> None:
+        """Has the projects compared with Label Studio that weren't for some time, where there is a key."""
+        for project_id in self._store.projects_to_reconcile(interval):
+            self._store.begin_reconciliation(project_id)  # looked at, also where it can't be done
+            waiting = self._store.live_job(f"{JobKind.RECONCILE}:{project_id}")
+            if waiting is None and self._jobs.can_reconcile(project_id):
+                self._jobs.add_reconciliation(project_id)

@@ -1,0 +1,112 @@
+"""`export` and `import`: write timelines to files of other programs, and read them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from errors import BackendError, InvalidRequest
+from terminal.common import Backend, OutputOption, ProjectOption, end, errors, progress, say_left_out
+from terminal.formats.label_studio import tasks_with_annotations
+from terminal.formats.registry import FORMATS
+from video.timeline import Timeline
+
+if TYPE_CHECKING:
+    from model import YOLO
+
+ExportFormat = Enum("ExportFormat", {name: name for name in FORMATS}, type=str)
+ImportFormat = Enum("ImportFormat", {name: name for name, one in FORMATS.items() if one.read}, type=str)
+What = Enum("What", {name: name for name in ("annotations", "predictions", "both")}, type=str)
+
+
+def export(
+    project: ProjectOption,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="; ".join(f"{name}: {one.description}" for name, one in FORMATS.items()) + "."),
+    ] = ExportFormat.events,
+    what: Annotated[What, typer.Option("--what", help="Which timelines to export.")] = What.annotations,
+    output: OutputOption = None,
+) -> None:
+    """Export the timelines of a project's annotated tasks: annotations, and the present model's predictions."""
+    backend = Backend()
+    model = backend.model(project)
+    say_left_out(model)
+    tasks = backend.store.annotated_tasks(project)
+    timelines: list[Timeline] = []
+    failures: list[int] = []
+    for number, task in enumerate(tasks, start=1):
+        try:
+            with progress(f"{number}/{len(tasks)} task {task['id']}") as report:
+                model.prepare(task, report)
+            timelines += _timelines(model, task, what)
+        except BackendError as error:
+            errors.print(f"[red]Task {task['id']}:[/red] {error}", soft_wrap=True, highlight=False)
+            failures.append(task["id"])
+    with output.open("w", newline="") if output else nullcontext(sys.stdout) as file:
+        FORMATS[form.value].write(timelines, file)
+    end(len(tasks) - len(failures), failures)
+
+
+def _timelines(model: YOLO, task: dict[str, Any], what: What) -> Iterator[Timeline]:
+    for track in model.tracks(task):
+        if what is not What.predictions:
+            for annotation in task["annotations"]:
+                yield track.annotated(annotation["result"], f"annotation {annotation['id']}", task["id"])
+        if what is not What.annotations:
+            if track.prediction is None:
+                raise InvalidRequest(track.reason)
+            yield track.prediction
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A table of events, or a BORIS project.", exists=True, dir_okay=False)],
+    project: ProjectOption,
+    form: Annotated[
+        ImportFormat | None, typer.Option("--format", help="The file's format; by default it follows from the suffix.")
+    ] = None,
+    media: Annotated[
+        str,
+        typer.Option("--media", help="The URL in Label Studio's tasks before each file's name."),
+    ] = "/data/local-files/?d=",
+    output: OutputOption = None,
+) -> None:
+    """Convert events of another program to annotations, as JSON for Label Studio's Import."""
+    model = Backend().model(project)
+    name = form.value if form else next((n for n in ImportFormat.__members__ if FORMATS[n].suffix == file.suffix), None)
+    if name is None:
+        raise typer.BadParameter(f"{file.suffix or file.name} is no known suffix: give --format.")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
+            observations = FORMATS[name].read(opened)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"{file.name} isn't text in UTF-8, which tables of events and BORIS projects are."
+        ) from error
+    tag = next((part.tag for part in model.control_models if part.has_timeline), None)
+    if tag is None:
+        raise InvalidRequest(f"The labeling config of project {project} has no timeline, so events mean nothing there.")
+    unknown = {event.label for observation in observations for event in observation.events} - set(tag.labels)
+    if unknown:
+        raise InvalidRequest(
+            f"The labeling config of project {project} has no label {', '.join(sorted(map(repr, unknown)))}: add it "
+            "there, or rename it in the file."
+        )
+    tasks = tasks_with_annotations(
+        observations,
+        tag.frame_rate({}),
+        data_key=tag.object.value_name,
+        from_name=tag.from_name,
+        to_name=tag.to_name,
+        url=lambda video: f"{media}{Path(video).name}",
+    )
+    with output.open("w") if output else nullcontext(sys.stdout) as target:
+        json.dump(tasks, target, indent=1, ensure_ascii=False)
+        target.write("\n")

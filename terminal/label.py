@@ -1,0 +1,144 @@
+"""`label`: predict the timelines of local videos, without Label Studio."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from errors import BackendError, InvalidRequest
+from ml_backend.jobs.handlers import predict_task
+from terminal.common import Backend, can_be_written, end, errors, local_task, make_folder, progress, say_left_out
+from terminal.formats.registry import FORMATS
+from video.timeline import Track
+
+if TYPE_CHECKING:
+    from model import YOLO
+
+VIDEO_SUFFIXES = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".wmv",
+    ".flv",
+    ".ogv",
+}
+
+LabelFormat = Enum("LabelFormat", {name: name for name in ("json", *FORMATS, "mp4")}, type=str)
+
+
+def label(
+    files: Annotated[list[Path], typer.Argument(help="Videos, and folders of videos.", exists=True)],
+    project: Annotated[str | None, typer.Option("--project", help="Use this project's model.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", exists=True, dir_okay=False, help="Use the network's own classes, with this labeling config."
+        ),
+    ] = None,
+    form: Annotated[
+        LabelFormat,
+        typer.Option("--format", help="json is for Label Studio's Import; mp4 is the video with its timeline drawn."),
+    ] = LabelFormat.json,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", help="A file, or a folder for mp4; by default standard output, or this folder for mp4."
+        ),
+    ] = None,
+) -> None:
+    """Label local videos, without Label Studio."""
+    if (project is None) == (config is None):
+        raise typer.BadParameter("Give --project (a trained model) or --config (a labeling config), not both.")
+    if form is LabelFormat.mp4:
+        output = make_folder(output or Path())
+    else:
+        can_be_written(output)
+    backend = Backend(any_path=True)
+    model = backend.model(project) if project else backend.registry.get("", _labeling_config(config))
+    if form is not LabelFormat.json:
+        say_left_out(model)
+    model.check_ready()
+    videos = _videos(files)
+    done: list[tuple[dict[str, Any], list[Track]]] = []
+    failures: list[str] = []
+    for number, video in enumerate(videos, start=1):
+        try:
+            task, tracks = local_task(model, video), _tracks(model, video, f"{number}/{len(videos)} {video.name}")
+            if form is LabelFormat.mp4:
+                _draw(video, tracks, output / f"{video.stem}.timeline.mp4")
+            done.append((task, tracks))
+        except BackendError as error:
+            errors.print(f"[red]{video}:[/red] {error}", soft_wrap=True, highlight=False)
+            failures.append(str(video))
+    if form is not LabelFormat.mp4 and done:
+        _write(form, done, model, output)
+    end(len(done), failures)
+
+
+def _labeling_config(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{path} isn't a labeling config, because it isn't text in UTF-8.") from error
+
+
+def _videos(files: list[Path]) -> list[Path]:
+    videos: list[Path] = []
+    for path in files:
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise InvalidRequest(f"{path} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}).")
+        videos += inside
+    return list(dict.fromkeys(videos))
+
+
+def _tracks(model: YOLO, video: Path, description: str) -> list[Track]:
+    task = local_task(model, video)
+    with progress(description) as report:
+        model.prepare(task, report)
+    return [track for track in model.tracks(task) if track.prediction is not None]
+
+
+def _draw(video: Path, tracks: list[Track], target: Path) -> None:
+    from terminal.formats.drawn_video import draw_timelines
+
+    with progress(f"Drawing {target.name}") as report:
+        draw_timelines(video, tracks, target, report)
+    errors.print(f"{target}", highlight=False)
+
+
+def _write(form: LabelFormat, done: list[tuple[dict[str, Any], list[Track]]], model: YOLO, output: Path | None) -> None:
+    with output.open("w", newline="") if output else nullcontext(sys.stdout) as file:
+        if form is LabelFormat.json:
+            json.dump([_label_studio_task(model, task) for task, _ in done], file, indent=1, ensure_ascii=False)
+            file.write("\n")
+        else:
+            FORMATS[form.value].write([track.prediction for _, tracks in done for track in tracks], file)
+
+
+def _label_studio_task(model: YOLO, task: dict[str, Any]) -> dict[str, Any]:
+    data = {key: local_file_url(Path(path)) for key, path in task["data"].items()}
+    return {"data": data, "predictions": [predict_task(model, task)]}
+
+
+def local_file_url(path: Path) -> str:
+    """The URL of a local file in Label Studio's tasks, relative to LOCAL_FILES_DOCUMENT_ROOT, which Label Studio must
+    have too."""
+    from ml_backend.settings import get_settings
+
+    root = get_settings().local_files_document_root or Path("/")
+    absolute = path.resolve()
+    return f"/data/local-files/?d={absolute.relative_to(root if absolute.is_relative_to(root) else '/')}"
