@@ -20,11 +20,9 @@ def _from_project_root(path: Path) -> Path:
 
 
 def _make_private(database: Path) -> None:
-    """Creates a SQLite file and the queue's beside it where missing, and makes them readable by the owner only."""
-    queue = database.with_name(f"{database.name}.queue")
-    for path in (database, queue):
-        path.touch(mode=0o600)
-    for path in (file.with_name(file.name + suffix) for file in (database, queue) for suffix in ("", "-wal", "-shm")):
+    """Creates a SQLite file where it is missing, and makes it readable by the owner only."""
+    database.touch(mode=0o600)
+    for path in (database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm")):
         with suppress(FileNotFoundError, PermissionError):  # missing, or another user's who shares it with us
             path.chmod(0o600)
 

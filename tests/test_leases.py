@@ -107,7 +107,7 @@ def test_a_long_extraction_blocks_neither_trainings_nor_others(working: Jobs, ap
     client.post("/setup", json={"project": "1", "schema": CONFIG})
     working.add_preparation("1", task(1), PRIORITY_WANTED)
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
-    working.add_delivery("1", task(1))  # waits for the same extraction, and must not take a place meanwhile
+    working.add_delivery("1", task(1))  # waits for the same extraction, and must not take a slot meanwhile
     for number in (2, 3):
         model.gates[number] = threading.Event()
         model.gates[number].set()
@@ -120,7 +120,7 @@ def test_a_long_extraction_blocks_neither_trainings_nor_others(working: Jobs, ap
     model.gates[1].set()
 
 
-def test_what_nobody_waits_for_never_takes_all_places(working: Jobs, app: Any, model: Any) -> None:
+def test_jobs_that_nobody_waits_for_never_take_all_slots(working: Jobs, app: Any, model: Any) -> None:
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
     for number in (1, 2, 3):
         working.add_preparation("1", task(number), PRIORITY_AHEAD)
@@ -135,7 +135,7 @@ def test_what_nobody_waits_for_never_takes_all_places(working: Jobs, app: Any, m
     wait_until(lambda: sorted(model.prepared) == [1, 2, 3, 4], 10, "the others")
 
 
-def test_a_training_that_must_extract_leaves_the_place_to_others(working: Jobs, app: Any, model: Any) -> None:
+def test_a_training_that_must_extract_leaves_its_slot_to_others(working: Jobs, app: Any, model: Any) -> None:
     client = app.test_client()
     model.gates[1] = threading.Event()
     annotate(client, 1, task=1)  # its features aren't there
