@@ -6,15 +6,13 @@ import json
 import logging
 import logging.config
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
 
-# Where messages name what they are about, JSON lines have it as fields to search by.
-SUBJECTS = {
-    "project": re.compile(r"\bproject (\d+)\b", re.IGNORECASE),
-    "task": re.compile(r"\btask (\d+)\b", re.IGNORECASE),
-    "job": re.compile(r"\bjob ([0-9a-f]{32})\b", re.IGNORECASE),
-}
+_subject: ContextVar[dict[str, str] | None] = ContextVar("subject", default=None)
 # No token may stand in a log, whatever library's error text contains it. The patterns don't backtrack, so that the
 # search takes a time in proportion to the text's length.
 DOTTED = re.compile(r"[\w.-]+")
@@ -26,6 +24,18 @@ SECRETS = re.compile(
 # Characters that end a line, move a terminal's cursor, or turn the direction of the text after them.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 QUIET = ("alembic", "httpx", "werkzeug")
+
+
+@contextmanager
+def about(**subject: object) -> Iterator[None]:
+    """Gives the JSON lines that this thread logs inside the block these fields, such as project, task and job; a field
+    that is None is left out."""
+    named = {name: str(value) for name, value in subject.items() if value is not None}
+    token = _subject.set((_subject.get() or {}) | named)
+    try:
+        yield
+    finally:
+        _subject.reset(token)
 
 
 def redact(text: str) -> str:
@@ -59,7 +69,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object: time, level, process, logger, message, traceback, and project, task, job where it names them."""
+    """Formats a record as a JSON object: time, level, process, logger, message, traceback and `about`'s fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -71,10 +81,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": message,
         }
-        for name, pattern in SUBJECTS.items():
-            found = pattern.search(message)
-            if found:
-                entry[name] = found.group(1)
+        entry |= {name: redact(value) for name, value in (_subject.get() or {}).items()}
         if record.exc_info:
             entry["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)

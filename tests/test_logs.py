@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ml_backend import init_app
-from ml_backend.logs import JsonFormatter, LineFormatter, redact
+from ml_backend.logs import JsonFormatter, LineFormatter, about, redact
 from ml_backend.settings import Settings
 from model import YOLO
 from tests.http_server import Server, whole_file
@@ -35,12 +37,14 @@ def record(message: str, *arguments: object, error: BaseException | None = None)
 
 
 def test_a_json_line_names_project_task_and_job() -> None:
-    line = JsonFormatter().format(record("Project %s, task %s: job %s\nfailed", "7", 12, JOB))
+    with about(project="7-1801234567", job=JOB), about(task=12):
+        line = JsonFormatter().format(record("It\nfailed"))
     assert "\n" not in line
     entry = json.loads(line)
-    assert (entry["project"], entry["task"], entry["job"]) == ("7", "12", JOB)
+    assert (entry["project"], entry["task"], entry["job"]) == ("7-1801234567", "12", JOB)
     assert (entry["level"], entry["logger"]) == ("WARNING", "jobs")
-    assert "project" not in json.loads(JsonFormatter().format(record("Nothing of that kind")))
+    with about(project=None):
+        assert "project" not in json.loads(JsonFormatter().format(record("Project 7")))
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -96,8 +100,19 @@ def test_a_token_is_found_wherever_it_begins(before: str) -> None:
     assert redact("video.part.mp4 at 127.0.0.1 of a.b.c") == "video.part.mp4 at 127.0.0.1 of a.b.c"
 
 
+@pytest.fixture
+def json_lines() -> Iterator[io.StringIO]:
+    """The JSON lines that are logged."""
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(JsonFormatter())
+    logging.getLogger().addHandler(handler)
+    yield lines
+    logging.getLogger().removeHandler(handler)
+
+
 def test_a_video_that_can_not_be_read_is_named_with_its_task(
-    settings: Settings, server: Server, caplog: pytest.LogCaptureFixture
+    settings: Settings, server: Server, json_lines: io.StringIO
 ) -> None:
     """By worker and web alike; the download's own name, a hash, helps nobody."""
     server.answers["/data/upload/1/clip.mp4"] = whole_file(b"no video" * 1000)
@@ -114,8 +129,7 @@ def test_a_video_that_can_not_be_read_is_named_with_its_task(
         work_off(jobs)
         assert answer.result().status_code == 404
     for logger in ("ml_backend.jobs.runner", "ml_backend.web.predictions"):
-        (refusal,) = [record for record in caplog.records if record.name == logger]
-        entry = json.loads(JsonFormatter().format(refusal))
+        (entry,) = [entry for entry in map(json.loads, json_lines.getvalue().splitlines()) if entry["logger"] == logger]
         assert (entry["level"], entry["project"], entry["task"]) == ("WARNING", "7", "31")
         assert "clip.mp4 is not a video" in entry["message"]
         assert str(settings.cache_dir) not in entry["message"]

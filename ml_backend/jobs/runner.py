@@ -11,6 +11,7 @@ from errors import BackendError, NotReady, TransientMediaError
 from ml_backend.jobs.handlers import Handlers, retry_delay
 from ml_backend.jobs.leases import JobStopped, Leases, Run, Stop
 from ml_backend.jobs.queue import PRIORITY_WANTED, TRAININGS, Jobs
+from ml_backend.logs import about
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.store.tables import Job, JobKind, JobStatus, QueueName
 
@@ -61,6 +62,10 @@ class Runner:
 
     def run(self, job: Job) -> None:
         """Does a job that `claim` gave."""
+        with about(project=job.project_id, task=job.task_id, job=job.id):
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
         try:
             with self.leases.run(job) as run:
                 better = self._handlers.queue_of(job) if job.queue == QueueName.TRAIN else job.queue
@@ -145,7 +150,7 @@ class Runner:
             job = current
             time.sleep(WAIT_SECONDS)
         try:
-            with self.leases.run(claimed) as run:
+            with about(project=project_id, job=claimed.id), self.leases.run(claimed) as run:
                 outcome = self._do(run)
         except JobStopped as stop:
             raise NotReady(f"The {kind} job stopped: {stop}.") from stop

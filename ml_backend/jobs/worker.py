@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from errors import BackendError
 from ml_backend.jobs.runner import SLOTS, Runner
+from ml_backend.logs import about
 from ml_backend.startup import report_label_studio
 from ml_backend.store.tables import JobKind
 from ml_backend.store.values import NO_PROJECT
@@ -120,18 +121,24 @@ class WorkerProcess:
         each change of them."""
         self._next_look = time.monotonic() + LOOK_SECONDS
         for project in self._store.projects():
-            if project.revision > project.trained_revision:
-                continue  # it is trained in any case, and looked at again then
-            try:
-                model = self._jobs.registry.get(project.id)
-                fingerprint = model.fingerprint()
-                if self._fingerprints.get(project.id) != fingerprint and model.needs_training():
-                    self._store.request_training(project.id)
-            except BackendError as error:
-                fingerprint = str(error)
-                if self._fingerprints.get(project.id) != fingerprint:
-                    logger.warning("Project %s: %s", project.id, error)
-            self._fingerprints[project.id] = fingerprint
+            if project.revision <= project.trained_revision:  # the others are trained in any case, and checked then
+                with about(project=project.id):
+                    self._fingerprints[project.id] = self._look_at(project.id)
+
+    def _look_at(self, project_id: str) -> str:
+        """Requests a project's training where its model doesn't fit its files. Returns their fingerprint, or why there
+        is none."""
+        known = self._fingerprints.get(project_id)
+        try:
+            model = self._jobs.registry.get(project_id)
+            fingerprint = model.fingerprint()
+            if known != fingerprint and model.needs_training():
+                self._store.request_training(project_id)
+        except BackendError as error:
+            fingerprint = str(error)
+            if known != fingerprint:
+                logger.warning("Project %s: %s", project_id, error)
+        return fingerprint
 
     def _stop(self, working: threading.Thread) -> None:
         deadline = time.monotonic() + SHUTDOWN_SECONDS

@@ -249,8 +249,14 @@ class Job(Base):
     @property
     def subject(self) -> str:
         """Kind, project and task of the job, for the log."""
-        task_id = self.arguments.get("task", {}).get("id")
-        return f"{self.kind}, project {self.project_id}" + (f", task {task_id}" if task_id is not None else "")
+        return f"{self.kind}, project {self.project_id}" + (
+            f", task {self.task_id}" if self.task_id is not None else ""
+        )
+
+    @property
+    def task_id(self) -> int | None:
+        """The task of the job, None where it has none."""
+        return self.arguments.get("task", {}).get("id")
 
 
 class Worker(Base):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from ml_backend.logs import about
 from ml_backend.store.projects import Projects
 from ml_backend.store.tables import Note, Value, storable
 
@@ -70,7 +71,8 @@ class Values(Projects):
                 ]
                 session.execute(self._insert(Note).values(rows).on_conflict_do_nothing())
         for task_id, text in new:
-            logger.warning("Project %s, task %s: %s", project_id, task_id, text)
+            with about(project=project_id, task=task_id):
+                logger.warning("Project %s, task %s: %s", project_id, task_id, text)
 
     def notes(self, project_id: str | None = None) -> list[Note]:
         """The notes of a project, or of all projects."""

@@ -23,6 +23,7 @@ from ml_backend.jobs.runner import Runner
 from ml_backend.jobs.worker import HEALTH_KEY
 from ml_backend.label_studio.client import TOKEN_ADVICE
 from ml_backend.label_studio.webhook_secret import HEADER, OWN_HOST, PROVED, CatchUp, WebhookSecrets
+from ml_backend.logs import about
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
@@ -35,6 +36,7 @@ from ml_backend.web.predictions import Predictions
 from ml_backend.web.schemas import (
     JobStatusRequest,
     PredictRequest,
+    Project,
     SetupRequest,
     VersionsRequest,
     WebhookRequest,
@@ -226,7 +228,8 @@ class Routes:
         body = parse(PredictRequest, _json())
         if body.project is not None:
             body.project = self._store.identify(*identity(body.project))
-        return jsonify(self._predictions.answer(body))
+        with about(project=body.project):
+            return jsonify(self._predictions.answer(body))
 
     def webhook(self) -> tuple[Response, int]:
         """Stores an event of Label Studio, and queues the work that follows."""
@@ -236,11 +239,15 @@ class Routes:
         if body.project is not None:
             number, created = body.project.identity
             body.project.id = self._store.identify(number, created)
-        self._check_proof(body)
-        if body.project is not None:
-            self._store.adopt(body.project.id, created)
-        work = self._events.apply(body)
-        project_id = body.project.id
+        with about(project=body.project and body.project.id, task=body.task and body.task.id):
+            self._check_proof(body)
+            if body.project is not None:
+                self._store.adopt(body.project.id, created)
+            return self._follow(body.project, self._events.apply(body))
+
+    def _follow(self, project: Project, work: Work) -> tuple[Response, int]:
+        """Queues the work that follows from a project's event, and answers it."""
+        project_id = project.id
         if work.reconcile and not self._jobs.can_reconcile(project_id):
             logger.warning(
                 "Project %s: its annotations can't be fetched from Label Studio without an API key. %s",

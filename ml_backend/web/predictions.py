@@ -13,6 +13,7 @@ from errors import BackendError, DatabaseUnavailable, InternalError, InvalidRequ
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.jobs.handlers import predict_task
 from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
+from ml_backend.logs import about
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -66,8 +67,10 @@ class Predictions:
             return self._answer_tasks(body, model)
         except BackendError as error:
             # Where it is a task's error, it is the first task's.
-            first = f", task {body.tasks[0].id}" if body.tasks else ""
-            logger.warning("Project %s%s: the prediction failed: %s", body.project, first, error)
+            first = body.tasks[0].id if body.tasks else None
+            with about(task=first):
+                named = "" if first is None else f", task {first}"
+                logger.warning("Project %s%s: the prediction failed: %s", body.project, named, error)
             raise
 
     def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:
@@ -104,15 +107,16 @@ class Predictions:
 
         def of_task(index: int, act: Callable[[dict[str, Any]], Any]) -> Any:
             """The result of `act` for a task, None where it fails; the task's answer is then the error."""
-            try:
-                return act(body.tasks[index].model_dump())
-            except BackendError as error:
-                answers[index] = error
-            except Exception:
-                # A bug with one task's data must not keep the others from their predictions.
-                answers[index] = error = InternalError()
-                task_id = body.tasks[index].id
-                logger.exception("Reference %s: project %s, task %s failed", error.reference, body.project, task_id)
+            task_id = body.tasks[index].id
+            with about(task=task_id):
+                try:
+                    return act(body.tasks[index].model_dump())
+                except BackendError as error:
+                    answers[index] = error
+                except Exception:
+                    # A bug with one task's data must not keep the others from their predictions.
+                    answers[index] = error = InternalError()
+                    logger.exception("Reference %s: project %s, task %s failed", error.reference, body.project, task_id)
             return None
 
         def predict(index: int) -> None:
