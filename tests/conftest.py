@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,17 @@ class TogetherWithTheirServers(LoadFileScheduling):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """Says below pytest's summary what was left out, and what brings it."""
+    """Says below pytest's summary what was left out, why, and what brings it."""
     yield
-    if left_out := len(terminalreporter.stats.get("skipped", ())):
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:5} {reason}")
+    if left_out := sum(reasons.values()):
         terminalreporter.line(
-            f"Left out: {left_out} tests, for the reasons above. `make test-all` runs those that take long and those "
-            "with Label Studio; `.ci/run` installs what the others need (on Debian), and runs all.",
+            f"Left out: {left_out} tests. `make test-all` runs those that take long and those with Label Studio; "
+            "`.ci/run` installs what the others need (on Debian), and runs all.",
             yellow=True,
         )
 
