@@ -20,8 +20,8 @@ from ml_backend.label_studio.client import Connection
 from ml_backend.label_studio.webhook_secret import HEADER, OWN_HOST, CatchUp, WebhookSecrets
 from ml_backend.settings import Settings
 from ml_backend.store.tables import Project
+from ml_backend.strict_json import MAX_CONTAINERS, loads
 from ml_backend.web.gate import GUESSES, MAX_BODY_BYTES
-from ml_backend.web.strict_json import MAX_CONTAINERS, loads
 from tests.http_server import Server, as_json, send
 from tests.test_protocol import CONFIG, MajorityModel, annotated
 

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from errors import BackendError
+from ml_backend import strict_json
 from ml_backend.jobs.runner import SLOTS, Runner
 from ml_backend.logs import about
 from ml_backend.startup import report_label_studio
 from ml_backend.store.tables import JobKind
 from ml_backend.store.values import NO_PROJECT
-from ml_backend.web import strict_json
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.orm import Session, sessionmaker
 
 from errors import DatabaseUnavailable, InvalidRequest
+from ml_backend import strict_json
 from ml_backend.store.tables import now
-from ml_backend.web import strict_json
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from ml_backend.store.tables import Job, JobKind
 from ml_backend.store.values import NO_PROJECT
+from ml_backend.strict_json import StrictJSONProvider
 from ml_backend.web import openapi
 from ml_backend.web.events import Events, Work
 from ml_backend.web.gate import RequestGate
@@ -43,7 +44,6 @@ from ml_backend.web.schemas import (
     identity,
     parse,
 )
-from ml_backend.web.strict_json import StrictJSONProvider
 
 logger = logging.getLogger(__name__)
 
