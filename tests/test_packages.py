@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -101,3 +102,32 @@ def test_where_wheels_for_cpus_come_from_is_said_where_they_cant_be_had(tmp_path
     )
     assert ended.returncode == 1
     assert "wheels for CPUs come from http://127.0.0.1:9/cpu; TORCH_INDEX names another place" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "kind"),
+    [
+        ("", False, "no-gpu"),
+        ("", True, "cuda"),
+        ("no-gpu", True, "cuda"),
+        ("cpu", True, "cpu"),
+        ("cuda", False, "cuda"),
+    ],
+)
+def test_a_machine_with_a_gpu_gets_all_of_cuda(tmp_path: Path, installed: str, gpu: bool, kind: str) -> None:
+    if not gpu and (shutil.which("nvidia-smi") or list(Path("/dev").glob("nvidia*"))):
+        pytest.skip("there is a GPU")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / ".venv").mkdir()
+    if gpu:
+        (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+    if installed:
+        (tmp_path / ".venv" / "torch").write_text(installed)
+    (tmp_path / "requirements-dev.txt").touch()  # newer than what is installed
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    environment.pop("TORCH", None)
+    command = ["make", "--dry-run", "--always-make", ".venv"]
+    printed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert f"requirements-dev.txt {kind} " in printed
