@@ -12,7 +12,7 @@ from control_models.base import ControlModel
 from control_models.parameters import Parameters
 from control_models.tag import Drawn, Region, Tag
 from features.extraction import VideoFeatures
-from features.sequence import FeatureSequence
+from features.sequence import APPEARANCE, FeatureSequence
 from learning.dataset import READ
 from utils.neural_nets import MultiLabelLSTM
 
@@ -20,7 +20,10 @@ REGION_TYPE = "choices"
 
 
 class PooledSequence:
-    """The mean of a video's features: one row, [1, width].
+    """A video's features in one row, [1, width]: of appearance the mean and the standard deviation over the frames, of
+    the other blocks the mean.
+
+    What changes, or is there only briefly, moves the deviation more than the mean (benchmarks/tried.md).
 
     Args:
         frames: the features of the video's frames; of at least one.
@@ -31,11 +34,17 @@ class PooledSequence:
     """
 
     def __init__(self, frames: FeatureSequence) -> None:
-        self.content, self.layout = frames.content, frames.layout
-        total = np.zeros(frames.shape[1])
+        dim = frames.layout[APPEARANCE]  # the first block of a row
+        self.content = frames.content
+        self.layout = frames.layout | {APPEARANCE: 2 * dim}
+        total, squares = np.zeros(frames.shape[1]), np.zeros(dim)
         for start in range(0, len(frames), READ):
-            total += frames[start : start + READ].sum(axis=0, dtype=np.float64)
-        self._row = (total / len(frames)).astype(np.float32)[None]
+            values = frames[start : start + READ].astype(np.float64)
+            total += values.sum(axis=0)
+            squares += (values[:, :dim] ** 2).sum(axis=0)
+        mean = total / len(frames)
+        deviation = np.sqrt(np.maximum(squares / len(frames) - mean[:dim] ** 2, 0))
+        self._row = np.concatenate([mean[:dim], deviation, mean[dim:]]).astype(np.float32)[None]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,7 +88,7 @@ class ChoicesParameters(Parameters):
 class ChoicesTag(Tag):
     """A `<Choices>` tag that labels a video as a whole. Arguments and errors are those of `Tag`.
 
-    A video is one row: the mean of its frames.
+    A video is one row (`PooledSequence`).
     """
 
     control_type = "Choices"
@@ -169,7 +178,7 @@ class ChoicesModel(ControlModel):
     """Serves `<Choices>` connected to a `<Video>`: labels of the video as a whole.
 
     With `model_trainable="false"` (simple mode) the mean over the frames of the encoder's class probabilities, mapped
-    to labels, decides. With "true" a classifier of the mean of their features does, trained on the project's
+    to labels, decides. With "true" a classifier of their features' mean and deviation does, trained on the project's
     annotations. With `choice="multiple"` any number of labels is chosen, and a video without any was given none of
     them; else one is, and a video without one isn't learnt from.
     """

@@ -175,6 +175,8 @@ class TrainedMode:
                 f"Its model reads features of {other.header['encoder']}, of another file or another part or size of "
                 "the picture than this tag's. Give both tags the same model_path, model_region and model_image_size."
             )
+        if other.header["requirements"].keys() != self._requirements().keys():
+            raise InvalidRequest(f"Its model isn't of a <{tag.control_type}>, as this tag is.")
         if not other.get_label_map().keys() & set(tag.labels):
             labels = ", ".join(map(repr, other.get_label_map()))
             raise InvalidRequest(f"Its model has none of this tag's labels; it has {labels}.")
