@@ -32,7 +32,8 @@ export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .NOTPARALLEL:
 
 run: .venv
-	$(BIN)/python -m gunicorn _wsgi:app
+	@echo "Starting the backend. Loading PyTorch and Ultralytics takes some seconds …"
+	@$(BIN)/python -m gunicorn _wsgi:app
 
 # What a machine with Python alone can check, in some minutes. The tests run on every core, so each has one thread.
 test: .venv

@@ -103,6 +103,7 @@ def on_exit(server) -> None:
 
 
 def post_worker_init(worker) -> None:
+    worker.log.info("Ready: it answers requests")
     worker.wsgi.extensions["predictions"].is_stopping = lambda: not worker.alive
     # gunicorn's handler shuts the thread pool down, and hangs where it interrupts the pool's own submit.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

@@ -36,7 +36,7 @@ NEEDED_BYTES = 500 * 10**6  # databases, videos and their features
 # Label Studio lays out its database at its first start; a slow disk takes minutes.
 LABEL_STUDIO_SECONDS, BACKEND_SECONDS, TRAINING_SECONDS = 600, 180, 300
 POLL_SECONDS = 0.5
-# The height keeps the timeline on the screen: Label Studio's own is 600 pixels.
+# The height keeps the timeline on the screen; Label Studio's default is 600 pixels.
 LABEL_CONFIG = f"""<View>
   <TimelineLabels name="tl" toName="video" model_trainable="true">
     <Label value="{football.IN_FRAME}" background="blue"/>
@@ -54,7 +54,7 @@ class Demo:
     Args:
         folder: where it keeps everything.
         label_studio_port: where Label Studio listens, on this machine alone.
-        backend_port: where the backend does.
+        backend_port: where the backend listens, on this machine alone.
     """
 
     def __init__(self, folder: Path, label_studio_port: int, backend_port: int) -> None:
@@ -66,7 +66,7 @@ class Demo:
         self.backend_url = f"http://localhost:{backend_port}"
 
     def run(self) -> None:
-        """Start everything, say what to do, and go on until a server ends or Ctrl-C is pressed."""
+        """Start everything, say what to do, and run until a server ends or Ctrl-C is pressed."""
         check_port(self._label_studio_port, "LABEL_STUDIO_PORT")
         check_port(self._backend_port, "PORT")
         if not EXECUTABLE.exists():
@@ -92,7 +92,7 @@ class Demo:
                 backend.check_running()
 
     def submit(self) -> None:
-        """Submit the finished annotations, and tell what the model makes of each."""
+        """Submit the finished annotations, and say what the model learns from each."""
         try:
             api = LabelStudio(self.label_studio_url, self._token())
             project = api.project(TITLE)
@@ -132,7 +132,7 @@ class Demo:
                     f"{free / 1e6:.0f} MB left. {elsewhere}"
                 )
             secret = self._folder / "token"
-            if not (secret.exists() and secret.read_text()):  # an empty one is what a full disk left
+            if not (secret.exists() and secret.read_text()):  # a full disk may have left an empty file
                 secret.touch(mode=0o600)
                 secret.write_text(secrets.token_hex(20))
         except OSError as error:
@@ -147,7 +147,7 @@ class Demo:
         environment = _environment(
             LABEL_STUDIO_BASE_DATA_DIR=str(self._folder / "label-studio"),
             LABEL_STUDIO_HOST=self.label_studio_url,
-            # The token in place of clicking one together: a legacy token, which this instance accepts.
+            # A legacy token, which this instance accepts, so that nobody must make a token by hand.
             LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN="true",
             LABEL_STUDIO_USER_TOKEN=self._token(),
             # The backend is on this machine, and so at an address that Label Studio refuses by default.
@@ -157,7 +157,7 @@ class Demo:
         )
         log = self._folder / "label-studio.log"
         url = f"{self.label_studio_url}/health"
-        # Asked to end, it takes more than ten seconds with nothing left to do.
+        # Label Studio takes more than ten seconds to end, without anything left to do.
         return Server("Label Studio", command, url, environment, self._folder, log, signal.SIGTERM, stop_seconds=2)
 
     def _start_backend(self) -> Server:
@@ -176,7 +176,7 @@ class Demo:
         return Server("The backend", command, url, environment, PROJECT_ROOT, log, signal.SIGINT, stop_seconds=20)
 
     def _set_up(self) -> int:
-        """Make the project, upload the videos and connect the backend, as far as that isn't done. Returns its id."""
+        """Make the project, upload the videos and connect the backend, unless done before. Returns the project's id."""
         api = LabelStudio(self.label_studio_url, self._token())
         project = api.project(TITLE, label_config=LABEL_CONFIG)
         there = api.tasks(project)
@@ -186,10 +186,10 @@ class Demo:
                 api.upload(project, video)
         model = api.connect(project, self.backend_url)
         deadline = time.monotonic() + BACKEND_SECONDS
-        # A backend that has just started may still be loading its image network when Label Studio asks, and gets 3 s.
+        # Label Studio waits 3 s for the backend, which may still be loading its image network.
         while (state := api.model(model))["state"] != "CO":
             if time.monotonic() > deadline:
-                raise DemoError(f"Label Studio doesn't get on with the backend: {state['error_message']}")
+                raise DemoError(f"Label Studio can't connect the backend: {state['error_message']}")
             time.sleep(POLL_SECONDS)
         return project
 
@@ -197,7 +197,7 @@ class Demo:
         deadline = time.monotonic() + TRAINING_SECONDS
         while self._is_behind(project):
             if time.monotonic() > deadline:
-                raise DemoError(f"No training after {TRAINING_SECONDS} s. Its log: {self._folder / 'backend.log'}")
+                raise DemoError(f"There was no training in {TRAINING_SECONDS} s. See {self._folder / 'backend.log'}")
             time.sleep(POLL_SECONDS)
 
     def _is_behind(self, project: int) -> bool:
@@ -238,13 +238,13 @@ and make demo-clean removes it.
 
 @contextmanager
 def _drawing(videos: Path, annotations: Path) -> Iterator[Future[None]]:
-    """Draws what is missing of the sample videos and their annotations, beside the rest."""
+    """Draws missing sample videos and their annotations in a thread."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(_draw, videos, annotations)
 
 
 def _has_encoder(health: httpx.Response) -> bool:
-    """Whether the backend has loaded its image network: before that, Label Studio gets no answer in its 3 seconds."""
+    """Whether the backend has loaded its image network; before that, it answers Label Studio too late."""
     return health.json()["encoder"] != "loading"
 
 
@@ -263,7 +263,7 @@ def _draw(videos: Path, annotations: Path) -> None:
 
 
 def _environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what would configure the servers by accident, and with `variables`."""
+    """This process's environment with `variables`, and without settings that aren't meant for the demo's servers."""
     names = {name.upper() for name in Settings.model_fields}
     foreign = ("LABEL_STUDIO_", "DJANGO_", "POSTGRE_")
     kept = {name: value for name, value in os.environ.items() if name not in names and not name.startswith(foreign)}
@@ -275,7 +275,7 @@ def _stop(*_: object) -> None:
 
 
 def main() -> int:
-    """Runs a command; what keeps it from going on is a sentence, not a traceback."""
+    """Run a command. An error is printed as a sentence, without a traceback."""
     for name in (signal.SIGTERM, signal.SIGINT):  # a script's background ignores SIGINT
         signal.signal(name, _stop)
     folder = PROJECT_ROOT / os.environ.get("DEMO_DATA", "demo-data")

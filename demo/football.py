@@ -1,7 +1,7 @@
-"""Short drawn videos of footballers, with their true timelines: what the demo asks its visitor to label.
+"""Draw the demo's videos: short scenes of footballers, with their true timelines.
 
 A ball enters the picture, is kicked once or twice and leaves it, sometimes twice in a video. Kits, pitch, light, places
-and times differ from video to video. Everything follows from the video's number, so the files can be made again
+and times differ from video to video. Everything follows from the video's number, so that the files can be made again
 anywhere.
 """
 
@@ -21,7 +21,7 @@ WIDTH, HEIGHT, FRAME_RATE = 640, 360, 25
 IN_FRAME, TOUCH = "Ball in frame", "Ball touch"
 BALL_RADIUS = 24
 GROUND = 312  # height of the players' soles in the picture
-# A kick is seen from some frames before the contact to some after it.
+# Frames of a kick before and after the contact.
 KICK_BEFORE, KICK_AFTER = 6, 7
 OUTSIDE = 2 * BALL_RADIUS  # beyond the picture's edge
 
@@ -45,7 +45,7 @@ class Player:
 
 @dataclass
 class Move:
-    """The ball's way from one place to another, in frames of the video, beginning with a kick if `kicker` is set."""
+    """The ball's way from one place to another, in frames of the video. It begins with a kick if `kicker` is set."""
 
     start: int
     end: int
@@ -63,7 +63,7 @@ class Move:
 
 @dataclass
 class Scene:
-    """What happens in one video."""
+    """The events of one video."""
 
     num_frames: int
     players: list[Player]
@@ -71,7 +71,7 @@ class Scene:
 
 
 def write_video(number: int, path: Path) -> Timeline:
-    """Draw video `number` (0, 1, 2 …) into an H.264 file, and return what is to be marked in it."""
+    """Draw video `number` (0, 1, 2 …) into an H.264 file. Returns its true timeline."""
     scene, rng = _scene(number)
     with av.open(str(path), "w", container_options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast", "crf": "24"})
@@ -83,7 +83,7 @@ def write_video(number: int, path: Path) -> Timeline:
 
 
 def timeline(number: int) -> Timeline:
-    """What is to be marked in video `number`."""
+    """The true timeline of video `number`."""
     scene, _ = _scene(number)
     indices = range(scene.num_frames)
     touched = [any(_kick(scene, index, player) is not None for player in scene.players) for index in indices]
@@ -94,7 +94,7 @@ def timeline(number: int) -> Timeline:
 
 
 def result(marked: Timeline) -> list[dict[str, Any]]:
-    """Regions as the `result` of a Label Studio annotation; its config must name the tag `tl`, the video `video`."""
+    """The `result` of a Label Studio annotation, for a config with the tag names `tl` and `video`."""
     return [
         {
             "id": f"{label.split()[-1]}{start}",
@@ -109,7 +109,7 @@ def result(marked: Timeline) -> list[dict[str, Any]]:
 
 
 def _scene(number: int) -> tuple[Scene, np.random.Generator]:
-    """The video's story, and the random numbers that are left for drawing it."""
+    """The video's scene, and the random generator for drawing it."""
     rng = np.random.default_rng([2026, number])
     return _invent(rng), rng
 
@@ -127,7 +127,7 @@ def _invent(rng: np.random.Generator) -> Scene:
 
 
 def _attack(scene: Scene, start: int, rng: np.random.Generator) -> int:
-    """Add one attack: the ball comes in, goes from player to player and out. Returns the frame after it."""
+    """Add an attack: the ball comes in, goes from player to player and out. Returns the frame after it."""
     leftwards = bool(rng.random() < 0.5)
     players = scene.players[::-1] if leftwards else scene.players
     direction = -1 if leftwards else 1
@@ -146,7 +146,7 @@ def _attack(scene: Scene, start: int, rng: np.random.Generator) -> int:
 
 
 def _kick(scene: Scene, index: int, player: Player) -> float | None:
-    """Where in a kick a player is at a frame's index, in [0, 1]; None where he stands."""
+    """How far a player's kick is at a frame's index, in [0, 1]; None where the player stands."""
     for move in scene.moves:
         if move.kicker is player and move.start - KICK_BEFORE <= index <= move.start + KICK_AFTER:
             return (index - move.start + KICK_BEFORE) / (KICK_BEFORE + KICK_AFTER)
@@ -154,7 +154,7 @@ def _kick(scene: Scene, index: int, player: Player) -> float | None:
 
 
 def _ball(scene: Scene, index: int) -> tuple[float, float] | None:
-    """The ball's centre; None where its greater part isn't in the picture."""
+    """The ball's centre; None where less than half of the ball is in the picture."""
     for move in scene.moves:
         if move.start <= index < move.end:
             x, y = move.place(index)
@@ -205,7 +205,7 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 
 def _facing(scene: Scene, index: int, player: Player) -> int:
-    """-1 or 1: towards where the player's next kick goes, or his last one went."""
+    """The direction, -1 or 1, of the player's next kick, or else of the last one."""
     kicks = [move for move in scene.moves if move.kicker is player]
     coming = [move for move in kicks if move.start + KICK_AFTER >= index] or kicks[-1:]
     return 1 if not coming or coming[0].target > coming[0].origin else -1

@@ -1,4 +1,4 @@
-"""What the demo asks of Label Studio's API, with the token that it was started with."""
+"""The demo's calls of Label Studio's API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-# Uploading a video, or connecting a backend that is just starting, on a busy machine.
+# For an upload, or a connection to a starting backend, on a busy machine.
 TIMEOUT_SECONDS = 120
 
 
@@ -19,7 +19,7 @@ class LabelStudio:
         token: a legacy token, as given to `label-studio start --user-token`.
 
     Raises:
-        httpx.HTTPError: from every method, where it can't be reached or refuses.
+        httpx.HTTPError: in every method, where Label Studio can't be reached or refuses.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -27,7 +27,7 @@ class LabelStudio:
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, headers=headers, follow_redirects=True)
 
     def project(self, title: str, **settings: Any) -> int:
-        """The id of the project of that title; it is made with `settings` where there is none."""
+        """Returns the id of the project of that title. A missing one is made with `settings`."""
         for project in self._json("GET", "/api/projects/", params={"page_size": 1000})["results"]:
             if project["title"] == title:
                 return project["id"]
@@ -47,7 +47,7 @@ class LabelStudio:
             self._json("POST", f"/api/projects/{project}/import", files=files)
 
     def connect(self, project: int, backend: str) -> int:
-        """Make the backend the project's model, also where it was one at another address. Returns the model's id."""
+        """Connect the backend to the project, also where it had another address before. Returns the model's id."""
         models = self._json("GET", "/api/ml", params={"project": project})
         if not models:
             return self._json("POST", "/api/ml", json={"project": project, "url": backend, "title": "Timeline"})["id"]
@@ -59,7 +59,7 @@ class LabelStudio:
         return model["id"]
 
     def model(self, model: int) -> dict[str, Any]:
-        """The model's state and version, as it reports them now."""
+        """The model's present state and version."""
         return self._json("GET", f"/api/ml/{model}")
 
     def submit(self, task: int, result: list[dict[str, Any]]) -> None:

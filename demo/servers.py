@@ -1,4 +1,4 @@
-"""The programs that the demo starts: each with a log of its own, in a process group that ends with the demo."""
+"""Start and stop the demo's programs. Each has a log and a process group of its own."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from types import TracebackType
 import httpx
 
 POLL_SECONDS = 0.3
-LOG_LINES = 15  # of a log that say why a program ended
+LOG_LINES = 15  # of a log, in the error where a program ended
 
 
 class DemoError(Exception):
-    """What keeps the demo from going on, in a sentence for the one who runs it."""
+    """The demo can't go on; the message is a sentence for the user."""
 
 
 def check_port(port: int, variable: str) -> None:
     """Make sure that a server can listen on the port.
 
     Raises:
-        DemoError: naming the variable that chooses another.
+        DemoError: the port is taken; the message names the variable that chooses another.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,14 +41,14 @@ class Server:
     """A program that answers on an address.
 
     Args:
-        name: for messages.
-        command: what to run.
-        url: what it answers when it is up.
-        environment: its environment, whole.
+        name: the program's name in messages.
+        command: the command that starts it.
+        url: the address that it answers when it is up.
+        environment: its whole environment.
         folder: its working folder.
-        log: where its output goes.
-        stop_signal: what ends it at once, and with it what it started.
-        stop_seconds: how long that may take before it is killed.
+        log: the file of its output.
+        stop_signal: the signal that ends it and its child processes.
+        stop_seconds: the time to end in before it is killed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Server:
         self.name, self._url, self._log = name, url, log
         self._stop_signal, self._stop_seconds = stop_signal, stop_seconds
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C in the terminal reaches the demo alone, which ends its servers in order.
+            # In a session of its own: Ctrl-C in the terminal reaches only the demo, which ends its servers in order.
             self._process = subprocess.Popen(
                 command,
                 env=environment,
@@ -83,10 +83,10 @@ class Server:
         self.stop()
 
     def wait_until_up(self, seconds: float, is_up: Callable[[httpx.Response], bool] = lambda _: True) -> None:
-        """Return when the server answers, with success and what `is_up` asks for.
+        """Return when the server answers with success and `is_up` accepts the answer.
 
         Raises:
-            DemoError: it ended, or doesn't answer in time.
+            DemoError: the server ended, or doesn't answer in time.
         """
         deadline = time.monotonic() + seconds
         while not self._answers(is_up):
@@ -96,17 +96,17 @@ class Server:
             time.sleep(POLL_SECONDS)
 
     def check_running(self) -> None:
-        """Return while the server runs.
+        """Check that the server runs.
 
         Raises:
-            DemoError: it ended; with the end of its log.
+            DemoError: the server ended; the message has the end of its log.
         """
         if self._process.poll() is not None:
             lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            raise DemoError("\n".join([f"{self.name} ended. Its log, {self._log}, says at last:", *lines]))
+            raise DemoError("\n".join([f"{self.name} ended. The end of its log, {self._log}:", *lines]))
 
     def stop(self) -> None:
-        """End the server and all that it started."""
+        """End the server and its child processes."""
         if self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
             try:

@@ -43,25 +43,25 @@ __all__ = [
     "extract",
 ]
 
-MAX_KNOWN_FILES = 10_000  # paths whose content's hash is remembered
-MAX_DEATHS = 3  # of processes, after which a video is given up
-RESERVED_ROWS = 10_000  # that room is made for at once, in a long video: some 50 MB
+MAX_KNOWN_FILES = 10_000  # files whose content's hash is stored
+MAX_DEATHS = 3  # of processes that read a video, after which it is given up
+RESERVED_ROWS = 10_000  # rows of a long video that space is reserved for at once, some 50 MB
 
 _room_lock = threading.Lock()
 _key_locks: WeakValueDictionary[tuple, threading.Lock] = WeakValueDictionary()
 
 
 class FeatureCache:
-    """Features on disk, found again by the video's content, the encoder's fingerprint, the view and the stride.
+    """Caches features on disk, by the video's content, the encoder's fingerprint, the view and the stride.
 
-    A renamed video is found, a replaced one is not. Arrays are memory-mapped. Threads and processes may share a folder:
-    within a process, two requests for the same features extract once; between processes the later result replaces the
-    earlier. An extraction that is killed leaves nothing that is taken for features; a damaged item is extracted again.
+    A renamed video is found; a replaced one isn't. Arrays are memory-mapped. Threads and processes may share a folder:
+    in one process, two requests for the same features extract once; between processes, the later result replaces the
+    earlier one. A killed extraction leaves nothing that is taken for features. A damaged item is extracted again.
 
     Args:
-        cache_dir: the folder; made when missing.
-        size_limit: bytes. Before an extraction writes, the items that weren't read for longest are dropped; only one
-            that is larger by itself exceeds the limit. Arrays in use stay valid when their item is dropped.
+        cache_dir: the folder; created where missing.
+        size_limit: bytes. Before an extraction writes, the least recently read items are dropped. Only an item that is
+            larger by itself exceeds the limit. Arrays in use stay valid when their item is dropped.
     """
 
     def __init__(self, cache_dir: str | Path, size_limit: int) -> None:
@@ -80,7 +80,7 @@ class FeatureCache:
         stride: int = 1,
         progress: Progress | None = None,
     ) -> VideoFeatures:
-        """The video's features, extracted if they aren't cached. Arguments and errors are those of `extract`."""
+        """Returns the video's features, extracted where they aren't cached. Arguments and errors as of `extract`."""
         return self.get_views(encoder, path, {view}, stride, progress)[view]
 
     def get_views(
@@ -91,10 +91,10 @@ class FeatureCache:
         stride: int = 1,
         progress: Progress | None = None,
     ) -> dict[View, VideoFeatures]:
-        """As `get`, for several views: those that aren't cached are extracted in one decoding."""
+        """Returns the features of several views, as `get`; the missing ones are extracted in one decoding."""
         content = self._hashes.of(path)
         with ExitStack() as locks:
-            for view in sorted(views):  # always in the same order, so that no two wait for each other
+            for view in sorted(views):  # always in the same order, against deadlocks
                 locks.enter_context(_lock_of(self.folder.root, content, encoder.fingerprint, view, stride))
             found = {view: self._find(encoder, content, view, stride, _refuse) for view in views}
             missing = [view for view in views if found[view] is None]
@@ -106,28 +106,29 @@ class FeatureCache:
                     items = self._extract(encoder, path, content, missing, stride, progress)
             for view, item in items.items():
                 found[view] = self._find(encoder, content, view, stride, lambda item=item: item)
-                self.folder.discard(item.folder)  # where another process was faster
+                self.folder.discard(item.folder)  # it still exists where another process was faster
         return found
 
     def peek(
         self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1
     ) -> VideoFeatures | None:
-        """The video's features if they are cached; never decodes, never waits for an extraction.
+        """Returns the video's features, None where they aren't cached. It never decodes or waits for an extraction.
 
-        None also for a file that was never asked for by `get`: finding its content's features would mean reading it.
+        It is None also for a file that `get` was never called with: to find its features, the file would have to be
+        read.
         """
         content = self._hashes.known(path)
         return self._find(encoder, content, view, stride, _refuse) if content else None
 
     def has(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> bool:
-        """Whether the cache has features of the video, intact or not; opens none of them."""
+        """Whether the cache has features of the video, intact or not, without opening them."""
         content = self._hashes.known(path)
         if content is None:
             return False
         return self._lookup.check_call_in_cache(content, encoder.fingerprint, view.value, stride, _refuse)
 
     def drop(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> None:
-        """Removes the video's features, where they are cached, and forgets its deaths. Arrays in use stay valid."""
+        """Removes the video's features, and forgets failed attempts to read it. Arrays in use stay valid."""
         content = self._hashes.known(path)
         if content is None:
             return
@@ -156,7 +157,7 @@ class FeatureCache:
         stride: int,
         progress: Progress | None,
     ) -> dict[View, Item]:
-        """Extracts into a new folder for each view, which the store then moves among its items."""
+        """Extracts each view into a new folder, which the store will move among its items."""
         reader = open_video(path)
         view_rows = {view: rows(encoder, view) for view in views}
         expected_rows = int(reader.duration * reader.average_rate)
@@ -176,11 +177,11 @@ class FeatureCache:
             stream(encoder, reader, views, stride, progress, write)
             EXTRACTION_SECONDS.inc(time.monotonic() - started)
             if self._hashes.of(path) != content:
-                raise MediaError(f"{Path(path).name} was replaced while it was read: try again.")
+                raise MediaError(f"{Path(path).name} was replaced while it was read. Try again.")
             return {view: folder.finish(file_facts(reader, content)) for view, folder in folders.items()}
 
     def _reserve(self, folders: Collection[ArrayFolder], num_rows: int, expected_rows: int) -> None:
-        """Make room before rows are written: for as many again as were decoded, never for all that a file declares."""
+        """Reserves space before rows are written: as much again as was decoded, never all that a file declares."""
         growing = [folder for folder in folders if folder.num_rows + num_rows > folder.reserved_rows]
         if growing:
             with _room_lock:
@@ -192,16 +193,16 @@ class FeatureCache:
 
 
 class Attempts:
-    """How often a process died while it read a video: counted by content, whoever asks for it and under what name.
+    """Counts how often a process died while it read a video, by the video's content.
 
-    Whoever reads a video holds the lock of a file meanwhile, and removes it in the end, whatever happened. A file
-    whose lock nobody holds is of a process that was killed.
+    A process that reads a video holds the lock of a mark file meanwhile, and removes the file in the end. A mark file
+    whose lock nobody holds was left by a process that died.
 
     Args:
-        folder: of these files; made when missing.
+        folder: for the mark files; created where missing.
     """
 
-    _begun: ClassVar[set[Path]] = set()  # in this process
+    _begun: ClassVar[set[Path]] = set()  # marks of this process
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -209,16 +210,16 @@ class Attempts:
 
     @contextmanager
     def of(self, content: str, name: str) -> Iterator[None]:
-        """Marks an attempt while it lasts.
+        """Marks an attempt to read a video while it lasts.
 
         Raises:
-            UnreadableVideo: too many processes died of it.
+            UnreadableVideo: too many processes died while they read it.
         """
         deaths = len(self._dead(content))
         if deaths >= MAX_DEATHS:
             raise UnreadableVideo(
-                f"{name} is given up: the worker died {deaths} times while it read it, perhaps for want of memory. "
-                "Make the video smaller, or clear it on its task's page to try again."
+                f"{name} is given up: the worker died {deaths} times while it read it, perhaps for lack of memory. "
+                "Make the video smaller. To try again, clear its cache on its task's page."
             )
         new = self._folder / uuid4().hex
         with new.open("w") as file:
@@ -231,13 +232,13 @@ class Attempts:
                 self._take_back(mark)
 
     def forget(self, content: str) -> None:
-        """Forget a video's deaths."""
+        """Forgets a video's failed attempts."""
         for mark in self._dead(content):
             mark.unlink(missing_ok=True)
 
     @classmethod
     def take_back_all(cls) -> None:
-        """Take back what was begun in this process, which ends of its own accord."""
+        """Removes this process's marks, because it ends by itself."""
         for mark in list(cls._begun):
             cls._take_back(mark)
 
@@ -260,12 +261,12 @@ class Attempts:
 
 
 class FileHashes:
-    """The hashes of files' contents, each remembered by path, size and modification time in a small file of text.
+    """Stores the hashes of files' contents, each by path, size and modification time in a small text file.
 
-    A download that was dropped keeps its hash, so that what was extracted from it is found without it.
+    A dropped download keeps its hash, so that its features are found without the file.
 
     Args:
-        folder: of these files; made when missing.
+        folder: for the text files; created where missing.
         downloads: the folder of downloads.
     """
 
@@ -276,15 +277,15 @@ class FileHashes:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def of(self, path: str | Path) -> str:
-        """A file's hash; reads it where it changed or is new.
+        """Returns a file's hash. It reads the file where that is new or has changed.
 
         Raises:
-            MediaError: there is no such file.
+            MediaError: the file doesn't exist.
         """
         known = self.known(path)
         if known is None:
             known = file_hash(path)
-            with suppress(OSError):  # a full or read-only cache: it is known now all the same
+            with suppress(OSError):  # in a full or read-only cache the hash isn't stored
                 for remembered in self._places(Path(path).resolve()):
                     temporary = remembered.with_name(uuid4().hex)
                     temporary.write_text(known)
@@ -293,16 +294,16 @@ class FileHashes:
         return known
 
     def known(self, path: str | Path) -> str | None:
-        """A file's hash if it is remembered; never reads the file. Raises MediaError as `of`, but for a download."""
+        """A file's stored hash, or None, without reading the file. Raises MediaError as `of`, except for downloads."""
         return self._read(self._places(Path(path).resolve())[0])
 
     def forget(self, path: str | Path) -> None:
-        """Forget a file's hash."""
+        """Forgets a file's hash."""
         for place in self._places(Path(path).resolve()):
             place.unlink(missing_ok=True)
 
     def _places(self, path: Path) -> list[Path]:
-        """Where a file's hash is remembered: as it is now, and a download's also for when it is gone."""
+        """The paths of a file's stored hash: for its present state, and for a download also for when it is dropped."""
         is_download = path.is_relative_to(self._downloads)
         try:
             status = path.stat()
@@ -334,7 +335,7 @@ class FileHashes:
 
 
 class _NotCached(Exception):
-    """Features were wanted only if cached, and aren't."""
+    """The features aren't cached, and weren't to be extracted."""
 
 
 def _refuse() -> Item:
@@ -342,24 +343,24 @@ def _refuse() -> Item:
 
 
 def _lock_of(*key: Any) -> threading.Lock:
-    """The lock of these features, the same for all caches on one folder, as long as somebody holds it."""
+    """The lock of these features, shared by all caches on one folder."""
     with _room_lock:
         return _key_locks.setdefault(key, threading.Lock())
 
 
-# joblib drops everything cached when the source of a cached function changes: leave it as it is.
+# joblib drops the whole cache when the source of this function changes, so it must stay as it is.
 def _features(content: str, fingerprint: str, view: str, stride: int, compute: Callable[[], Item]) -> Item:
     return compute()
 
 
 @dataclass(frozen=True)
 class CacheParams:
-    """Which features `cached_feature_extraction` takes from where.
+    """The cache and the stride of `cached_feature_extraction`.
 
     Attributes:
         cache_dir: the cache's folder.
         size_limit: bytes that the cache may take.
-        stride: compute the features of every n-th frame and interpolate those between.
+        stride: the features of every n-th frame are computed, those between are interpolated.
     """
 
     cache_dir: Path
@@ -368,17 +369,17 @@ class CacheParams:
 
 
 def cached_feature_extraction(yolo_model: Encoder, video_path: str | Path, cache_params: CacheParams) -> np.ndarray:
-    """Features of a video's whole pictures: [num_frames, feature_dim] float16, memory-mapped.
+    """Returns the features of a video's whole pictures, [num_frames, feature_dim] float16, memory-mapped.
 
-    Errors as of `extract`.
+    The errors are those of `extract`.
     """
     return _cached(yolo_model, video_path, View.WHOLE, cache_params).features
 
 
 def cached_yolo_predict(yolo_model: Encoder, video_path: str | Path, cache_params: CacheParams) -> np.ndarray:
-    """Class probabilities of a video's frames: [num_frames, num_classes] float32, memory-mapped.
+    """Returns the class probabilities of a video's frames, [num_frames, num_classes] float32, memory-mapped.
 
-    Of the crop that Ultralytics makes of each. Errors as of `extract`.
+    They are of the crop that Ultralytics makes of each frame. The errors are those of `extract`.
     """
     return _cached(yolo_model, video_path, View.CROP, cache_params).probs
 

@@ -1,8 +1,9 @@
 """Turn frames into features and class probabilities with a pre-trained image model.
 
-An encoder is any Ultralytics model: a classifier gives the input of its last linear layer and its class probabilities,
-a model of another task the pooled feature map before its head. Or it is a model of timm, which gives what its own last
-layer reads. Where the default checkpoint can't be fetched, a bundled EfficientNet-Lite0 takes its place.
+An encoder is a model of Ultralytics or of timm. An Ultralytics classifier gives the input of its last linear layer and
+its class probabilities; an Ultralytics model of another task gives the pooled feature map before its head; a timm model
+gives the input of its last layer. Where the default checkpoint can't be fetched, a bundled EfficientNet-Lite0 takes its
+place.
 
     encoder = get_encoder(None, model_root=Path("models"))
     features = encoder.features(encoder.preprocess(frames, View.WHOLE))
@@ -42,25 +43,25 @@ from video.preprocessing import Region, Transform, View, cropped, upright
 from video.reader import Frame
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PREPROCESSING_VERSION = 7  # part of the fingerprint: raise it whenever the same video would give other numbers
+PREPROCESSING_VERSION = 7  # part of the fingerprint; raise it where the same video would give other features
 
 _lock = threading.Lock()
 _encoders: dict[tuple[Path, str], tuple[tuple[int, int], "Encoder"]] = {}
 
 
 class Encoder:
-    """A pre-trained image model and the preprocessing that belongs to it.
+    """A pre-trained image model with its preprocessing.
 
-    Cheap to make: it reads the file's bytes, but loads the model when that is first needed. Safe to use from several
-    threads at once.
+    The constructor reads the file's bytes only; the model is loaded on first use. Several threads may use an encoder at
+    once.
 
     Attributes:
         name: the checkpoint's name without its suffix.
-        device: what it computes on.
-        precision: what it computes in: "fp32", "bf16" or "fp16".
+        device: the device that it computes on.
+        precision: the precision that it computes in: "fp32", "bf16" or "fp16".
         is_fallback: whether this is the bundled encoder in place of the default one.
-        region: the part of the pictures that it looks at; None for all of them.
-        image_size: pixels a side of the picture that it looks at, were that square; None for the model's own.
+        region: the part of the pictures that it is shown; None for whole pictures.
+        image_size: pixels a side of a square with as many pixels as it is shown; None for the model's own size.
     """
 
     def __init__(
@@ -88,11 +89,11 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the numbers that this encoder computes; the model isn't loaded for it.
+        """A hash that identifies what this encoder computes. The model isn't loaded for it.
 
-        Layer and input size are not named in it: they follow from the weights and the preprocessing's version; for a
-        model of timm, which its file's name tells, from the name too. Nor is what "auto" means on this machine: what a
-        machine with a GPU extracted is found by one without.
+        It covers the weights, the version of the preprocessing, PRECISION, region and image size; for a timm model also
+        the name, which tells the architecture. "auto" is one precision here, so that a machine without a GPU finds the
+        features that a machine with one extracted.
         """
         weights = self._weights_hash + (self.name if self._is_timm else "")
         parts = [weights, str(PREPROCESSING_VERSION), self._asked_precision]
@@ -100,7 +101,7 @@ class Encoder:
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     def looking_at(self, region: Region | None, image_size: int | None) -> "Encoder":
-        """The same model, shown a part of the pictures, or more or fewer pixels; the same object for the same look."""
+        """Returns an encoder of the same model with another region and image size, always the same object for these."""
         look = (region, image_size)
         with _lock:
             if look not in self._variants:
@@ -110,8 +111,8 @@ class Encoder:
             return self._variants[look]
 
     def is_loaded(self, within: float = 0.0) -> bool:
-        """Whether the model is loaded, or can't be; begins that in the background where it isn't, and waits `within`
-        seconds for it."""
+        """Whether loading the model has ended, also in an error. It starts to load in the background where needed, and
+        waits `within` seconds."""
         with _lock:
             if self._loader.ident is None:
                 self._loader.start()
@@ -119,37 +120,36 @@ class Encoder:
         return not self._loader.is_alive()
 
     def _try_to_load(self) -> None:
-        with suppress(EncoderError):  # whoever needs the model meets it again
+        with suppress(EncoderError):  # raised again where the model is used
             _ = self._model
 
     @property
     def class_names(self) -> dict[int, str]:
-        """Index of a class -> its name; empty where the model is no classifier."""
+        """Index of a class -> its name; empty where the model isn't a classifier."""
         return self._model.class_names
 
     @property
     def feature_dim(self) -> int:
-        """Numbers per frame."""
+        """Dimensions of the features."""
         return self._model.feature_dim
 
     @property
     def cell_dim(self) -> int:
-        """Numbers per frame of all cells; 0 where the model gives no feature map, but tokens."""
+        """Dimensions of all cells together; 0 where the model gives tokens instead of a feature map."""
         return self._model.cell_dim
 
     @property
     def num_classes(self) -> int:
-        """Class probabilities per frame; 0 where the model is no classifier."""
+        """The number of classes; 0 where the model isn't a classifier."""
         return self._model.num_classes
 
     @property
     def size_factor(self) -> float:
-        """Pixels that the network is shown for each that it would be at its own size; at least 1."""
+        """The number of pixels shown, as a multiple of the number at the model's own size; at least 1."""
         return max(1.0, (self.image_size or 1) / self._model.image_size) ** 2
 
     def preprocess(self, frames: Sequence[Frame], view: View) -> torch.Tensor:
-        """A view of upright pictures, or of their region, as the network takes it; they must all have the same size and
-        rotation.
+        """Makes the network's input of frames, which must all have the same size and rotation.
 
         Returns:
             [num_frames, 3, height, width] uint8 RGB, channels last in memory.
@@ -161,20 +161,20 @@ class Encoder:
 
     @torch.inference_mode()
     def features(self, batch: torch.Tensor) -> np.ndarray:
-        """Features, [num_frames, feature_dim] float32, of what `preprocess` returned."""
+        """Computes features, [num_frames, feature_dim] float32, of a batch from `preprocess`."""
         return self._model.network(batch.to(self.device)).cpu().numpy()
 
     @torch.inference_mode()
     def features_and_cells(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """As `features`, and in the same pass the cells of the feature map: [num_frames, cell_dim] float32."""
+        """Computes features and, in the same pass, the feature map's cells, [num_frames, cell_dim] float32."""
         features, cells = self._model.network.with_cells(batch.to(self.device))
         return features.cpu().numpy(), cells.cpu().numpy()
 
     @torch.inference_mode()
     def probabilities(self, batch: torch.Tensor) -> np.ndarray:
-        """Class probabilities, [num_frames, num_classes] float32, of what `preprocess` returned.
+        """Computes class probabilities, [num_frames, num_classes] float32, of a batch from `preprocess`.
 
-        num_classes is 0 where the model is no classifier.
+        num_classes is 0 where the model isn't a classifier.
         """
         network = self._model.network
         if network.linear is None:
@@ -195,7 +195,7 @@ class Encoder:
         else:
             parts = load_timm(self._path) if self._is_timm else load_yolo(self._path, exact)
         if file_hash(self._path) != self._weights_hash:
-            raise EncoderError(f"{self._path.name} was replaced while it was being loaded: try again.")
+            raise EncoderError(f"{self._path.name} was replaced while it was loaded. Try again.")
         network = Network(parts, PRECISIONS[self.precision]).to(self.device, memory_format=torch.channels_last)
         computes_bf16 = self.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         if self.precision == "bf16" and computes_bf16 and not (self.is_fallback or self._is_timm):
@@ -217,21 +217,21 @@ def get_encoder(
     region: Region | None = None,
     image_size: int | None = None,
 ) -> Encoder:
-    """The encoder that a labeling config asks for; the same object as long as the file stays the same.
+    """Returns the encoder that a labeling config names; the same object as long as its file stays the same.
 
     Args:
-        model_path: the name of a file in `model_root`, or of an official Ultralytics model, or `timm/` and the name of
-            a model of timm, both of which are fetched into it; None for the default model.
-        model_root: the only folder that checkpoints are loaded from.
+        model_path: the name of a file in `model_root`; or of an official Ultralytics model, or `timm/` and the name of
+            a timm model, which are fetched into that folder; None for the default model.
+        model_root: the only folder from which checkpoints are loaded.
         precision: "auto", "fp32", "bf16" or "fp16".
-        allow_custom: whether `model_path` may be given at all.
+        allow_custom: whether `model_path` may be given.
         fallback: whether the bundled encoder takes the place of a default model that can't be fetched.
-        wait: whether a file is fetched before this returns. Where not, that goes on in the background, and the bundled
-            encoder takes the place of the default model meanwhile.
+        wait: whether to fetch a missing file before returning. Otherwise it is fetched in the background, and the
+            bundled encoder takes the place of the default model meanwhile.
         region, image_size: as of `Encoder`.
 
     Raises:
-        EncoderError: not allowed, not found or not to be fetched, and what to do about it.
+        EncoderError: the model isn't allowed, isn't found or can't be fetched; the message says what to do.
         NotReady: the file is being fetched in the background.
     """
     if model_path is not None and not allow_custom:
@@ -271,10 +271,10 @@ def _fetch(path: Path, fetch: Callable[[Path], None], wait: bool, patience: floa
 
 
 def _resolve_precision(precision: str, device: torch.device) -> str:
-    """What "auto" means on a device: half precision on a GPU, bfloat16 on a CPU that computes in it.
+    """The precision on a device. "auto" is half precision on a GPU, and bfloat16 on a CPU that computes in it.
 
     Raises:
-        EncoderError: no such precision.
+        EncoderError: the precision is unknown.
     """
     if precision == "auto":
         if device.type == "cuda":

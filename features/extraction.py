@@ -1,4 +1,4 @@
-"""From a video file to what an encoder makes of its frames: a pipeline of decoding, preparing and encoding."""
+"""Extract features of a video's frames: a pipeline of decoding, preprocessing and encoding."""
 
 import ctypes
 import threading
@@ -25,14 +25,14 @@ from video.preprocessing import View, small_grey
 from video.reader import Frame, VideoReader, decode
 
 BATCH_SIZE = 16  # frames; a larger batch isn't faster on a CPU core
-MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch: bounds memory for larger videos
-MAX_PIXELS_ON_THE_WAY = 12 * MAX_BATCH_PIXELS  # in batches being encoded or waiting: 600 MB of decoded pictures
-QUEUED_BATCHES = 1  # waiting for each worker, so that none waits for the decoder
-MAX_BATCH_SPAN = 256  # frames; with a stride, a batch ends after as many decoded ones: bounds their grey pictures
-WORKERS_PER_DECODER_THREAD = 3  # about what encoding costs, measured in decoding
-FEATURE_DTYPE = np.float16  # of features as they are kept: half of the disk, and more digits than bfloat16 computes
+MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch; bounds memory for larger videos
+MAX_PIXELS_ON_THE_WAY = 12 * MAX_BATCH_PIXELS  # in batches that wait or are encoded: 600 MB of decoded pictures
+QUEUED_BATCHES = 1  # that wait for each worker thread, so that none waits for the decoder
+MAX_BATCH_SPAN = 256  # decoded frames of a batch with a stride; bounds the number of their grey pictures
+WORKERS_PER_DECODER_THREAD = 3  # about the cost of encoding, as a multiple of that of decoding
+FEATURE_DTYPE = np.float16  # of cached features: half the disk of float32, and more digits than bfloat16
 
-# glibc's malloc.h; the threshold is the largest that it takes on 64 bits.
+# Constants of glibc's malloc.h; the threshold is the largest that it accepts on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD = -1, -3, 1 << 25
 
 Progress = Callable[[float], None]
@@ -42,7 +42,7 @@ _default_threads_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """What an encoder makes of one video, of one view of its pictures.
+    """The features of one video, for one view of its pictures.
 
     Attributes:
         times: [num_frames] float64, seconds on the video's timeline.
@@ -53,11 +53,11 @@ class VideoFeatures:
         content: hash of the file's bytes.
         features: [num_frames, feature_dim] `FEATURE_DTYPE`, of `View.WHOLE`; else None.
         motion: [num_frames, MOTION_SIZE] `MOTION_DTYPE`, of `View.WHOLE`; else None.
-        cells: [num_frames, cell_dim] `CELL_DTYPE`, of `View.WHOLE`, to be multiplied by `cell_scale`; else None.
-            cell_dim is 0 where the encoder gives no feature map.
+        cells: [num_frames, cell_dim] `CELL_DTYPE`, of `View.WHOLE`, as multiples of `cell_scale`; else None. cell_dim
+            is 0 where the encoder gives no feature map.
         cell_scale: [num_frames] `SCALE_DTYPE`, of `View.WHOLE`; else None.
-        sound: [num_frames, SOUND_SIZE] `SOUND_DTYPE`, of `View.WHOLE`; else None. Zeros where there is none.
-        probs: [num_frames, num_classes] float32, of `View.CROP`; else None. num_classes is 0 where the encoder is no
+        sound: [num_frames, SOUND_SIZE] `SOUND_DTYPE`, of `View.WHOLE`; else None. It is 0 without sound.
+        probs: [num_frames, num_classes] float32, of `View.CROP`; else None. num_classes is 0 where the encoder isn't a
             classifier.
     """
 
@@ -76,14 +76,14 @@ class VideoFeatures:
 
 
 class Chunk(NamedTuple):
-    """Consecutive frames and what is known of them.
+    """The features of consecutive frames.
 
     Attributes:
         times: [num_frames] seconds.
-        encoded: what the encoder gave for these frames, or for every n-th of them, by name: "probs" where `View.CROP`
-            was asked for, "features" and "cells" where `View.WHOLE` was; [num_encoded, numbers].
-        motion: [num_frames, MOTION_SIZE], or None where only `View.CROP` was asked for.
-        sound: [num_frames, SOUND_SIZE], or None as `motion`.
+        encoded: the encoder's output for all or every n-th of these frames, by name, [num_encoded, dim]: "probs" for
+            `View.CROP`, "features" and "cells" for `View.WHOLE`.
+        motion: [num_frames, MOTION_SIZE], None without `View.WHOLE`.
+        sound: [num_frames, SOUND_SIZE], None without `View.WHOLE`.
     """
 
     times: np.ndarray
@@ -92,7 +92,7 @@ class Chunk(NamedTuple):
     sound: np.ndarray | None
 
     def arrays(self, view: View) -> dict[str, np.ndarray]:
-        """A view's arrays of `VideoFeatures`, by name."""
+        """The arrays of a view's `VideoFeatures`, by name."""
         if view is View.CROP:
             return {"times": self.times, "probs": self.encoded["probs"]}
         cells, cell_scale = quantised(self.encoded["cells"])
@@ -110,10 +110,10 @@ class Batch(NamedTuple):
     """Consecutive frames on their way to the encoder.
 
     Attributes:
-        times: of all of them, seconds.
-        moments: of all of them; empty where nobody asked for motion.
-        sound: of all of them; None where nobody asked for motion.
-        frames: every n-th of them, from the first on.
+        times: seconds of all frames.
+        moments: of all frames; empty without `View.WHOLE`.
+        frames: every n-th of the frames, from the first on.
+        sound: of all frames; None without `View.WHOLE`.
     """
 
     times: list[float]
@@ -131,17 +131,16 @@ def extract(
 ) -> VideoFeatures:
     """Decodes a video and runs the encoder on its frames.
 
-    One thread decodes, and as many as there are cores prepare and encode a batch each; the batches in flight are
-    limited, so that memory doesn't depend on the video's length but for the result.
+    One thread decodes; as many threads as cores preprocess and encode a batch each. The number of batches on their way
+    is limited, so that only the result's memory grows with the video's length.
 
     Args:
         encoder: the model.
         path: a video file.
-        view: what the encoder is shown: the whole pictures, which give features, or its own crop of them, which gives
-            class probabilities.
-        stride: run the encoder on every n-th frame, and interpolate linearly in time between them. Motion is that of
-            all frames.
-        progress: called now and then with the fraction done, in [0, 1].
+        view: whole pictures for features, or the encoder's own crop for class probabilities.
+        stride: the encoder runs on every n-th frame, and its output is interpolated linearly in time between them.
+            Motion is computed of all frames.
+        progress: called regularly with the share done, in [0, 1].
 
     Raises:
         MediaError: the file doesn't exist.
@@ -156,7 +155,7 @@ def extract(
 
 
 def rows(encoder: Encoder, view: View) -> dict[str, np.ndarray]:
-    """A row of each array that a view gives, by name."""
+    """An example of a row of each of a view's arrays, by name."""
     times = np.zeros((), np.float64)
     if view is View.CROP:
         return {"times": times, "probs": np.zeros(encoder.num_classes, np.float32)}
@@ -178,7 +177,7 @@ def stream(
     progress: Progress | None,
     write: Callable[[Chunk], None],
 ) -> None:
-    """Passes the video's chunks to `write`, in order; all views are of the same decoding."""
+    """Passes the video's chunks to `write`, in order. All views come from one decoding."""
     with closing(_encoded(encoder, reader, views, stride)) as encoded:
         for chunk in _interpolated(encoded, stride):
             write(chunk)
@@ -187,7 +186,7 @@ def stream(
 
 
 def file_facts(reader: VideoReader, content: str) -> dict[str, Any]:
-    """What `VideoFeatures` says about the file, complete when it was read to its end."""
+    """The attributes of `VideoFeatures` that describe the file; complete once it was read to its end."""
     return {
         "duration": reader.duration,
         "frame_rate": reader.average_rate,
@@ -198,11 +197,12 @@ def file_facts(reader: VideoReader, content: str) -> dict[str, Any]:
 
 
 def open_video(path: str | Path) -> VideoReader:
+    """Opens a video with as many decoder threads as suit the encoding threads."""
     return decode(path, threads=max(1, joblib.cpu_count() // WORKERS_PER_DECODER_THREAD))
 
 
 def _encoded(encoder: Encoder, reader: VideoReader, views: Collection[View], stride: int) -> Iterator[Chunk]:
-    """Decodes in this thread and encodes in others; gives each batch's every n-th frame, in order."""
+    """Decodes in this thread and encodes every n-th frame in others. Yields the batches in order."""
     pending: deque[tuple[Future[Chunk], int]] = deque()
     num_workers, pixels = joblib.cpu_count(), 0
     with _worker_threads(num_workers) as pool:
@@ -235,13 +235,13 @@ def _encode(encoder: Encoder, batch: Batch, views: Collection[View]) -> Chunk:
 
 @contextmanager
 def _worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each compute on one core.
+    """Opens a pool of threads that each compute on one core.
 
-    Several batches on one core each are faster than one batch on all: nothing waits for the slowest part of a layer,
-    which takes long where other processes use a core too. And the same batch gives the same numbers, bit for bit.
+    Several batches on one core each are faster than one batch on all cores: nothing waits for the slowest part of a
+    layer, which takes long where other processes use a core too. And a batch gives the same result, bit for bit.
     """
     _keep_freed_memory()
-    with _default_threads_lock:  # else, a second extraction that starts just now may see what the first one sets
+    with _default_threads_lock:  # otherwise a second extraction could read what the first one has set
         default_threads = _default_threads()
     pool = ThreadPoolExecutor(count, "encoder", initializer=_compute_on_one_core)
     try:
@@ -258,13 +258,13 @@ def _compute_on_one_core() -> None:
 
 @lru_cache(maxsize=1)
 def _keep_freed_memory() -> None:
-    """Lets glibc keep what the process has freed.
+    """Makes glibc keep freed memory.
 
-    By default it gives each large block back to the kernel, which fills the next layer's with zeros again: 5 to 8 % of
-    an extraction in bfloat16.
+    By default it returns each large block to the kernel, which fills the next layer's block with zeros: that takes 5 to
+    8 % of an extraction in bfloat16.
     """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # other C libraries have none
+    if hasattr(libc, "mallopt"):  # other C libraries don't have it
         libc.mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
@@ -275,7 +275,7 @@ def _default_threads() -> int:
 
 
 def _batches(encoder: Encoder, reader: VideoReader, stride: int, with_motion: bool) -> Iterator[Batch]:
-    """The reader's frames in batches; all of a batch have one size, as the encoder wants them."""
+    """Yields the reader's frames in batches of one size and rotation."""
     history, reformatter = History(), VideoReformatter()
     sound = Sound(reader.path, reader.average_rate) if with_motion and reader.has_sound else None
 
@@ -312,11 +312,10 @@ def _geometry(frame: Frame) -> tuple[int, int, int]:
 
 
 def _interpolated(chunks: Iterator[Chunk], stride: int) -> Iterator[Chunk]:
-    """Fills in the frames between every n-th.
+    """Interpolates between every n-th frame, linearly in time.
 
-    Linear in time: a threshold is then crossed in the middle between two known frames, where holding the earlier one
-    would move every boundary late by half a stride. Interpolated probabilities still sum to 1. Frames after the last
-    known one repeat it.
+    So a threshold is crossed in the middle between two known frames; to hold the earlier one would move every boundary
+    late by half a stride. Interpolated probabilities still sum to 1. Frames after the last known one repeat it.
     """
     if stride == 1:
         yield from chunks

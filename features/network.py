@@ -1,4 +1,4 @@
-"""The network of an encoder: normalised pictures in, features of the whole picture and of its cells out."""
+"""The network of an encoder: from pictures to features and cells."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,25 +12,25 @@ from video.preprocessing import Transform, View
 
 @dataclass(frozen=True)
 class Parts:
-    """A checkpoint taken apart."""
+    """The parts of a checkpoint."""
 
-    trunk: nn.Module  # normalised pictures, or what the stem makes of them -> feature map, or tokens
+    trunk: nn.Module  # output of the stem -> feature map, or tokens
     linear: nn.Linear | None  # pooled features -> class logits
-    transforms: Callable[[int], Mapping[View, Transform]]  # of pictures of so many pixels a side, were they square
-    image_size: int  # that the model was made for
-    multiple: int  # of which the sides of a picture are multiples
-    mean: Sequence[float] = (0.0, 0.0, 0.0)  # of the network's input, pixels in [0, 1]
+    transforms: Callable[[int], Mapping[View, Transform]]  # pixels a side of a square -> transforms
+    image_size: int  # pixels a side, for which the model was made
+    multiple: int  # both sides of a picture must be multiples of it
+    mean: Sequence[float] = (0.0, 0.0, 0.0)  # of the network's input, for pixels in [0, 1]
     std: Sequence[float] = (1.0, 1.0, 1.0)
     class_names: dict[int, str] = field(default_factory=dict)
-    stem: nn.Module = field(default_factory=nn.Identity)  # first layers, which need float32
-    pool: Callable[[Tensor], Tensor] = lambda feature_map: feature_map.float().mean((2, 3))  # what the trunk gives
+    stem: nn.Module = field(default_factory=nn.Identity)  # normalised pictures -> input of the trunk, in float32
+    pool: Callable[[Tensor], Tensor] = lambda feature_map: feature_map.float().mean((2, 3))  # -> pooled features
 
 
 class Network(nn.Module):
-    """Pictures to pooled features, and to the cells of the feature map where the trunk gives one; `linear` makes class
-    logits of features, where there are classes.
+    """Maps pictures to pooled features, and to cells where the trunk gives a feature map.
 
-    Stem, pooling by average and last layer compute in float32, the trunk between them in `dtype`.
+    `linear` maps features to class logits where the model has classes. Stem, average pooling and last layer compute in
+    float32, the trunk in `dtype`.
     """
 
     def __init__(self, parts: Parts, dtype: torch.dtype) -> None:
@@ -54,7 +54,7 @@ class Network(nn.Module):
         return self.pool(self._mapped(pictures)).float()
 
     def with_cells(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [num_pictures, feature_dim], and cells [num_pictures, cell_dim], in one pass."""
+        """Computes features [num_pictures, feature_dim] and cells [num_pictures, cell_dim] in one pass."""
         feature_map = self._mapped(pictures)
         pooled = self.pool(feature_map).float()
         return pooled, pooled[:, :0] if self.cells is None else self.cells(feature_map)
@@ -67,5 +67,5 @@ class Network(nn.Module):
 
 
 def _per_channel(values: Sequence[float]) -> torch.Tensor:
-    """Broadcasts over a batch; a scalar where all channels are equal, since that is many times faster on a CPU."""
+    """A tensor that broadcasts over a batch; a scalar where all channels are equal, which a CPU handles faster."""
     return torch.tensor(values[0]) if len(set(values)) == 1 else torch.tensor(values).view(1, 3, 1, 1)

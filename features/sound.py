@@ -1,7 +1,7 @@
-"""What is heard at each frame of a video: the energies of its sound in bands of pitch.
+"""The energies of a video's sound in bands of pitch, at each frame.
 
-A file's sound is opened apart from its pictures, and read only as far as the pictures are: whatever is wrong with it,
-the pictures are read, and memory doesn't grow with the length. What can't be read is silent.
+The sound of a file is opened apart from its pictures, and read only as far as the pictures are. So a damaged track
+doesn't harm the pictures, and memory doesn't grow with the length. Sound that can't be read counts as silent.
 
     sound = Sound("video.mp4", frame_rate=25)
     sound.at([0.0, 0.04, 0.08])  # [3, SOUND_SIZE]
@@ -25,24 +25,24 @@ logger = logging.getLogger(__name__)
 SOUND_SIZE = 40  # bands, evenly spaced in mels from LOWEST to HIGHEST
 SOUND_DTYPE = np.float16
 RATE = 16_000  # samples a second, all channels averaged
-HOP = 160  # samples from a spectrum to the next: 10 ms
+HOP = 160  # samples from one spectrum to the next: 10 ms
 WINDOW = 512  # samples of a spectrum: 32 ms
 LOWEST, HIGHEST = 50.0, 8000.0  # Hz
-FLOOR = -100.0  # dB below a full-scale sine: silence
-SHORTEST_SPAN, LONGEST_SPAN = 0.04, 0.5  # seconds of sound that a frame's numbers are of
-GAP_TOLERANCE = 0.05  # seconds by which the times of a gapless stream are rounded
-LONGEST_FILLED_GAP = 1.0  # seconds; behind a longer one a new run of samples begins
-MAX_FAILURES = 300  # in a row, as of pictures
+FLOOR = -100.0  # dB relative to a full-scale sine; taken as silence
+SHORTEST_SPAN, LONGEST_SPAN = 0.04, 0.5  # seconds of sound for a frame's values
+GAP_TOLERANCE = 0.05  # seconds; rounding errors of a gapless stream's times
+LONGEST_FILLED_GAP = 1.0  # seconds; after a longer gap a new run of samples begins
+MAX_FAILURES = 300  # in a row, as for pictures
 
 
 class Sound:
-    """The sound of a video file. Ask for moments in order.
+    """Reads the sound of a video file. Moments must be asked for in order.
 
-    Of several tracks it is the one that players choose: the default one, else the first.
+    Of several tracks it reads the one that players choose: the default track, else the first.
 
     Args:
         path: a video file.
-        frame_rate: of its pictures; a frame's numbers are of the sound around it for as long as a frame is shown.
+        frame_rate: of its pictures. A frame's values are of the sound around it, for as long as a frame is shown.
     """
 
     def __init__(self, path: str | Path, frame_rate: float) -> None:
@@ -50,20 +50,20 @@ class Sound:
         self._reach = round(span * RATE / HOP / 2)  # spectra on each side of a moment
         self._runs = _samples(Path(path))
         self._ended = False
-        self._rest = np.zeros(0, np.float32)  # samples that the next spectra begin with
-        self._next = 0  # number of the next spectrum of this run; number n is that around sample n * HOP of the video
-        self._numbers = np.zeros(0, np.int64)
+        self._rest = np.zeros(0, np.float32)  # the samples at the beginning of the next spectra
+        self._next = 0  # index of the next spectrum; spectrum n is around sample n * HOP of the video
+        self._indices = np.zeros(0, np.int64)
         self._powers = np.zeros((0, SOUND_SIZE), np.float32)
 
     def at(self, times: Sequence[float]) -> np.ndarray:
-        """The energies at moments, in seconds: [num_times, SOUND_SIZE] `SOUND_DTYPE`, from 0 (silent) to about 1 (as
-        loud as samples can say)."""
+        """The energies at moments in seconds: [num_times, SOUND_SIZE] `SOUND_DTYPE`, from 0 (silent) to about 1 (full
+        scale)."""
         powers = np.zeros((len(times), SOUND_SIZE), np.float32)
         for row, time in enumerate(times):
             middle = round(time * RATE / HOP)
             first, last = middle - self._reach, middle + self._reach
             self._read(first, last)
-            heard = self._powers[: np.searchsorted(self._numbers, last, side="right")]
+            heard = self._powers[: np.searchsorted(self._indices, last, side="right")]
             powers[row] = heard.sum(axis=0) / (2 * self._reach + 1)
         decibels = 10 * np.log10(np.maximum(powers, 10 ** (FLOOR / 10)))
         return np.maximum(1 - decibels / FLOOR, 0).astype(SOUND_DTYPE)
@@ -73,20 +73,20 @@ class Sound:
         self._runs.close()
 
     def _read(self, first: int, last: int) -> None:
-        """Reads spectra up to number `last`, and forgets those before number `first`."""
-        kept = np.searchsorted(self._numbers, first)
-        self._numbers, self._powers = self._numbers[kept:], self._powers[kept:]
+        """Reads spectra up to index `last`, and drops those before index `first`."""
+        kept = np.searchsorted(self._indices, first)
+        self._indices, self._powers = self._indices[kept:], self._powers[kept:]
         while not self._ended and self._next <= last:
             try:
                 run = next(self._runs, None)
-            except Exception as error:  # nothing that is wrong with the sound is worth losing the pictures
+            except Exception as error:  # no fault of the sound may cost the pictures
                 logger.warning("The rest of a video's sound can't be read: %r", error)
                 run = None
             self._ended = run is None
-            self._add(*(run or (None, np.zeros(WINDOW, np.float32))), first)  # silence behind the last samples
+            self._add(*(run or (None, np.zeros(WINDOW, np.float32))), first)  # silence after the last samples
 
     def _add(self, start: int | None, samples: np.ndarray, first: int) -> None:
-        """Adds samples, which begin at a sample of the video, or follow those before where that is None."""
+        """Adds samples that begin at sample `start` of the video, or follow the last ones where it is None."""
         if start is not None:
             self._next = start // HOP
             self._rest = np.zeros(start - (self._next * HOP - WINDOW // 2), np.float32)  # silence before the run
@@ -96,13 +96,13 @@ class Sound:
         if count > skipped:
             windows = np.lib.stride_tricks.sliding_window_view(waiting, WINDOW)[skipped * HOP : count * HOP : HOP]
             self._powers = np.concatenate([self._powers, _band_powers(windows)])
-            self._numbers = np.concatenate([self._numbers, np.arange(self._next + skipped, self._next + count)])
+            self._indices = np.concatenate([self._indices, np.arange(self._next + skipped, self._next + count)])
         self._rest = waiting[count * HOP :]
         self._next += count
 
 
 def _band_powers(windows: np.ndarray) -> np.ndarray:
-    """[num_windows, SOUND_SIZE] of samples [num_windows, WINDOW]: a full-scale sine has power 1 in its band."""
+    """The powers [num_windows, SOUND_SIZE] of samples [num_windows, WINDOW]; that of a full-scale sine is 1."""
     taper = np.hanning(WINDOW).astype(np.float32)
     spectrum = fft.rfft(windows * (2 * taper / taper.sum()), axis=1)
     return (spectrum.real**2 + spectrum.imag**2) @ _bands()
@@ -110,7 +110,7 @@ def _band_powers(windows: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _bands() -> np.ndarray:
-    """[WINDOW // 2 + 1, SOUND_SIZE]: triangles over frequency, evenly spaced in mels (O'Shaughnessy, 1987)."""
+    """The bands [WINDOW // 2 + 1, SOUND_SIZE]: triangles over frequency, even in mels (O'Shaughnessy, 1987)."""
 
     def mels(hertz: np.ndarray | float) -> np.ndarray:
         return 2595 * np.log10(1 + np.asarray(hertz) / 700)
@@ -122,8 +122,8 @@ def _bands() -> np.ndarray:
 
 
 def _samples(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
-    """Runs of samples of the file's sound, float32 at `RATE`: the number of the first one where a run begins there, and
-    None where it follows the one before."""
+    """Yields the file's samples, float32 at `RATE`: each part with the index of its first sample where a run begins, or
+    with None where it follows the part before."""
     try:
         container = open_container(path)
     except (MediaError, OSError):
@@ -140,7 +140,7 @@ def _samples(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
         for samples, time in _decoded(container, stream):
             begin = end or 0.0
             if time is not None and abs(time - start) <= MAX_TIME:
-                begin = max(time - start, end or -MAX_TIME)  # where the clock was set back, the sound goes on
+                begin = max(time - start, end or -MAX_TIME)  # where the clock was set back, the sound continues
             if end is None or begin > end + LONGEST_FILLED_GAP:
                 end = begin
                 yield round(begin * RATE), samples
@@ -160,7 +160,7 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream | No
 def _decoded(
     container: av.container.InputContainer, stream: av.AudioStream
 ) -> Iterator[tuple[np.ndarray, float | None]]:
-    """What can be decoded: samples, and when they begin in seconds of the container's clock."""
+    """Yields the samples that can be decoded, and the time at which they begin, in seconds of the container's clock."""
     resampler, form = None, None
     failures = 0
     while failures < MAX_FAILURES:

@@ -1,4 +1,4 @@
-"""timm's image models as encoders, and the bundled one, which timm implements."""
+"""Load timm's image models as encoders, among them the bundled one."""
 
 import math
 import tempfile
@@ -17,18 +17,18 @@ from video.preprocessing import Transform, View, resize_and_crop, resize_whole
 HUB_HOST = "https://huggingface.co"
 HUB_TIMEOUT = 30.0  # seconds without a byte
 DOWNLOAD_CHUNK = 1 << 20  # bytes
-CNN_STRIDE = 32  # of which the sides of a convolutional network's pictures are multiples
-# Two ImageNet classes each have these words for a name.
+CNN_STRIDE = 32  # the sides of a convolutional network's pictures are multiples of it
+# Names that two ImageNet classes each would share.
 AMBIGUOUS_NAMES = {134: "crane_(bird)", 517: "crane_(machine)", 638: "maillot_(tights)", 639: "maillot_(tank_suit)"}
 
 
 def fetch_timm_weights(path: Path) -> None:
-    """Downloads the weights of the model that a file is named after from timm's hub, if the file isn't there.
+    """Downloads the weights of the timm model that the file is named after, unless the file exists.
 
-    Fails within seconds where there is no internet, and then at once for a while.
+    Without internet it fails within seconds, and then at once for ten minutes.
 
     Raises:
-        EncoderError: timm has no model of that name, or it can't be downloaded.
+        EncoderError: timm has no model of that name, or the weights can't be downloaded.
     """
     if path.is_file():
         return
@@ -38,11 +38,11 @@ def fetch_timm_weights(path: Path) -> None:
 
 
 def _download_file(url: str, path: Path) -> None:
-    """Writes what is at the URL beside the path, and renames it when it is complete."""
+    """Downloads a file beside the path, and renames it when it is complete."""
     import requests
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    identity = {"Accept-Encoding": "identity"}  # so that its length can be checked
+    identity = {"Accept-Encoding": "identity"}  # so that the length can be checked
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder, path.name)
         with requests.get(url, headers=identity, stream=True, timeout=HUB_TIMEOUT) as response:
@@ -57,7 +57,7 @@ def _download_file(url: str, path: Path) -> None:
 
 
 class _Trunk(nn.Module):
-    """A timm model up to its pooling: a feature map with its channels first, or tokens."""
+    """A timm model up to its pooling. It gives a feature map with channels first, or tokens."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -69,17 +69,17 @@ class _Trunk(nn.Module):
         return given.permute(0, 3, 1, 2) if self.channels_last else given
 
     def pool(self, given: torch.Tensor) -> torch.Tensor:
-        """What the model's last layer reads: pooled as its authors do it, by token or by average."""
+        """Pools as the model's authors do, by token or by average: the input of the last layer."""
         return self.model.forward_head(given.permute(0, 2, 3, 1) if self.channels_last else given, pre_logits=True)
 
 
 def load_timm(path: Path) -> Parts:
-    """The timm model that a safetensors file is named after, with the file's weights.
+    """Loads the timm model that a safetensors file is named after, with the file's weights.
 
-    A model of tokens is made for one picture size; its positions are interpolated for others.
+    A model of tokens is made for one picture size; its positions are interpolated for other sizes.
 
     Raises:
-        EncoderError: timm has no such model, it takes no other picture size, or the weights aren't its own.
+        EncoderError: timm has no such model, the model takes one picture size only, or the weights don't fit it.
     """
     import timm
     from timm.data import resolve_model_data_config
@@ -106,10 +106,10 @@ def load_timm(path: Path) -> Parts:
 
 
 def timm_config(name: str) -> Any:
-    """timm's own description of a model and its weights.
+    """timm's description of a model and its weights.
 
     Raises:
-        EncoderError: it has no model of that name.
+        EncoderError: timm has no model of that name.
     """
     from timm.models import get_pretrained_cfg, is_model
 
@@ -122,7 +122,7 @@ def timm_config(name: str) -> Any:
 
 
 def load_bundled(path: Path, exact: bool) -> Parts:
-    """EfficientNet-Lite0 in timm's implementation; the file has its tensors in the same order under other names."""
+    """Loads EfficientNet-Lite0 in timm's implementation. The file has its tensors in that order, under other names."""
     import timm
     from torchvision.transforms import InterpolationMode
 
@@ -130,7 +130,7 @@ def load_bundled(path: Path, exact: bool) -> Parts:
     tensors = torch.load(path, map_location="cpu", weights_only=True).values()
     model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=True)))
     _fold_batch_norm(model)
-    # Rounded to bfloat16, the weights of the first layers alone would turn features by up to 9 degrees (cosine 0.99).
+    # With the first layers' weights alone rounded to bfloat16, features turn by up to 9 degrees (cosine 0.99).
     stem = nn.Sequential(model.conv_stem, model.bn1, model.blocks[0])
     trunk = nn.Sequential(*model.blocks[1:], model.conv_head, model.bn2)
     bicubic = InterpolationMode.BICUBIC

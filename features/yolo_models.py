@@ -1,4 +1,4 @@
-"""Ultralytics' checkpoints as encoders."""
+"""Load Ultralytics' checkpoints as encoders."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from features.checkpoints import import_ultralytics
 from features.network import Parts
 from video.preprocessing import Transform, View, letterbox, resize_and_crop, resize_whole
 
-MIN_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, whatever the model
+MIN_STRIDE = 32  # Ultralytics rounds image sizes up to a multiple of it, for every model
 
 
 class _Layers(nn.Module):
@@ -28,7 +28,7 @@ class _Layers(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         outputs: list[torch.Tensor | None] = []
         for index, layer in enumerate(self.layers):
-            if layer.f != -1:  # where the input comes from; -1 is the layer before
+            if layer.f != -1:  # the layer that gives the input; -1 is the one before
                 x = outputs[layer.f] if isinstance(layer.f, int) else [x if f == -1 else outputs[f] for f in layer.f]
             x = layer(x)
             outputs.append(x if index in self.saved else None)
@@ -36,10 +36,10 @@ class _Layers(nn.Module):
 
 
 def load_yolo(path: Path, exact: bool) -> Parts:
-    """Takes an Ultralytics checkpoint apart; `exact` as in `resize_and_crop`.
+    """Loads the parts of an Ultralytics checkpoint; `exact` as of `resize_and_crop`.
 
     Raises:
-        EncoderError: not a checkpoint, or not one that can be used.
+        EncoderError: the file is no checkpoint, or one that can't be used.
     """
     import_ultralytics()
     from ultralytics import YOLO
@@ -61,7 +61,7 @@ def load_yolo(path: Path, exact: bool) -> Parts:
     own_size = math.isqrt(math.prod(size))
 
     def scaled(sides: int | list[int], image_size: int) -> int | list[int]:
-        """Sides for the model's own size, for another one."""
+        """Scales sides from the model's own size to another one."""
         if isinstance(sides, int):
             return sides * image_size // own_size
         return [side * image_size // own_size for side in sides]
@@ -93,9 +93,9 @@ def load_yolo(path: Path, exact: bool) -> Parts:
 
 
 def _classifier_transforms(path: Path, model: nn.Module, size: list[int]) -> tuple[Any, Any, Any]:
-    """Resize, centre crop and normalisation, chosen as Ultralytics' ClassificationPredictor does.
+    """Resize, centre crop and normalisation, as Ultralytics' ClassificationPredictor chooses them.
 
-    Those of the checkpoint where they fit its image size, else Ultralytics' own.
+    They are those of the checkpoint where these fit its image size, else Ultralytics' defaults.
     """
     from torchvision import transforms
     from ultralytics.data.augment import classify_transforms
@@ -106,16 +106,16 @@ def _classifier_transforms(path: Path, model: nn.Module, size: list[int]) -> tup
     steps = (own if own_size is not None and list(own_size) == size else classify_transforms(size)).transforms
     expected = (transforms.Resize, transforms.CenterCrop, transforms.ToTensor, transforms.Normalize)
     if tuple(map(type, steps)) != expected:
-        raise EncoderError(f"{path.name} in MODEL_ROOT has transforms of its own making, which can't be used.")
+        raise EncoderError(f"{path.name} in MODEL_ROOT has transforms of its own that can't be used.")
     return steps[0], steps[1], steps[3]
 
 
 def speed_up(network: nn.Module) -> None:
-    """Replaces two operations of Ultralytics' modules by faster ones: 9 % of an extraction in bfloat16.
+    """Replaces two operations of Ultralytics' modules by faster ones, which saves 9 % of an extraction in bfloat16.
 
-    oneDNN applies SiLU to what it convolves in one operation, the one that torch.compile makes of the two, and rounds
-    to bfloat16 once instead of twice. Where a bottleneck adds its input, half of the channels of another tensor, that
-    is copied first, since adding is slow across gaps.
+    Convolution and SiLU become one operation of oneDNN, the one that torch.compile chooses; it rounds to bfloat16 once
+    instead of twice. A bottleneck's input, which is half of the channels of another tensor, is copied before it is
+    added, since adding is slow across gaps in memory.
     """
     import_ultralytics()
     from ultralytics.nn.modules import Bottleneck, Conv

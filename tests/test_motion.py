@@ -11,7 +11,7 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from features.extraction import extract
-from features.motion import LAGS, MOTION_SIZE, NUMBERS_PER_LAG, History, describe
+from features.motion import LAGS, MOTION_SIZE, VALUES_PER_LAG, History, describe
 from tests.test_features import BrightnessEncoder
 from tests.videos import write_video
 from video.preprocessing import View, small_grey
@@ -42,7 +42,7 @@ def scene(
 
 def motion(draw: Callable[[int], np.ndarray], num_frames: int = 20, rate: float = 25) -> np.ndarray:
     """Differences of the picture and of its most moving cells, [num_frames, lags, 2]."""
-    return numbers(draw, num_frames, rate)[:, :-1].reshape(num_frames, len(LAGS), NUMBERS_PER_LAG)
+    return numbers(draw, num_frames, rate)[:, :-1].reshape(num_frames, len(LAGS), VALUES_PER_LAG)
 
 
 def growth(draw: Callable[[int], np.ndarray]) -> np.ndarray:

@@ -37,7 +37,7 @@ EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "15"))
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    backend = Backend(tmp_path_factory.mktemp("openapi"), PREDICT_TIMEOUT="0").start()
+    backend = Backend(tmp_path_factory.mktemp("openapi"), PREDICT_TIMEOUT="0", RUN_WORKER="false").start()
     yield backend
     backend.stop()
 

@@ -19,6 +19,7 @@ from ml_backend.settings import Settings
 from ml_backend.startup import label_studio_line
 from tests.http_server import Server, as_json, status
 from tests.servers import ROOT, START_SECONDS, Backend, clean_environment, free_port, processes, wait_until
+from tests.test_prometheus import samples
 from tests.test_serve import CONFIG
 from tests.videos import write_video
 
@@ -34,14 +35,18 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 
 
 def test_every_process_shows_the_requests_of_all(backend: Backend) -> None:
-    counts = []
-    for _ in range(20):
-        httpx.post(f"{backend.url}/job_status", json={"job": "unknown"})  # a new connection: any process takes it
+    before = samples(backend.http.get("/metrics").text)
+    for _ in range(20):  # a new connection each: any process takes it
+        httpx.get(f"{backend.url}/versions")
+        httpx.post(f"{backend.url}/job_status", json={"job": "unknown"})
     for _ in range(10):
-        text = httpx.get(f"{backend.url}/metrics").text
-        (count,) = re.findall(r'backend_request_seconds_count\{route="/job_status",status="410"\} (\S+)', text)
-        counts.append(float(count))
-    assert counts == [20.0] * 10
+        after = samples(httpx.get(f"{backend.url}/metrics").text)
+        for key in (
+            ("backend_request_seconds_count", (("route", "/versions"), ("status", "200"))),
+            ("backend_errors_total", (("kind", "UnknownJob"),)),
+        ):
+            assert after[key] - before.get(key, 0) == 20
+    assert "backend_extracted_frames_total" in {name for name, _ in after}
 
 
 def test_one_line_per_fact_at_start(backend: Backend) -> None:

@@ -1,22 +1,18 @@
-"""`/metrics`, read by the client library's own parser; the same totals from one process and from three."""
+"""`/metrics`, read by the client library's own parser. That processes count together is tested in test_operation.py."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import httpx
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
 from ml_backend.store.tables import TrainingStatus
-from tests.servers import Backend, wait_until
+from tests.servers import wait_until
 
 BOARD = Path(__file__).resolve().parents[1] / "docs" / "grafana.json"
-REQUESTS = 30
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -43,26 +39,6 @@ def test_what_is_shown(settings: Settings) -> None:
     assert shown["backend_jobs", (("kind", "train"), ("status", "queued"))] == 1
     assert 0 <= shown["backend_queue_age_seconds", ()] < 60
     store.close()
-
-
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_processes_count_together(tmp_path: Path, workers: str) -> None:
-    backend = Backend(tmp_path, WORKERS=workers, RUN_WORKER="false").start()
-    try:
-        before = samples(backend.http.get("/metrics").text)
-        for _ in range(REQUESTS):
-            httpx.get(f"{backend.url}/versions")  # a connection each, so that every process gets some
-            httpx.post(f"{backend.url}/job_status", json={"job": "unknown"})
-        after = samples(backend.http.get("/metrics").text)
-    finally:
-        backend.stop()
-
-    def counted(*key: Any) -> float:
-        return after.get(key, 0) - before.get(key, 0)
-
-    assert counted("backend_request_seconds_count", (("route", "/versions"), ("status", "200"))) == REQUESTS
-    assert counted("backend_errors_total", (("kind", "UnknownJob"),)) == REQUESTS
-    assert "backend_extracted_frames_total" in {name for name, _ in after}
 
 
 def test_the_board_asks_for_what_there_is(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What every exchange format carries: labelled intervals of a video, and how its frames lie in time.
+"""Labelled intervals of a video in seconds, and the video's frames in time.
 
 >>> event = Event("Ball", start=0.4, stop=1.2)
 >>> event.frames(frame_rate=25)
@@ -25,13 +25,13 @@ SECONDS_DIGITS = 6
 
 @dataclass(frozen=True)
 class Event:
-    """A label's interval.
+    """An interval of a label.
 
     Attributes:
         label: the label.
-        start: seconds, where its first frame begins.
-        stop: seconds, where its last frame ends; that of `start` for an instant.
-        score: mean probability, None for what a person marked.
+        start: seconds at which its first frame begins.
+        stop: seconds at which its last frame ends; equal to `start` for an instant.
+        score: mean probability, None where a person marked the interval.
     """
 
     label: str
@@ -41,24 +41,24 @@ class Event:
 
     @classmethod
     def of_frames(cls, label: str, first: int, last: int, frame_rate: float, score: float | None = None) -> Event:
-        """The event of labeling frames `first` to `last`, counted from 1, both included."""
+        """Makes the event of labeling frames `first` to `last`, counted from 1, both included."""
         start, stop = (round(frame / frame_rate, SECONDS_DIGITS) for frame in (first - 1, last))
         return cls(label, start, stop, score)
 
     def frames(self, frame_rate: float) -> tuple[int, int]:
-        """The first and the last labeling frame whose middle lies in the interval, counted from 1; the frame at `start`
-        where it holds no frame's middle."""
+        """The first and the last labeling frame whose middle lies in the interval, counted from 1. If no middle lies in
+        it, both are the frame at `start`."""
         first, last = math.ceil(self.start * frame_rate + 0.5), math.ceil(self.stop * frame_rate + 0.5) - 1
         return (first, last) if first <= last else (math.floor(self.start * frame_rate) + 1,) * 2
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one source says of one video.
+    """The events that one source found in one video.
 
     Attributes:
         video: path or URL.
-        source: who or what made it, such as `annotation 12` or a model version.
+        source: who or what found them, such as `annotation 12` or a model version.
         events: in order of time.
         task: Label Studio's id of the task, None where there is none.
     """
@@ -71,12 +71,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Clock:
-    """How a video's labeling frames and the file's own frames lie in time.
+    """The times of a video's labeling frames and of the file's own frames.
 
     Attributes:
         frame_rate: labeling frames per second.
-        shown: [num_frames] index (from 0) of the file's frame that is shown at each labeling frame.
-        file_rate: frames per second of the file on average; 0 where unknown.
+        shown: [num_frames] index, from 0, of the file's frame that is shown at each labeling frame.
+        file_rate: average frames per second of the file; 0 where unknown.
         duration: seconds.
     """
 
@@ -89,12 +89,12 @@ class Clock:
     def of_times(
         cls, times: Sequence[float] | np.ndarray, duration: float, frame_rate: float, file_rate: float
     ) -> Clock:
-        """The clock of a file whose frames are presented at `times` [num_file_frames], in seconds."""
+        """Makes the clock of a file whose frames are shown at `times` [num_file_frames], in seconds."""
         return cls(frame_rate, labeling_frames(times, duration, frame_rate), file_rate, duration)
 
     @property
     def num_frames(self) -> int:
-        """Number of labeling frames."""
+        """The number of labeling frames."""
         return len(self.shown)
 
     def frames(self, event: Event) -> tuple[int, int]:
@@ -110,12 +110,12 @@ class Clock:
 
 @dataclass(frozen=True)
 class Timeline:
-    """An observation of a video whose frames are known.
+    """An observation of a video with known frames.
 
     Attributes:
         observation: the events.
         clock: the frames.
-        labels: all labels that the observer looked for, also those that don't occur.
+        labels: all labels of the control tag, also those that don't occur.
         probabilities: [num_frames, len(labels)] in [0, 1], None where a person marked the events.
     """
 
@@ -125,7 +125,7 @@ class Timeline:
     probabilities: np.ndarray | None = None
 
     def marks(self) -> np.ndarray:
-        """[num_frames, len(labels)] booleans: which labels are on at which labeling frame."""
+        """Booleans [num_frames, len(labels)]: which labels each labeling frame has."""
         marks = np.zeros((self.clock.num_frames, len(self.labels)), dtype=bool)
         for event in self.observation.events:
             first, last = self.clock.frames(event)
@@ -135,15 +135,15 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Track:
-    """What a control tag has to say of one task.
+    """The timeline of a control tag in one task.
 
     Attributes:
-        name: the control tag's.
-        media: the video's path or URL, as the task's data has it.
+        name: the control tag's name.
+        media: the video's path or URL, as in the task's data.
         clock: the video's frames.
         colours: label -> CSS colour, of all labels in the order of the labeling config.
         prediction: the predicted timeline, None where there is none yet.
-        reason: why there is none.
+        reason: why there is no prediction.
     """
 
     name: str
@@ -154,19 +154,19 @@ class Track:
     reason: str | None = None
 
     def annotated(self, regions: Iterable[Region], source: str, task: int | None) -> Timeline:
-        """The timeline that an annotation's regions draw on this track; labels that the config lost are left out."""
+        """Makes the timeline of an annotation's regions on this track, without labels that the config no longer has."""
         events = events_of_regions(regions, self.clock.frame_rate, self.name)
         known = tuple(event for event in events if event.label in self.colours)
         return Timeline(Observation(self.media, source, known, task), self.clock, tuple(self.colours))
 
 
 def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: str | None = None) -> tuple[Event, ...]:
-    """The events of an annotation's or prediction's timeline regions, in order of time.
+    """Makes events of the timeline regions of an annotation or prediction, in order of time.
 
     Args:
-        regions: Label Studio's `result`; results of other types and malformed regions are left out.
+        regions: Label Studio's `result`. Results of other types and malformed regions are left out.
         frame_rate: labeling frames per second.
-        from_name: take only the regions of this control tag.
+        from_name: takes only the regions of this control tag.
     """
     events = [
         Event.of_frames(label, first, last, frame_rate, region.get("score"))
@@ -177,7 +177,7 @@ def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: s
 
 
 def regions_of_events(events: Iterable[Event], frame_rate: float, from_name: str, to_name: str) -> list[dict[str, Any]]:
-    """Label Studio's regions of events, one an event."""
+    """Makes Label Studio's regions of events, one for each event."""
     regions = []
     for number, event in enumerate(events, start=1):
         first, last = event.frames(frame_rate)

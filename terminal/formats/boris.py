@@ -1,8 +1,8 @@
 """BORIS projects (https://www.boris.unito.it): JSON with an ethogram and observations, whose events are state changes.
 
-Written for project format 7.0, which BORIS 7 to 9 open. A state's start and its stop are two events of the same
-behaviour, told apart by their order alone, so overlapping events of one label become one. Times are in seconds with
-three digits.
+Projects are written in format 7.0, which BORIS 7 to 9 open. The start and the stop of a state are two events of the
+same behaviour, which only their order tells apart, so overlapping events of one label become one. Times are in seconds
+with three digits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from video.timeline import Event, Observation, Timeline
 FORMAT_VERSION = "7.0"
 PLAYERS = [str(number) for number in range(1, 9)]
 NO_SUBJECT = ""
-NOT_APPLICABLE = "NA"  # a frame index that isn't known
+NOT_APPLICABLE = "NA"  # for an unknown frame index
 TIME_DIGITS = 3  # BORIS rounds to milliseconds when it opens a project
 
 
@@ -97,7 +97,7 @@ def _observation(timeline: Timeline, date: str) -> dict[str, Any]:
 
 
 def _merged(events: Iterable[Event]) -> list[Event]:
-    """The events with those of one label that overlap joined; the score of a joined one isn't known."""
+    """Joins overlapping events of one label. A joined event has no score."""
     merged: dict[str, list[Event]] = defaultdict(list)
     for event in sorted(events, key=lambda event: event.start):
         before = merged[event.label]
@@ -111,11 +111,11 @@ def _merged(events: Iterable[Event]) -> list[Event]:
 def read(file: TextIO) -> list[Observation]:
     """Reads a project's observations of media files.
 
-    A state event lasts from its odd occurrences to its even ones, for each subject and set of modifiers; a point event
-    is an instant. Subjects and modifiers themselves have no place in a labeling config and are dropped.
+    A state event lasts from an odd to the next even occurrence, for each subject and set of modifiers; a point event is
+    an instant. Subjects and modifiers are dropped, since a labeling config has no place for them.
 
     Raises:
-        InvalidRequest: it isn't a BORIS project, or an observation can't be read; the message names it.
+        InvalidRequest: the file isn't a BORIS project, or an observation can't be read; the message names it.
     """
     try:
         project = json.load(file)
@@ -138,7 +138,7 @@ def _read_observation(name: str, observation: dict[str, Any], behaviors: dict[st
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InvalidRequest(f"BORIS observation {name!r} can't be read: {type(error).__name__} {error}.") from error
     if len(media) != 1:
-        raise InvalidRequest(f"BORIS observation {name!r} has {len(media)} media files; only one can be a task.")
+        raise InvalidRequest(f"BORIS observation {name!r} has {len(media)} media files; it must have one to be a task.")
     return Observation(media[0], name, tuple(_events(name, rows, behaviors)))
 
 

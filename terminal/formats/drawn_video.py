@@ -1,4 +1,4 @@
-"""A copy of a video with its timeline drawn below: what is on at each moment, and what comes."""
+"""Draw a copy of a video with its timelines below the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from video.reader import decode
 from video.timeline import Track
 
 TIME_BASE = Fraction(1, 90_000)  # fine enough for every frame rate
-MIN_WIDTH = 480  # narrower pictures are placed in the middle, so that labels can be read
+MIN_WIDTH = 480  # pixels; narrower pictures are centred, so that labels are readable
 MARGIN = 3  # above the rows and below them
 BACKGROUND, LINE, TEXT, PLAYHEAD = (24, 26, 30), (54, 58, 66), (232, 234, 238), (255, 255, 255)
 QUALITY = {"crf": "20", "preset": "veryfast"}
@@ -27,10 +27,10 @@ def draw_timelines(
     """Writes an MP4 (H.264, without sound) with the predicted timelines below the picture.
 
     Args:
-        video: the video; every frame keeps its time.
-        tracks: with predictions.
-        target: the file to write; a half-written one never stays.
-        progress: told the share done, in [0, 1].
+        video: the video. Every frame keeps its time.
+        tracks: the timelines, with predictions.
+        target: the file to write. An unfinished file is removed.
+        progress: called with the share done, in [0, 1].
 
     Raises:
         MediaError: the video can't be read.
@@ -62,7 +62,7 @@ def draw_timelines(
 
 
 class _Strip:
-    """Draws the timelines below pictures of one size."""
+    """Draws timelines below pictures of one size."""
 
     def __init__(self, tracks: Sequence[Track], width: int, height: int) -> None:
         self._rows = [
@@ -80,7 +80,7 @@ class _Strip:
         self._base = self._draw_base()
 
     def draw(self, picture: np.ndarray, time: float) -> Image.Image:
-        """The picture, uint8 [height, width, 3], shown at a moment in seconds, with the strip."""
+        """Draws the timelines below a picture, uint8 [height, width, 3], that is shown at a moment in seconds."""
         image = self._base.copy()
         image.paste(Image.fromarray(picture), ((self._width - self._picture[0]) // 2, 0))
         draw = ImageDraw.Draw(image)

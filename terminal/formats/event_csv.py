@@ -1,4 +1,4 @@
-"""Events as CSV, one a row. Times are in seconds; frames are counted from 1, both ends included."""
+"""Events as CSV, one in each row. Times are in seconds; frames are counted from 1, both ends included."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUIRED = ("label", "start_seconds", "stop_seconds")
 
 
 def write(timelines: Sequence[Timeline], file: TextIO) -> None:
-    """Writes a row for each event."""
+    """Writes timelines, one row for each event."""
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for timeline in timelines:
@@ -49,10 +49,10 @@ def write(timelines: Sequence[Timeline], file: TextIO) -> None:
 
 
 def read(file: TextIO) -> list[Observation]:
-    """Reads events, those of one video, task and source together.
+    """Reads events. Those of one video, task and source make one observation.
 
-    Only `label`, `start_seconds` and `stop_seconds` must be there, so that tables of other programs can be read;
-    frames are left alone: seconds say the same under every frame rate.
+    Only the columns `label`, `start_seconds` and `stop_seconds` are required, so that tables of other programs can be
+    read. Frames are ignored, since seconds mean the same under every frame rate.
 
     Raises:
         InvalidRequest: a column is missing or a row can't be read; the message names it.
@@ -71,7 +71,7 @@ def read(file: TextIO) -> list[Observation]:
             for (video, task, source), events in found.items()
         ]
     except ValueError as error:
-        raise InvalidRequest(f"A task's id isn't a whole number: {error}") from error
+        raise InvalidRequest(f"The id of a task isn't a whole number: {error}") from error
 
 
 def _event(row: dict[str, str], line: int) -> Event:
@@ -83,7 +83,7 @@ def _event(row: dict[str, str], line: int) -> Event:
             f"Line {line}: start_seconds, stop_seconds and score must be numbers ({error})."
         ) from error
     if not 0 <= start <= stop < float("inf"):
-        raise InvalidRequest(f"Line {line}: the event must start at 0 or later and not after its stop.")
+        raise InvalidRequest(f"Line {line}: start_seconds must be at least 0, and not after stop_seconds.")
     if not row["label"]:
         raise InvalidRequest(f"Line {line}: the label is missing.")
     return Event(from_cell(row["label"]), start, stop, score)

@@ -1,9 +1,9 @@
-"""FiftyOne temporal detections: the `labels.json` of its dataset type `FiftyOneTemporalDetectionDataset`.
+"""FiftyOne's temporal detections: the `labels.json` of a `FiftyOneTemporalDetectionDataset`.
 
     fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneTemporalDetectionDataset,
                               data_path=FOLDER_OF_VIDEOS, labels_path="labels.json")
 
-FiftyOne finds a video in the folder by its name without suffix, and counts the file's own frames from 1, both ends
+FiftyOne finds a video in the folder by its name without suffix. It counts the file's own frames from 1, both ends
 included.
 """
 
@@ -19,7 +19,7 @@ from video.timeline import Timeline
 
 
 def write(timelines: Sequence[Timeline], file: TextIO) -> None:
-    """Writes the timelines' events, those of one video together; where there are several, `source` tells them apart."""
+    """Writes the timelines' events by video. The attribute `source` tells the timelines of a video apart."""
     classes = list(dict.fromkeys(label for timeline in timelines for label in timeline.labels))
     names = _names({timeline.observation.video for timeline in timelines})
     detections: dict[str, list[dict[str, Any]]] = {}
@@ -36,7 +36,7 @@ def write(timelines: Sequence[Timeline], file: TextIO) -> None:
 
 
 def _names(videos: Iterable[str]) -> dict[str, str]:
-    """Each video's name without suffix; its path without suffix where another video has the same name."""
+    """The name of each video without suffix, or its path without suffix where another video has the same name."""
     stems = Counter(PurePath(video).stem for video in videos)
     return {
         video: PurePath(video).stem if stems[PurePath(video).stem] == 1 else str(PurePath(video).with_suffix(""))

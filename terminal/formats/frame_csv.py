@@ -1,4 +1,4 @@
-"""A table with one row per labeling frame, and one column of 0 and 1 per label."""
+"""Labeling frames as CSV, one in each row, with a column of 0 and 1 for each label."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PROBABILITY_DIGITS = 4
 
 
 def write(timelines: Sequence[Timeline], file: TextIO) -> None:
-    """Writes exactly as many rows as the videos have labeling frames.
+    """Writes timelines, one row for each labeling frame.
 
-    `seconds` is where the frame begins; `file_frame` the file's own frame that is shown, counted from 1. Where one of
-    the timelines has probabilities, a column `probability of LABEL` follows for each label.
+    `seconds` is the frame's beginning. `file_frame` is the file's own frame that is shown, counted from 1. Where a
+    timeline has probabilities, a column `probability of LABEL` follows for each label.
     """
     labels = list(dict.fromkeys(label for timeline in timelines for label in timeline.labels))
     with_probabilities = any(timeline.probabilities is not None for timeline in timelines)

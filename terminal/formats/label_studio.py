@@ -1,4 +1,4 @@
-"""Label Studio's JSON: a list of tasks with predictions or annotations, as its Import takes it."""
+"""Label Studio's JSON: a list of tasks with annotations, for its Import."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def tasks_with_annotations(
     to_name: str,
     url: Callable[[str], str] = str,
 ) -> list[dict[str, Any]]:
-    """Tasks with the observations as annotations, those of one video in one task.
+    """Makes tasks with observations as annotations. The observations of one video are in one task.
 
     Args:
-        observations: what was read.
+        observations: the observations.
         frame_rate: labeling frames per second of the project.
-        data_key: the task-data key that the video tag shows.
+        data_key: the key of the task's data that the video tag shows.
         from_name: name of the control tag.
         to_name: name of the video tag.
-        url: what the task is to say for an observation's video.
+        url: makes the task's URL of an observation's video.
     """
     tasks: dict[str, dict[str, Any]] = {}
     for observation in observations:

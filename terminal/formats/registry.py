@@ -1,4 +1,7 @@
-"""The formats by name. To add one: a module with `write`, and `read` where it can be imported, and an entry here."""
+"""The exchange formats by name.
+
+A new format is a module with a function `write`, and `read` if it can be imported, and an entry in `FORMATS`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from video.timeline import Observation, Timeline
 
 
 class Format(NamedTuple):
-    """One format.
+    """An exchange format.
 
     Attributes:
-        description: what it is, in a few words.
-        suffix: of its files.
+        description: a few words for `--help`.
+        suffix: the suffix of its files.
         write: writes timelines to an open text file.
-        read: reads observations from one; None where the format is for export only. Raises InvalidRequest.
+        read: reads observations from an open text file, and raises InvalidRequest; None for export only.
     """
 
     description: str
