@@ -77,10 +77,10 @@ def scores(student: Learner, data: Project, count: int) -> list[Row]:
     truth, probs = pooled(unseen, [student.probabilities(example) for example in unseen])
     own = [student.probabilities(example) for example in annotated]
     rows = []
-    for name, threshold in student.thresholds.items():
-        frames = frame_metrics(truth, probs >= threshold, data.labels)
+    for name, rule in student.rules.items():
+        frames = frame_metrics(truth, rule(probs), data.labels)
         fits = [
-            frame_metrics(example.labels, mine >= threshold, data.labels)["macro_f1"]
+            frame_metrics(example.labels, rule(mine), data.labels)["macro_f1"]
             for example, mine in zip(annotated, own, strict=True)
         ]
         own_truth, own_probs = pooled(annotated, own)
@@ -89,10 +89,10 @@ def scores(student: Learner, data: Project, count: int) -> list[Row]:
                 "learner": name,
                 "f1": frames["macro_f1"],
                 "best_f1": best_f1(truth, probs),
-                "segment_f1": segment_f1(truth, probs >= threshold, data.labels)["macro_f1"],
+                "segment_f1": segment_f1(truth, rule(probs), data.labels)["macro_f1"],
                 "per_label": {label: part["f1"] for label, part in frames["per_label"].items()},
                 "annotated_f1": float(np.mean(fits)),
-                "annotated_pooled_f1": frame_metrics(own_truth, own_probs >= threshold, data.labels)["macro_f1"],
+                "annotated_pooled_f1": frame_metrics(own_truth, rule(own_probs), data.labels)["macro_f1"],
                 "first_f1": fits[0],
                 "reliability": reliability(truth, probs),
             }

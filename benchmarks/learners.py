@@ -1,7 +1,7 @@
 """Who learns in the few-shot benchmark: ours, what came before it, and three baselines.
 
 A learner is made for one project and seed; `annotate(count)` trains on its first `count` videos, and
-`probabilities(example)` predicts one. `versions` are the ways to turn probabilities into labels that are scored.
+`probabilities(example)` predicts one. `rules` are the ways to turn probabilities into labels that are scored.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -23,18 +24,26 @@ from benchmarks.window_head import WindowHead
 OTHER_TREE = Path(__file__).parent / "other_tree.py"
 
 
+Rule = Callable[[np.ndarray], np.ndarray]
+
+
+def from_(threshold: np.ndarray | float) -> Rule:
+    """Labels from a probability on."""
+    return lambda probs: probs >= threshold
+
+
 class Learner(Protocol):
     """The interface.
 
     Attributes:
         features: the attribute of the examples that it reads.
         counts: the annotations after which it is to train, in order.
-        thresholds: after a training, name of the version -> threshold of each label; the first is the plain one.
+        rules: after a training, name of the version -> what takes probabilities [num_frames, num_labels] to labels.
     """
 
     features: ClassVar[str]
     counts: list[int]
-    thresholds: dict[str, np.ndarray | float]
+    rules: dict[str, Rule]
 
     def annotate(self, count: int) -> None: ...
     def probabilities(self, example: Example) -> np.ndarray: ...
@@ -57,7 +66,7 @@ class Ours:
             [example.labels for example in annotated],
             frame_rates=[example.frame_rate for example in annotated],
         )
-        self.thresholds = {"ours": np.asarray(getattr(self.model, "thresholds", 0.5))}
+        self.rules = {"ours": self.model.labels}
 
     def probabilities(self, example: Example) -> np.ndarray:
         return self.model.predict(example.ours, example.frame_rate)
@@ -67,7 +76,7 @@ class Published:
     """The published network on the last annotation only; its weights go on from annotation to annotation."""
 
     features = "square"
-    thresholds: ClassVar = {"published, last": 0.5}
+    rules: ClassVar = {"published, last": from_(0.5)}
 
     def __init__(self, project: Project, seed: int) -> None:
         torch.manual_seed(seed)
@@ -87,7 +96,7 @@ class Published:
 class PublishedOnAll(Published):
     """The published network, a new one on all annotations so far."""
 
-    thresholds: ClassVar = {"published, all": 0.5}
+    rules: ClassVar = {"published, all": from_(0.5)}
 
     def __init__(self, project: Project, seed: int) -> None:
         super().__init__(project, seed)
@@ -111,7 +120,7 @@ class Window:
         annotated = self.project.examples[:count]
         self.model = WindowHead(annotated[0].whole.shape[1], len(self.project.labels), self.seed)
         self.model.fit([example.whole for example in annotated], [example.labels for example in annotated])
-        self.thresholds = {"window head": 0.5, "window head, tuned": self.model.thresholds}
+        self.rules = {"window head": from_(0.5), "window head, tuned": from_(self.model.thresholds)}
 
     def probabilities(self, example: Example) -> np.ndarray:
         return self.model.predict(example.whole)
@@ -121,7 +130,7 @@ class Before:
     """The classifier of an earlier commit, in a process of its own, on what it read: appearance and motion."""
 
     features = "whole"
-    thresholds: ClassVar = {"before": 0.5}
+    rules: ClassVar = {"before": from_(0.5)}
 
     def __init__(self, project: Project, seed: int, tree: Path) -> None:
         self.project, self.counts = project, list(project.steps)

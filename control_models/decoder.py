@@ -17,7 +17,7 @@ class LabelDecoder:
 
     Args:
         parameters: the tag's: exclusive labels, shortest event, longest gap.
-        threshold: a frame has a label from this probability on; None: each label's own, which its classifier learnt.
+        threshold: a frame has a label from this probability on; None: as its classifier decides.
     """
 
     def __init__(self, parameters: TimelineLabelsParameters, threshold: float | None) -> None:
@@ -35,8 +35,10 @@ class LabelDecoder:
         exclusive = self._parameters.model_exclusive
         if exclusive and classifier is not None:
             labels = decode(probs, classifier.states, frame_rate)
+        elif classifier is not None and self._threshold is None:
+            labels = classifier.labels(probs)
         else:
-            labels = probs >= (classifier.thresholds if classifier and self._threshold is None else self._threshold)
+            labels = probs >= self._threshold
             if exclusive and labels.size:
                 labels &= np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]
         # Before short events are dropped, those that only a gap parts are one.

@@ -5,7 +5,8 @@ Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure", ECML
 anyway is worth a guess, what is found always is not.
 
 A prediction that flickers for a few frames is right about most frames and wrong about the number of events. A median
-filter removes what is shorter than half its window and leaves the edges of longer events where they are.
+filter removes what is shorter than half its window and leaves the edges of longer events where they are; and an event
+has to be surer somewhere than at its edges (hysteresis; Canny, "A Computational Approach to Edge Detection", 1986).
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,11 @@ import torch
 from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
+from learning.events import segments
+
 SHORT_EVENT_PERCENTILE = 10  # of the annotated durations: the very shortest may be a slip
 WINDOW = 0.5  # of the median filter, in lengths of a label's short events
+PEAK, EDGE = 1.3, 0.9  # thresholds that an event reaches somewhere, and everywhere
 # Share of the F1 that probabilities promise which held-out predictions usually have; counts as so many videos.
 PRIOR_SHARE, PRIOR_VIDEOS = 0.8, 2
 
@@ -48,6 +52,15 @@ class Decisions(nn.Module):
             if window > 1:
                 smoothed[:, column] = median_filter(probs[:, column], size=window, mode="nearest")
         return smoothed
+
+    def labels(self, probs: np.ndarray) -> np.ndarray:
+        """The labels that probabilities say, both [num_frames, num_labels]; bool."""
+        thresholds = self.thresholds.numpy()
+        labels = probs >= EDGE * thresholds
+        for column, probabilities, threshold in zip(labels.T, probs.T, thresholds, strict=True):
+            for start, end in segments(column):
+                column[start:end] = probabilities[start:end].max() >= PEAK * threshold
+        return labels
 
     def expected_f1(self, probs: np.ndarray) -> float:
         """The macro-F1 by frame to expect of a prediction, in [0, 1].

@@ -419,6 +419,15 @@ def test_flicker_is_smoothed_by_how_long_a_labels_events_last() -> None:
         np.testing.assert_array_equal(smoothed[:: rate // 25], np.where(np.arange(100) < 50, 0, flicker[:, 0]))
 
 
+def test_an_event_is_surer_somewhere_than_at_its_edges() -> None:
+    decisions = Decisions(1)
+    probs = np.zeros((60, 1), np.float32)
+    probs[5:15], probs[25:45], probs[30:32], probs[50:55] = 0.6, 0.46, 0.7, 0.4
+    found = np.zeros((60, 1), bool)
+    found[25:45] = True
+    np.testing.assert_array_equal(decisions.labels(probs), found)
+
+
 def test_the_promised_f1_of_calibrated_probabilities_is_kept() -> None:
     random = np.random.default_rng(0)
     probs = random.beta(0.5, 0.7, (20_000, 2))

@@ -559,9 +559,13 @@ class MultiLabelLSTM(BaseNN):
         scores = self._scores(sequence, frame_rate, progress)
         return self.decisions.smooth(self._probabilities(scores), frame_rate)
 
+    def labels(self, probs: np.ndarray) -> np.ndarray:
+        """The labels of a prediction, [num_frames, num_labels] bool: see `Decisions.labels`."""
+        return self.decisions.labels(probs)
+
     def predict_labels(self, sequence: Features, frame_rate: float = FRAME_RATE) -> np.ndarray:
-        """The labels of every frame, [num_frames, num_labels] bool: `predict` at this model's own thresholds."""
-        return self.predict(sequence, frame_rate) >= self.thresholds
+        """The labels of every frame, [num_frames, num_labels] bool."""
+        return self.labels(self.predict(sequence, frame_rate))
 
     def expected_f1(self, probs: np.ndarray) -> float:
         """The macro-F1 to expect of a prediction, in [0, 1]: see `Decisions.expected_f1`."""
