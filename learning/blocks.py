@@ -49,38 +49,49 @@ FILTERS = {
 ROOTED = ("appearance", "motion")  # cells and sound come compressed
 
 
+class Part(NamedTuple):
+    """What a block reads of one signal.
+
+    Attributes:
+        signal: a block of the layout.
+        filters: indices of its `FILTERS`.
+        centred: whether the video's own mean is taken out. Where a camera stands still, it is the very state that fills
+            a video; where scenes differ, it hides what is alike in them. A derivative's mean is nothing anyway.
+    """
+
+    signal: str
+    filters: tuple[int, ...]
+    centred: bool = False
+
+
 class Block(NamedTuple):
     """What one ridge regression sees.
 
     Attributes:
-        parts: what it is made of, beside each other: blocks of the layout, and indices of their `FILTERS`. What a video
-            lacks is left out.
-        centred: whether the video's own mean is taken out. Where a camera stands still, it is the very state that fills
-            a video; where scenes differ, it hides what is alike in them.
+        parts: what it is made of, beside each other. What a video lacks is left out.
         penalty: of the ridge, in squared lengths of a mean row.
         prior: how many times as much it counts beforehand.
     """
 
-    parts: tuple[tuple[str, tuple[int, ...]], ...]
-    centred: bool
+    parts: tuple[Part, ...]
     penalty: float = 2.0
     prior: float = 1.0
 
 
-LOOKS, CHANGE, PLACE = ("appearance", (0,)), ("appearance", (1, 2)), ("cells", (0,))
-MOTION, SOUND = ("motion", (0, 1)), ("sound", (0, 1))
+LOOKS, PLACE = Part("appearance", (0,)), Part("cells", (0,))
+MOTION, SOUND = Part("motion", (0, 1)), Part("sound", (0, 1))
+CHANGE = Part("appearance", (1, 2))
+CENTRED = [part._replace(centred=True) for part in (LOOKS, PLACE, MOTION, SOUND)]
 BLOCKS = {
-    "appearance": Block((LOOKS,), False),
-    "appearance, centred": Block((LOOKS,), True, prior=4.0),  # most labels are things
-    "change": Block((CHANGE,), False),  # a derivative's mean is nothing
-    "place": Block((PLACE,), False),
-    "place, centred": Block((PLACE,), True),
-    "motion": Block((MOTION,), False, penalty=0.3),
-    "motion, centred": Block((MOTION,), True, penalty=0.3),
-    "sound": Block((SOUND,), False, penalty=0.3),
-    "sound, centred": Block((SOUND,), True, penalty=0.3),
-    "all": Block((LOOKS, CHANGE, PLACE, MOTION, SOUND), False),
-    "all, centred": Block((LOOKS, CHANGE, PLACE, MOTION, SOUND), True),
+    "appearance": Block((LOOKS,)),
+    "appearance, centred": Block((CENTRED[0],), prior=4.0),  # most labels are things
+    "change": Block((CHANGE,)),
+    "place": Block((PLACE,)),
+    "motion": Block((MOTION,), penalty=0.3),
+    "motion, centred": Block((CENTRED[2],), penalty=0.3),
+    "sound": Block((SOUND,), penalty=0.3),
+    "sound, centred": Block((CENTRED[3],), penalty=0.3),
+    "all, centred": Block((*CENTRED, CHANGE)),
 }
 SCALED = ("motion", "sound")  # of which each number counts in its own deviation: they have different units
 

@@ -37,9 +37,11 @@ def calibrate(
             apart = max(_mean(x, weights * y) - _mean(x, weights * ~y), 1e-6)
             spread = np.where(y, *(_spread(x, weights * side, numbers, apart) for side in (y, ~y)))
             x = np.concatenate([x + deviate * spread for deviate in QUANTILES])
-            fitted.append(logistic(x, np.tile(y, len(QUANTILES)), np.tile(weights, len(QUANTILES))))
-        else:
-            fitted.append(logistic(x, y, weights))
+        repeats = len(x) // len(y)
+        slope, offset = logistic(x, np.tile(y, repeats), np.tile(weights, repeats))
+        if slope < 0:  # the scores say nothing of a label that is on where they are low
+            slope, offset = logistic(np.zeros(len(y)), y, weights)
+        fitted.append((slope, offset))
     slope, offset = np.array(fitted, np.float32).T
     return slope, offset
 

@@ -3,8 +3,8 @@
 Ridge regression generalises better from a handful of videos than a network of thousands of inputs trained by gradient
 descent, costs one factorisation, and forgets what is left out. What helps differs from project to project and from
 label to label: how a thing looks, where it is, how it moves or changes; with the video's own mean or without. So the
-probe is a mixture of one regression for each of `BLOCKS`, and each label's weights follow from how well each predicts
-it on videos that were left out. Another project's probe can be one of them.
+probe is a mixture of one regression for each of `BLOCKS`, and each label's shares of them follow from how well each
+predicts it on videos that were left out. Another project's probe can be one of them.
 
 What is said of the probe (calibration, thresholds) is learnt from such held-out scores too (cross-fitting; Wolpert,
 "Stacked generalization", 1992).
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from learning.blocks import BLOCKS, FILTERS, SCALED, Block, columns, read, rows_of
+from learning.blocks import BLOCKS, FILTERS, SCALED, Part, columns, read, rows_of
 from learning.dataset import READ, Dataset, Features, Progress
 
 MAX_FOLDS = 10  # beyond it a probe of nine tenths of the videos is as good as one of all but one
@@ -27,7 +27,7 @@ PARTS = 4  # of the only video that shows a label, each with as many of its fram
 SEEN_SCORE_FACTOR = 0.4
 # A block's share is its correlation with the label on held-out videos to this power: between the best block alone
 # (infinite), which a handful of videos often get wrong, and the mean of all (0), which dilutes it.
-SHARPNESS = 8
+SHARPNESS = 12
 LEAST_CORRELATION = 0.01
 LEAST_DEVIATION = 1e-3  # of a number; smaller ones are noise
 LEAST_SIZE = 0.01  # of a block's mean squared length, which is about 1 where its rows differ at all
@@ -109,37 +109,23 @@ class _Fold(NamedTuple):
     labels: np.ndarray  # whose held-out scores it gives; of two folds with a row the later one counts
 
 
-class _Part(NamedTuple):
-    """What a block sees of one filter of one signal."""
+class _Seen(NamedTuple):
+    """A part of a block, as a regression sees it: of the mean length 1."""
 
-    signal: str
-    number: int  # of the filter
-    rows: np.ndarray  # [num_rows, width of the signal], as the regression sees them
-    mean: np.ndarray  # [width of the signal], over all rows
-    scale: np.ndarray  # [width of the signal]: a number of these rows in one of the signal
+    part: Part
+    rows: np.ndarray  # [num_filters, num_rows, width of the signal]
+    mean: np.ndarray  # [num_filters, width of the signal], that was taken out
+    scale: np.ndarray  # [num_filters, width of the signal]: a number of these rows in one of the signal
+    kernel: np.ndarray  # [num_rows, num_rows], weighted
 
 
 class _Ridge(NamedTuple):
     """A block's regression in its dual form."""
 
-    parts: list[_Part]
+    seen: list[_Seen]
     dual: np.ndarray  # [num_rows, num_labels]
     dual_without: list[np.ndarray]  # of each fold, [num_rows, labels of the fold]
     held_out: np.ndarray  # [num_rows, num_labels]
-
-    def fitted(self) -> np.ndarray:
-        """What it adds to the labels' mean in the rows it was fitted to, [num_rows, num_labels]."""
-        return sum(part.rows @ (part.rows.T @ self.dual) for part in self.parts)
-
-
-class _Start(NamedTuple):
-    """Another project's probe in the place of a block's regression: it has seen none of the rows."""
-
-    held_out: np.ndarray  # [num_rows, num_labels]
-    base: np.ndarray  # [num_labels], the labels' mean
-
-    def fitted(self) -> np.ndarray:
-        return self.held_out - self.base
 
 
 def fit_probe(
@@ -159,51 +145,40 @@ def fit_probe(
     """
     rows = _Rows(data, layout, lambda share: progress(0.6 * share))
     folds = rows.folds()
-    # Silent videos have numbers for their sound, too: zeros.
-    silent = {name for name in layout if not rows.signals[name].any()}
-    blocks = {}
-    for name, block in BLOCKS.items():
-        parts = tuple(part for part in block.parts if part[0] in layout and part[0] not in silent)
-        if parts:
-            blocks[name] = block._replace(parts=parts)
-    ridges, kernels = [], _Kernels(rows)
-    for block in blocks.values():
-        ridges.append(_ridge(block, rows, kernels, folds))
-        progress(0.6 + 0.4 * len(ridges) / len(blocks))
+    ridges: dict[str, _Ridge] = {}
+    for done, (name, block) in enumerate(BLOCKS.items(), start=1):
+        seen = [rows.seen(part) for part in block.parts if part.signal in rows.signals]
+        if seen:
+            ridges[name] = _ridge(seen, block.penalty, rows, folds)
+        progress(0.6 + 0.4 * done / len(BLOCKS))
     known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts
     for fold in folds:
         known[np.ix_(fold.rows, fold.labels)] = rows.weight[fold.rows, None]
-    experts: list[_Ridge | _Start] = [*ridges]
-    priors = [block.prior for block in blocks.values()]
-    if start is not None:
-        experts.append(_Start(rows.scores(start), rows.base))
+    held_out = [ridge.held_out for ridge in ridges.values()]
+    priors = [BLOCKS[name].prior for name in ridges]
+    if start is not None:  # in the place of a block's regression: it has seen none of the rows
+        held_out.append(rows.scores(start))
         priors.append(1.0)
-    once = data.shown.sum(axis=0) == 1
-    # A probe to start from has seen no part of the only video that shows a label.
-    seen = np.ones((len(experts), data.num_labels), np.float32)
-    seen[: len(ridges), once] = SEEN_SCORE_FACTOR
-    shares = _shares(experts, seen, priors, rows.truth, known)
-    gains, bias, scores = _mixture(experts, shares, rows, known)
+    mixture = _mixture(np.stack(held_out), len(ridges), np.array(priors), rows, known, data.shown)
+    scores, once = mixture.scores, data.shown.sum(axis=0) == 1
     if data.num_videos > 1:  # of one alone, nothing says how high scores are in a video where a label is off
-        own = shares[: len(ridges)].sum(axis=0)[once]
+        own = mixture.shares[: len(ridges)].sum(axis=0)[once]
         scores[:, once] *= SEEN_SCORE_FACTOR * own + 1 - own
 
     def collected(duals: list[np.ndarray], labels: np.ndarray | slice) -> Probe:
-        probe = _collected(blocks, ridges, duals, gains[: len(ridges), labels], bias[labels], layout)
-        return probe if start is None else _added(probe, start, gains[-1], rows.base, labels)
+        probe = _collected(list(ridges.values()), duals, mixture.gains[:, labels], mixture.bias[labels], layout)
+        return probe if start is None else _added(probe, start, mixture.gains[-1], rows.base, labels)
 
     without = []
     if data.num_videos >= keep_without:
         for number, fold in enumerate(folds[: rows.num_video_folds]):
-            without.append(collected([ridge.dual_without[number] for ridge in ridges], fold.labels))
-    all_shares = np.zeros((data.num_labels, len(BLOCKS) + 1), np.float32)
-    all_shares[:, [list(BLOCKS).index(name) for name in blocks]] = shares[: len(ridges)].T
-    if start is not None:
-        all_shares[:, -1] = shares[-1]
+            without.append(collected([ridge.dual_without[number] for ridge in ridges.values()], fold.labels))
+    shares = dict(zip((*ridges, None), mixture.shares, strict=False))
+    nothing = np.zeros(data.num_labels, np.float32)
     return Fit(
-        collected([ridge.dual for ridge in ridges], slice(None)),
+        collected([ridge.dual for ridge in ridges.values()], slice(None)),
         HeldOut(scores, rows.truth, rows.stands_for, rows.numbers),
-        all_shares,
+        np.stack([shares.get(name, nothing) for name in (*BLOCKS, None)], axis=1).astype(np.float32),
         without,
     )
 
@@ -225,6 +200,8 @@ class _Rows:
         sizes = [len(frames) for frames, _ in sampled]
         own = np.repeat(np.arange(len(sampled)), sizes)
         self.signals = {name: np.concatenate([part[name] for part in parts], axis=1) for name in layout}
+        # Silent videos have numbers for their sound, too: zeros.
+        self.signals = {name: values for name, values in self.signals.items() if values.any()}
         where = columns(layout)
         self.means = {name: np.stack(means)[own][:, where[name]] for name in layout}
         self.truth = np.concatenate(
@@ -238,15 +215,32 @@ class _Rows:
         self.frames = np.concatenate([frames for frames, _ in sampled])
         self.num_video_folds = min(data.num_videos, MAX_FOLDS) if data.num_videos > 1 else 0
         self._shown = data.shown
+        self._seen: dict[Part, _Seen] = {}
 
     def scores(self, probe: Probe) -> np.ndarray:
         """A probe's scores of the rows, [num_rows, num_labels]."""
         scores = np.tile(probe.bias, (len(self.truth), 1))
-        mean = np.concatenate([self.means[name] for name in self.signals], axis=1)
-        scores += mean @ probe.mean
-        for name, weights in probe.weights.items():
-            scores += np.einsum("frw,fwl->rl", self.signals[name], weights, optimize=True)
+        scores += np.concatenate(list(self.means.values()), axis=1) @ probe.mean
+        for name, values in self.signals.items():
+            scores += (values @ probe.weights[name]).sum(axis=0)
         return scores
+
+    def seen(self, part: Part) -> _Seen:
+        """A part of a block, with its kernel; made once."""
+        if part not in self._seen:
+            weight, root = self.weight / self.weight.sum(), np.sqrt(self.weight)[:, None]
+            rows = self.signals[part.signal][list(part.filters)]
+            if part.centred:  # a smoothed mean is the mean
+                rows = rows - self.means[part.signal]
+            mean = weight @ rows
+            rows = rows - mean[:, None]
+            scale = np.ones_like(mean)
+            if part.signal in SCALED:
+                scale = 1 / (np.sqrt(weight @ rows**2) + LEAST_DEVIATION)
+            scale /= np.sqrt(max(float((weight @ rows**2 * scale**2).sum()), NOTHING))
+            rows *= scale[:, None]
+            self._seen[part] = _Seen(part, rows, mean, scale, sum((one * root) @ (one * root).T for one in rows))
+        return self._seen[part]
 
     def folds(self) -> list[_Fold]:
         """What is left out in turn: videos; for a label that only one video shows, parts of it."""
@@ -267,14 +261,12 @@ class _Rows:
         return folds
 
 
-def _ridge(block: Block, rows: _Rows, kernels: _Kernels, folds: list[_Fold]) -> _Ridge:
+def _ridge(seen: list[_Seen], penalty: float, rows: _Rows, folds: list[_Fold]) -> _Ridge:
     """Fits a block's regression, and predicts each fold by the others."""
-    seen = [kernels.of(signal, numbers, block.centred) for signal, numbers in block.parts]
-    parts = [part for some, _ in seen for part in some]
-    kernel = sum(part for _, part in seen)
+    kernel = sum(one.kernel for one in seen)
     root = np.sqrt(rows.weight)[:, None]
     size = max(float(np.trace(kernel)) / len(kernel), NOTHING)
-    inverse = _inverse(kernel + block.penalty * size * np.eye(len(kernel), dtype=np.float32))
+    inverse = _inverse(kernel + penalty * size * np.eye(len(kernel), dtype=np.float32))
     dual = inverse @ ((rows.truth - rows.base) * root)
     held_out, without = np.repeat(rows.base[None], len(dual), axis=0), []
     for fold in folds:
@@ -284,7 +276,7 @@ def _ridge(block: Block, rows: _Rows, kernels: _Kernels, folds: list[_Fold]) -> 
         without.append((dual[:, fold.labels] - inverse[:, fold.rows] @ own) * root)
     if size < LEAST_SIZE:  # equal in all rows, it tells nothing: of its predictions only rounding would be left
         held_out[:] = rows.base
-    return _Ridge(parts, dual * root, without, held_out)
+    return _Ridge(seen, dual * root, without, held_out)
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
@@ -296,108 +288,87 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return np.tril(lower) + np.tril(lower, -1).T
 
 
-class _Kernels:
-    """The parts of blocks, as regressions see them, and their kernels [num_rows, num_rows], each made once."""
+class _Mixture(NamedTuple):
+    """How regressions' predictions add up to scores.
 
-    def __init__(self, rows: _Rows) -> None:
-        self._rows = rows
-        self._known: dict[tuple[str, tuple[int, ...], bool], tuple[list[_Part], np.ndarray]] = {}
+    Attributes:
+        shares: [num_regressions, num_labels], each label's adding up to 1.
+        gains: of the same shape, what a prediction less the labels' mean is multiplied by.
+        bias: [num_labels].
+        scores: held-out, [num_rows, num_labels].
+    """
 
-    def of(self, signal: str, numbers: tuple[int, ...], centred: bool) -> tuple[list[_Part], np.ndarray]:
-        """The filters of a signal, together of the mean length 1."""
-        centred = centred and not any(FILTERS[signal][number].order for number in numbers)  # a derivative's mean is 0
-        key = (signal, numbers, centred)
-        if key not in self._known:
-            weight = self._rows.weight / self._rows.weight.sum()
-            parts = [self._part(signal, number, centred, weight) for number in numbers]
-            length = np.sqrt(max(sum(float(weight @ (part.rows**2).sum(axis=1)) for part in parts), NOTHING))
-            parts = [part._replace(rows=part.rows / length, scale=part.scale / length) for part in parts]
-            root = np.sqrt(self._rows.weight)[:, None]
-            self._known[key] = parts, sum((part.rows * root) @ (part.rows * root).T for part in parts)
-        return self._known[key]
-
-    def _part(self, signal: str, number: int, centred: bool, weight: np.ndarray) -> _Part:
-        seen = self._rows.signals[signal][number]
-        if centred:  # a smoothed mean is the mean
-            seen = seen - self._rows.means[signal]
-        mean = weight @ seen
-        seen = seen - mean
-        scale = np.ones(len(mean), np.float32)
-        if signal in SCALED:
-            scale = (1 / (np.sqrt(weight @ seen**2) + LEAST_DEVIATION)).astype(np.float32)
-            seen = seen * scale
-        return _Part(signal, number, seen, mean, scale)
-
-
-def _shares(
-    experts: list[_Ridge | _Start], seen: np.ndarray, priors: list[float], truth: np.ndarray, known: np.ndarray
-) -> np.ndarray:
-    """[num_experts, num_labels], each label's adding up to 1."""
-    correlation = seen * np.stack([_correlation(expert.held_out, truth, known) for expert in experts])
-    shares = np.maximum(correlation, LEAST_CORRELATION) ** SHARPNESS
-    shares *= np.array(priors)[:, None]
-    return shares / shares.sum(axis=0)
-
-
-def _correlation(predicted: np.ndarray, truth: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Pearson's of each column, by the weights `known`."""
-    x, y = _centred(predicted, known), _centred(truth, known)
-    return (x * y).sum(axis=0) / np.sqrt(np.maximum((x * x).sum(axis=0) * (y * y).sum(axis=0), NOTHING**2))
-
-
-def _centred(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Columns less their weighted means, by the root of the weight: of products of them the weight remains."""
-    mean = (values * known).sum(axis=0) / np.maximum(known.sum(axis=0), NOTHING)
-    return (values - mean) * np.sqrt(known)
+    shares: np.ndarray
+    gains: np.ndarray
+    bias: np.ndarray
+    scores: np.ndarray
 
 
 def _mixture(
-    experts: list[_Ridge | _Start], shares: np.ndarray, rows: _Rows, known: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gains [num_experts, num_labels] and bias [num_labels] of the experts' predictions, and the held-out scores.
+    held_out: np.ndarray, num_blocks: int, priors: np.ndarray, rows: _Rows, known: np.ndarray, shown: np.ndarray
+) -> _Mixture:
+    """Mixes held-out predictions [num_regressions, num_rows, num_labels].
 
-    Each expert counts in units of the deviation of its held-out predictions; the mixture is brought to the labels'
-    scale by a regression of the labels on it.
+    Each counts in units of its deviation, by the label's shares; the mixture is brought to the labels' scale by a
+    regression of the labels on it. One video says little of what predicts a label, so labels lend each other what they
+    found: of the blocks' shares of a label that n videos show, one n-th is that of all labels together.
+
+    Args:
+        held_out: of each regression, some rows' unknown.
+        num_blocks: how many of them are blocks'; a probe to start from may follow.
+        priors: [num_regressions].
+        known: [num_rows, num_labels], how much each prediction counts, 0 where there is none.
+        shown: [num_videos, num_labels] bool, which video shows which label.
     """
     count = np.maximum(known.sum(axis=0), NOTHING)
-    base = rows.base
-    deviation = np.stack([np.sqrt((_centred(e.held_out, known) ** 2).sum(axis=0) / count) for e in experts])
+    x, y = _centred(held_out, known), _centred(rows.truth, known)
+    deviation = np.sqrt((x * x).sum(axis=1) / count)
+    correlation = (x * y).sum(axis=1) / (count * np.maximum(deviation * np.sqrt((y * y).sum(axis=0) / count), NOTHING))
+    strengths = np.maximum(correlation, LEAST_CORRELATION) ** SHARPNESS * priors[:, None]
+    blocks, start = strengths[:num_blocks], strengths[num_blocks:]
+    videos = shown.sum(axis=0)
+    lent, pooled = 1 / np.maximum(videos, 1), blocks @ np.maximum(videos, NOTHING)
+    mixed = (1 - lent) * blocks / blocks.sum(axis=0) + lent * (pooled / pooled.sum())[:, None]
+    # A probe to start from has seen no part of the only video that shows a label.
+    blocks = mixed * blocks.sum(axis=0) * np.where(videos == 1, SEEN_SCORE_FACTOR**SHARPNESS, 1)
+    shares = np.concatenate([blocks, start])
+    varies = deviation > NOTHING  # not where all rows are equal, nor a start's for labels that it doesn't know
+    shares = np.where(varies | ~varies.any(axis=0), shares, 0)
+    shares /= shares.sum(axis=0)
     gains = shares / np.maximum(deviation, NOTHING)
-    mixed = sum(gain * (expert.held_out - base) for gain, expert in zip(gains, experts, strict=True))
-    x, y = _centred(mixed, known), _centred(rows.truth, known)
+    mixed = (gains[:, None] * (held_out - rows.base)).sum(axis=0)
+    x = _centred(mixed, known)
     slope = (x * y).sum(axis=0) / np.maximum((x * x).sum(axis=0), NOTHING)
-    # Where nothing was held out to measure it by, the mean of the predictions, which are at the labels' scale.
-    measured = known.any(axis=0) & (slope > 0)
-    slope = np.where(measured, slope, 1 / gains.sum(axis=0))
-    offset = np.where(measured, ((rows.truth - slope * mixed) * known).sum(axis=0) / count, base)
-    scores = slope * mixed + offset
-    unmeasured = ~known.any(axis=0)
-    if unmeasured.any():  # then the fitted scores are all there is
-        fitted = base + sum(gain * expert.fitted() for gain, expert in zip(gains * slope, experts, strict=True))
-        scores[:, unmeasured] = fitted[:, unmeasured]
-    return (gains * slope).astype(np.float32), offset.astype(np.float32), scores.astype(np.float32)
+    # Where nothing held out says that it helps, the mean of the predictions, which are at the labels' scale.
+    helps = slope > 0
+    gains = gains * np.where(helps, slope, 1 / gains.sum(axis=0))
+    bias = np.where(helps, ((rows.truth - slope * mixed) * known).sum(axis=0) / count, rows.base)
+    scores = bias + (gains[:, None] * (held_out - rows.base)).sum(axis=0)
+    return _Mixture(shares, gains.astype(np.float32), bias.astype(np.float32), scores.astype(np.float32))
+
+
+def _centred(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Columns of [..., num_rows, num_labels] less their weighted means, by the root of the weight: of products of them
+    the weight remains."""
+    mean = (values * known).sum(axis=-2, keepdims=True) / np.maximum(known.sum(axis=0), NOTHING)
+    return (values - mean) * np.sqrt(known)
 
 
 def _collected(
-    blocks: dict[str, Block],
-    ridges: list[_Ridge],
-    duals: list[np.ndarray],
-    gains: np.ndarray,
-    bias: np.ndarray,
-    layout: dict[str, int],
+    ridges: list[_Ridge], duals: list[np.ndarray], gains: np.ndarray, bias: np.ndarray, layout: dict[str, int]
 ) -> Probe:
     """One probe of all blocks' regressions."""
     num_labels, where = len(bias), columns(layout)
     weights = {n: np.zeros((len(FILTERS[n]), width, num_labels), np.float32) for n, width in layout.items()}
     mean = np.zeros((sum(layout.values()), num_labels), np.float32)
     bias = bias.copy()
-    for block, ridge, dual, gain in zip(blocks.values(), ridges, duals, gains, strict=True):
-        for part in ridge.parts:
-            own = gain * ((part.rows.T @ dual) * part.scale[:, None])
-            bias -= part.mean @ own
-            weights[part.signal][part.number] += own
-            if block.centred and not FILTERS[part.signal][part.number].order:
-                mean[where[part.signal]] -= own
+    for ridge, dual, gain in zip(ridges, duals, gains, strict=False):
+        for part, rows, taken_out, scale, _ in ridge.seen:
+            own = gain * ((rows.transpose(0, 2, 1) @ dual) * scale[..., None])
+            bias -= np.einsum("fw,fwl->l", taken_out, own)
+            weights[part.signal][list(part.filters)] += own
+            if part.centred:
+                mean[where[part.signal]] -= own.sum(axis=0)
     return Probe(weights, mean, bias)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learning.blocks import FILTERS, read, rows_of
+from learning.blocks import BLOCKS, FILTERS, read, rows_of
 from learning.calibration import calibrate, logistic
 from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
 from learning.decisions import Decisions, decide, promised_f1
@@ -57,6 +57,25 @@ def test_opening_is_told_from_closing() -> None:
     found = model.predict_labels(features)
     assert min(f1(truth[:, column], found[:, column]) for column in range(2)) > 0.75
     assert all(label["change"] > label["appearance"] for label in model.describe().values())
+
+
+def test_labels_lend_each_other_what_they_rest_on() -> None:
+    """Two labels move in each video; a third, of one video, moves too, and its scene happens to change with it."""
+
+    def video(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(seed)
+        labels = np.zeros((120, 3), np.float32)
+        for column in range(3 if seed == 0 else 2):
+            labels[10 + 35 * column : 35 + 35 * column, column] = 1
+        scene = random.normal(size=(120, FEATURES)) + 3 * labels[:, 2:]
+        moving = 3 * labels + 0.5 * random.normal(size=(120, MOTION))
+        return np.concatenate([scene, moving], axis=1).astype(np.float32), labels
+
+    layout = {"appearance": FEATURES, "motion": MOTION}
+    shares = fit_probe(dataset([video(seed) for seed in range(5)]), layout, lambda share: None).shares
+    moves = [number for number, name in enumerate(BLOCKS) if name.startswith("motion")]
+    assert shares[:2, moves].sum(axis=1).min() > 0.5
+    assert shares[2, moves].sum() > 0.5
 
 
 def still(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -372,6 +391,13 @@ def test_frames_of_more_weight_count_more_in_calibration() -> None:
         slope, offset = calibrate(scores, labels, np.where(labels[:, 0], positive, 1.0), numbers)
         by_weight.append(1 / (1 + np.exp(-slope[0] - offset[0])))
     np.testing.assert_allclose(by_weight, [0.5, 0.75], atol=0.02)
+
+
+def test_scores_that_are_low_where_a_label_is_on_say_nothing() -> None:
+    labels = np.tile([1, 0, 0, 0], 20)[:, None]
+    slope, offset = calibrate(1.0 - labels, labels, np.ones(80), np.repeat(np.arange(20), 4))
+    assert slope[0] == 0
+    assert 1 / (1 + np.exp(-offset[0])) == pytest.approx(0.25)
 
 
 def test_probabilities_of_few_videos_are_less_sure() -> None:
