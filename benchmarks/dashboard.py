@@ -97,7 +97,7 @@ def fill(store: Store) -> None:
             training = {"project_id": project, "revision": number, "annotated_tasks": number, "metrics": metrics}
             training |= {"status": TrainingStatus.PUBLISHED, "seconds": 2.0, "model_version": f"yolov8n-cls-v{number}"}
             rows[Training].append(training)
-    job = {"kind": JobKind.PREPARE, "queue": QueueName.EXTRACT}
+    job = {"kind": JobKind.EXTRACT, "queue": QueueName.EXTRACT}
     for number in range(JOBS):
         project = number % PROJECTS + 1
         ended = now() - timedelta(minutes=JOBS - number)

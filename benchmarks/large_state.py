@@ -39,9 +39,9 @@ def fill(backend: StubBackend) -> None:
         {"project_id": "1", "id": n, "task_id": n, "result": REGIONS, "updated_at": "2026-11-22T09:00:00Z"}
         for n in range(ANNOTATIONS)
     ]
-    job = {"kind": JobKind.PREPARE, "queue": QueueName.EXTRACT, "project_id": "1", "status": JobStatus.FINISHED}
+    job = {"kind": JobKind.EXTRACT, "queue": QueueName.EXTRACT, "project_id": "1", "status": JobStatus.FINISHED}
     job |= {"arguments": {"task": {"id": 1, "data": {"text": "a"}}}}
-    jobs = [job | {"id": str(n), "key": f"prepare:1:{n}", "resource": f"task:1:{n}"} for n in range(ENDED_JOBS)]
+    jobs = [job | {"id": str(n), "key": f"extract:1:{n}", "resource": f"task:1:{n}"} for n in range(ENDED_JOBS)]
     with store.engine.begin() as connection:
         for table, rows in ((Task, tasks), (Annotation, annotations), (Job, jobs)):
             for begin in range(0, len(rows), ROWS_PER_STATEMENT):

@@ -70,7 +70,7 @@ def measure(database_url: str, folder: Path, workers: int, stub: bool) -> float:
         wait_until(lambda: len(store.live_workers()) == workers, 300, "the workers")
         for number in range(VIDEOS):
             data: dict[str, Any] = {"slow": True} if stub else {"video": str(folder / f"{number}.mp4")}
-            jobs.add_preparation("1", {"id": number, "data": data}, PRIORITY_AHEAD)
+            jobs.add_extraction("1", {"id": number, "data": data}, PRIORITY_AHEAD)
         wait_until(lambda: not store.jobs(JobStatus.QUEUED, JobStatus.STARTED), 1800, "the jobs")
         done = store.jobs(JobStatus.FINISHED)
         assert len(done) == VIDEOS, [job.error for job in store.jobs(JobStatus.FAILED)]

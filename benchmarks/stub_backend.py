@@ -39,18 +39,18 @@ class StubModel(LabelStudioMLBase):
             if progress:
                 progress(1 - left / seconds)
 
-    def _prepared(self, task: dict[str, Any]) -> Path:
+    def _extracted(self, task: dict[str, Any]) -> Path:
         return self.settings.cache_dir / f"{self.project_id}-{task['id']}"
 
-    def is_prepared(self, task: dict[str, Any]) -> bool:
-        return not task["data"].get("slow") or self._prepared(task).exists()
+    def is_extracted(self, task: dict[str, Any]) -> bool:
+        return not task["data"].get("slow") or self._extracted(task).exists()
 
-    def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
-        if self.is_prepared(task):
+    def extract(self, task: dict[str, Any], progress: Any = None) -> None:
+        if self.is_extracted(task):
             return
         self._wait(float(os.environ.get("STUB_PREPARE_SECONDS", "1")), progress)
         self.settings.cache_dir.mkdir(parents=True, exist_ok=True)
-        self._prepared(task).touch()
+        self._extracted(task).touch()
 
     def present(self) -> dict[str, Any] | None:
         """The present model: annotation id, as text -> result."""
@@ -68,7 +68,7 @@ class StubModel(LabelStudioMLBase):
 
     def fit(self, event: str, data: dict[str, Any], tasks: Any = (), progress: Any = None, **kwargs: Any) -> dict:
         for task in tasks:
-            self.prepare(task, progress)
+            self.extract(task, progress)
         self._wait(float(os.environ.get("STUB_FIT_SECONDS", "0.2")), progress)
         learnt = json.dumps({a["id"]: a["result"] for task in tasks for a in task["annotations"]})
         file = hashlib.sha256(learnt.encode()).hexdigest()[:16] + ".json"

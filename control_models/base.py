@@ -118,11 +118,11 @@ class ControlModel(ABC):
         """The path or URL of the task's video. Raises MediaError where it has none."""
         return self.tag.media(task)
 
-    def is_prepared(self, task: dict[str, Any]) -> bool:
+    def is_extracted(self, task: dict[str, Any]) -> bool:
         """Whether `predict` is light work for this task."""
         return self.videos.cached(task) is not None
 
-    def prepare(
+    def extract(
         self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
     ) -> None:
         """Does the heavy part of the task's prediction: extracts the video's features into the cache.
@@ -130,7 +130,7 @@ class ControlModel(ABC):
         Args:
             task: the task.
             progress: told the share done, in [0, 1].
-            others: control models of the same config, which will be prepared too; what they need of the same pictures
+            others: control models of the same config, which will be extracted too; what they need of the same pictures
                 is extracted in the same decoding.
 
         Raises:
@@ -139,8 +139,8 @@ class ControlModel(ABC):
         features = self.videos.extracted(task, progress, [other.videos for other in others])
         self.context.notes.add((task.get("id"), text) for text in self.videos.remarks(task, features))
 
-    def unprepare(self, task: dict[str, Any]) -> None:
-        """Drops what `prepare` made of a task."""
+    def evict(self, task: dict[str, Any]) -> None:
+        """Drops what `extract` made of a task."""
         self.videos.drop(task)
 
     # -- prediction
@@ -184,7 +184,7 @@ class ControlModel(ABC):
         return ControlPrediction(self.tag.regions(probs, labels), self.tag.score(probs, classifier), version, probs)
 
     def track(self, task: dict[str, Any]) -> Track:
-        """What a control tag with a timeline says of a prepared task, also where it can't predict yet.
+        """What a control tag with a timeline says of a extracted task, also where it can't predict yet.
 
         Raises:
             MediaError: the video can't be had or read.

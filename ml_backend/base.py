@@ -173,29 +173,29 @@ class LabelStudioMLBase:
 
     # -- the parts
 
-    def is_prepared(self, task: dict[str, Any]) -> bool:
-        """Whether `predict` of this task is light work. Anything else is done by `prepare` in the worker first."""
-        return all(part.is_prepared(task) for part in self.control_models)
+    def is_extracted(self, task: dict[str, Any]) -> bool:
+        """Whether `predict` of this task is light work. Anything else is done by `extract` in the worker first."""
+        return all(part.is_extracted(task) for part in self.control_models)
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether `fit` on these annotated tasks has nothing to prepare first; a part may trust what looks intact."""
+        """Whether `fit` on these annotated tasks has nothing to extract first; damaged items may count as intact."""
         if not self.control_models:
-            return all(self.is_prepared(task) for task in tasks)
+            return all(self.is_extracted(task) for task in tasks)
         with self.context.media.holding_connection():
             return all(part.can_train_at_once(tasks) for part in self.control_models)
 
-    def prepare(self, task: dict[str, Any], progress: Progress | None = None) -> None:
+    def extract(self, task: dict[str, Any], progress: Progress | None = None) -> None:
         """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
         for part in self.control_models:
-            part.prepare(task, progress, self.control_models)
+            part.extract(task, progress, self.control_models)
 
-    def unprepare(self, task: dict[str, Any]) -> None:
-        """Drops what `prepare` made of a task."""
+    def evict(self, task: dict[str, Any]) -> None:
+        """Drops what `extract` made of a task."""
         for part in self.control_models:
-            part.unprepare(task)
+            part.evict(task)
 
     def tracks(self, task: dict[str, Any]) -> list[Track]:
-        """What each control tag with a timeline says of a prepared task, for the dashboard and exports.
+        """What each control tag with a timeline says of a extracted task, for the dashboard and exports.
 
         Raises:
             MediaError: the task's media can't be had.

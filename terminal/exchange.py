@@ -45,7 +45,7 @@ def export(
     for number, task in enumerate(tasks, start=1):
         try:
             with progress(f"{number}/{len(tasks)} task {task['id']}") as report:
-                model.prepare(task, report)
+                model.extract(task, report)
             timelines += _timelines(model, task, what)
         except BackendError as error:
             errors.print(f"[red]Task {task['id']}:[/red] {error}", soft_wrap=True, highlight=False)

@@ -108,7 +108,7 @@ def _videos(files: list[Path]) -> list[Path]:
 def _tracks(model: YOLO, video: Path, description: str) -> list[Track]:
     task = local_task(model, video)
     with progress(description) as report:
-        model.prepare(task, report)
+        model.extract(task, report)
     return [track for track in model.tracks(task) if track.prediction is not None]
 
 

@@ -88,7 +88,7 @@ def _predict_file(project: str, video: str) -> None:
     model.check_ready()
     task = local_task(model, path)
     with progress(path.name) as report:
-        model.prepare(task, report)
+        model.extract(task, report)
     print_json(predict_task(model, task))
 
 
@@ -98,7 +98,7 @@ def _deliver(model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[
         if model.model_version in label_studio.prediction_versions(connection, task["id"]):
             return outcome | {"already": True}
         with progress(f"Task {task['id']}") as report:
-            model.prepare(task, report)
+            model.extract(task, report)
         prediction = predict_task(model, task)
         label_studio.create_prediction(
             connection, task["id"], prediction["result"], prediction["score"], prediction["model_version"]
@@ -132,9 +132,9 @@ def extract(
     for task in _chosen_tasks(backend, connection, project, tasks):
         outcome: dict[str, Any] = {"task": task["id"]}
         try:
-            outcome["already"] = model.is_prepared(task)
+            outcome["already"] = model.is_extracted(task)
             with progress(f"Task {task['id']}") as report:
-                model.prepare(task, report)
+                model.extract(task, report)
             state = "was read already" if outcome["already"] else "read"
             message = f"Task {task['id']}: {state}"
         except BackendError as error:

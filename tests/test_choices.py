@@ -116,7 +116,7 @@ def test_simple_mode_takes_the_mean_of_the_frames(
 ) -> None:
     task, _ = videos[0]
     model = make_model(config(choices('model_score_threshold="0"', ("soccer_ball", "Tabby"))))
-    model.prepare(task)
+    model.extract(task)
     (part,) = model.control_models
     features = part.videos.cached(task)
     columns = {name: index for index, name in part.encoder.class_names.items()}

@@ -51,10 +51,10 @@ class DrawnModel(LabelStudioMLBase):
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         return [{"result": [region(11, 40, "Close")], "score": 0.8} for _ in tasks]
 
-    def is_prepared(self, task: dict[str, Any]) -> bool:
+    def is_extracted(self, task: dict[str, Any]) -> bool:
         return task["id"] != 99
 
-    def unprepare(self, task: dict[str, Any]) -> None:
+    def evict(self, task: dict[str, Any]) -> None:
         self.dropped.append(task["id"])
 
     def forget(self) -> None:
@@ -217,7 +217,7 @@ def test_programs_still_get_json(server: Server) -> None:
 @needs_browser
 def test_a_running_jobs_bar_moves_without_reload(server: Server, browser: Browser) -> None:
     server.annotate(1)
-    job = server.job(JobKind.PREPARE, "a", task={"id": 5, "data": {}})
+    job = server.job(JobKind.EXTRACT, "a", task={"id": 5, "data": {}})
     assert server.store.claim_job("tester", job) is not None
     browser.open(f"{server.url}/queue")
     browser.run("window.sameDocument = true")
@@ -235,7 +235,7 @@ def test_a_running_jobs_bar_moves_without_reload(server: Server, browser: Browse
 @needs_browser
 def test_a_failed_job_says_why_and_is_tried_again(server: Server, browser: Browser) -> None:
     server.annotate(1)
-    job = server.job(JobKind.PREPARE, "a", task={"id": 5, "data": {}})
+    job = server.job(JobKind.EXTRACT, "a", task={"id": 5, "data": {}})
     server.store.claim_job("tester", job)
     server.store.end_job(job, "tester", JobStatus.FAILED, error="kick.mp4 is empty (0 bytes). Upload it again.")
     browser.open(server.url)
@@ -344,7 +344,7 @@ def test_each_action_asks_first_and_does_what_it_says(server: Server, browser: B
     )  # so that one that is given up is tried again
     assert server.model.dropped == [1, 99]
     act("/projects/1/tasks/99", "Read it now …", "queued to be read")
-    assert [job.kind for job in server.store.jobs(JobStatus.QUEUED)].count(JobKind.PREPARE) == 1
+    assert [job.kind for job in server.store.jobs(JobStatus.QUEUED)].count(JobKind.EXTRACT) == 1
 
 
 @needs_browser
@@ -417,7 +417,7 @@ def test_an_unchanged_state_is_not_sent_again(server: Server) -> None:
     assert first.json()["projects"][0]["annotated_tasks"] == 3
     again = {"If-None-Match": first.headers["ETag"]}
     assert httpx.get(f"{server.url}/dashboard/state", headers=again).status_code == 304
-    server.job(JobKind.PREPARE, "a")
+    server.job(JobKind.EXTRACT, "a")
     assert httpx.get(f"{server.url}/dashboard/state", headers=again).status_code == 200
 
 
@@ -439,7 +439,7 @@ def test_names_are_shown_as_text(server: Server) -> None:
 def test_accessibility(server: Server, browser: Browser, path: str, scheme: str) -> None:
     browser.prefer(scheme)
     server.annotate(10)
-    server.job(JobKind.PREPARE, "a", task={"id": 1, "data": {}})
+    server.job(JobKind.EXTRACT, "a", task={"id": 1, "data": {}})
     browser.open(server.url + path)
     wait_until(lambda: browser.run("return document.getAnimations().length") == 0, SECONDS, "the page to stand still")
     browser.run(AXE.read_text())

@@ -31,10 +31,10 @@ CONFIG = '<View><Text name="text" value="$text"/><Choices name="c" toName="text"
 
 
 class RecordingModel(LabelStudioMLBase):
-    """Records what it was asked to learn and to prepare."""
+    """Records what it was asked to learn and to extract."""
 
     fitted: list[tuple[str, list[tuple[int, int]]]]
-    prepared: list[int]
+    extracted: list[int]
     begun: list[str]
     hold: threading.Event
     scratch: list[bool]
@@ -43,11 +43,11 @@ class RecordingModel(LabelStudioMLBase):
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         return [{"result": [], "score": 1.0}]
 
-    def is_prepared(self, task: dict[str, Any]) -> bool:
-        return task["id"] in self.prepared
+    def is_extracted(self, task: dict[str, Any]) -> bool:
+        return task["id"] in self.extracted
 
-    def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
-        self.prepared.append(task["id"])
+    def extract(self, task: dict[str, Any], progress: Any = None) -> None:
+        self.extracted.append(task["id"])
 
     def fit(self, event: str, data: dict[str, Any], tasks: Any = (), from_scratch: bool = False, **kwargs: Any) -> dict:
         self.begun.append(event)
@@ -74,7 +74,7 @@ def model() -> type[RecordingModel]:
     return type(
         "RecordingModel",
         (RecordingModel,),
-        {"fitted": [], "prepared": [], "scratch": [], "begun": [], "hold": hold},
+        {"fitted": [], "extracted": [], "scratch": [], "begun": [], "hold": hold},
     )
 
 
@@ -117,7 +117,7 @@ def test_events_that_come_together_are_one_training(queued: tuple[FlaskClient, J
 
 def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
-    model.prepared.append(1)
+    model.extracted.append(1)
     model.hold.clear()
     annotate(client, 1)
     with ThreadPoolExecutor() as pool:
@@ -134,7 +134,7 @@ def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[Flask
 
 def test_two_trainings_of_one_project_never_run_at_once(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
-    model.prepared.append(1)
+    model.extracted.append(1)
     model.hold.clear()
     annotate(client, 1)
     with ThreadPoolExecutor() as pool:
@@ -239,7 +239,7 @@ def test_a_bad_config_keeps_the_annotation(queued: tuple[FlaskClient, Jobs]) -> 
     assert jobs.store.trainings("1")[-1].status == "published"
 
 
-def test_new_tasks_are_prepared_ahead_of_need_and_after_what_is_wanted(
+def test_new_tasks_are_extracted_ahead_of_need_and_after_what_is_wanted(
     queued: tuple[FlaskClient, Jobs], model: Any
 ) -> None:
     client, jobs = queued
@@ -247,9 +247,9 @@ def test_new_tasks_are_prepared_ahead_of_need_and_after_what_is_wanted(
     assert send(client, "TASKS_CREATED", tasks=tasks).status_code == 201
     runner = Runner(jobs)
     runner.run(runner.claim())
-    jobs.add_preparation("1", tasks[2], PRIORITY_WANTED)
+    jobs.add_extraction("1", tasks[2], PRIORITY_WANTED)
     work_off(jobs)
-    assert model.prepared == [3, 1, 2, 4]
+    assert model.extracted == [3, 1, 2, 4]
 
 
 def test_a_thousand_new_tasks_are_one_job_in_a_request(queued: tuple[FlaskClient, Jobs]) -> None:
@@ -267,9 +267,9 @@ def test_a_full_queue_is_said_and_loses_nothing(
     work_off(queue)
     monkeypatch.setattr(jobs, "MAX_QUEUED_JOBS", 3)
     for number in range(10, 13):
-        queue.add_preparation("1", {"id": number, "data": {}}, PRIORITY_AHEAD)
+        queue.add_extraction("1", {"id": number, "data": {}}, PRIORITY_AHEAD)
     with pytest.raises(NotReady, match="3 jobs are waiting"):
-        queue.add_preparation("1", {"id": 13, "data": {}}, PRIORITY_WANTED)
+        queue.add_extraction("1", {"id": 13, "data": {}}, PRIORITY_WANTED)
     body = {"tasks": [{"id": 14, "data": {}}], "project": "1", "label_config": CONFIG}
     answer = client.post("/predict", json=body)
     assert answer.status_code == 503
@@ -278,7 +278,7 @@ def test_a_full_queue_is_said_and_loses_nothing(
     assert annotate(client, 2).status_code == 201
     work_off(queue)
     assert model.fitted[-1][1] == [(1, 1), (1, 2)]
-    assert sorted(model.prepared) == [10, 11, 12]
+    assert sorted(model.extracted) == [10, 11, 12]
 
 
 def test_a_failing_training_is_recorded_and_not_repeated(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
@@ -303,7 +303,7 @@ def test_a_training_whose_videos_can_not_be_looked_at_is_recorded(queued: tuple[
     def fail(self: Any, *_: Any, **__: Any) -> bool:
         raise RuntimeError("unforeseen")
 
-    model.is_prepared = model.fit = fail
+    model.is_extracted = model.fit = fail
     job = annotate(client, 1).json["job"]
     work_off(jobs)
     status = client.post("/job_status", json={"job": job}).json
@@ -372,10 +372,10 @@ def test_a_job_that_kills_its_worker_is_given_up(queued: tuple[FlaskClient, Jobs
 def test_what_ran_when_a_worker_died_runs_alone(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     """Of two jobs one killed the worker: they are tried one at a time, and nothing beside them."""
     _, queue = queued
-    suspects = [queue.add_preparation("1", {"id": number, "data": {}}, priority=20).id for number in (1, 2)]
+    suspects = [queue.add_extraction("1", {"id": number, "data": {}}, priority=20).id for number in (1, 2)]
     for job_id in suspects:
         assert queue.store.claim_job("worker that died", job_id) is not None
-    other = queue.add_preparation("1", {"id": 3, "data": {}}, priority=30).id
+    other = queue.add_extraction("1", {"id": 3, "data": {}}, priority=30).id
     training = queue.add_training("1").id
     let_leases_run_out(queue.store)
     recover(queue)
@@ -394,20 +394,20 @@ def test_what_ran_when_a_worker_died_runs_alone(queued: tuple[FlaskClient, Jobs]
 def test_a_suspect_waits_until_the_others_have_ended(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     _, queue = queued
     runner = Runner(queue)
-    queue.add_preparation("1", {"id": 1, "data": {}}, priority=20)
+    queue.add_extraction("1", {"id": 1, "data": {}}, priority=20)
     running = runner.claim()
-    suspect = queue.add_preparation("1", {"id": 2, "data": {}}, priority=20).id
+    suspect = queue.add_extraction("1", {"id": 2, "data": {}}, priority=20).id
     assert queue.store.claim_job("worker that died", suspect) is not None
     with queue.store._transaction() as session:
         session.execute(sa.update(Job).where(Job.id == suspect).values(lease_expires_at=now() - timedelta(seconds=1)))
     recover(queue)
-    queue.add_preparation("1", {"id": 3, "data": {}}, priority=20)
+    queue.add_extraction("1", {"id": 3, "data": {}}, priority=20)
     assert runner.claim() is None
     runner.run(running)
     assert runner.claim().id == suspect
 
 
-def test_a_prediction_waits_for_its_preparation(settings: Settings, model: Any) -> None:
+def test_a_prediction_waits_for_its_extraction(settings: Settings, model: Any) -> None:
     app = init_app(model, settings=settings.model_copy(update={"predict_timeout": 20.0}))
     jobs = app.extensions["jobs"]
     body = {"tasks": [{"id": 1, "data": {}}, {"id": 2, "data": {}}], "project": "1", "label_config": CONFIG}
@@ -417,11 +417,11 @@ def test_a_prediction_waits_for_its_preparation(settings: Settings, model: Any) 
         work_off(jobs)
         assert answer.result().status_code == 200
         assert [set(item) for item in answer.result().json["results"]] == [{"result", "score", "model_version"}] * 2
-    assert model.prepared == [1, 2]
+    assert model.extracted == [1, 2]
 
 
 def test_a_prediction_whose_features_take_too_long_says_so(settings: Settings, model: Any) -> None:
-    model.prepared.append(1)
+    model.extracted.append(1)
     app = init_app(model, settings=settings.model_copy(update={"predict_timeout": 0.2}))
     client = app.test_client()
     tasks = [{"id": 1, "data": {}}, {"id": 2, "data": {}}]

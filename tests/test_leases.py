@@ -39,16 +39,16 @@ class HeldModel(RecordingModel):
 
     gates: dict[int, threading.Event]
 
-    def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
+    def extract(self, task: dict[str, Any], progress: Any = None) -> None:
         while not self.gates.setdefault(task["id"], threading.Event()).wait(0.05):
             if progress:
                 progress(0.5)
-        super().prepare(task)
+        super().extract(task)
 
     def fit(self, event: str, data: dict[str, Any], tasks: Any = (), progress: Any = None, **kwargs: Any) -> dict:
         for task in tasks:
-            if task["id"] in self.gates and not self.is_prepared(task):
-                self.prepare(task, progress)
+            if task["id"] in self.gates and not self.is_extracted(task):
+                self.extract(task, progress)
         return super().fit(event, data, tasks, **kwargs)
 
 
@@ -59,7 +59,7 @@ def model() -> type[HeldModel]:
     return type(
         "HeldModel",
         (HeldModel,),
-        {"fitted": [], "prepared": [], "scratch": [], "begun": [], "hold": hold, "gates": {}},
+        {"fitted": [], "extracted": [], "scratch": [], "begun": [], "hold": hold, "gates": {}},
     )
 
 
@@ -105,34 +105,34 @@ def task(number: int) -> dict[str, Any]:
 def test_a_long_extraction_blocks_neither_trainings_nor_others(working: Jobs, app: Any, model: Any) -> None:
     client = app.test_client()
     client.post("/setup", json={"project": "1", "schema": CONFIG})
-    working.add_preparation("1", task(1), PRIORITY_WANTED)
+    working.add_extraction("1", task(1), PRIORITY_WANTED)
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
     working.add_delivery("1", task(1))  # waits for the same extraction, and must not take a slot meanwhile
     for number in (2, 3):
         model.gates[number] = threading.Event()
         model.gates[number].set()
-    other = working.add_preparation("1", task(2), PRIORITY_WANTED)
+    other = working.add_extraction("1", task(2), PRIORITY_WANTED)
     wait_until(lambda: working.status(other.id).status == JobStatus.FINISHED, 10, "another extraction")
-    model.prepared.append(3)
+    model.extracted.append(3)
     training = annotate(client, 1, task=3).json["job"]
     wait_until(lambda: working.status(training).status == JobStatus.FINISHED, 10, "the training")
-    assert 1 not in model.prepared
+    assert 1 not in model.extracted
     model.gates[1].set()
 
 
 def test_jobs_that_nobody_waits_for_never_take_all_slots(working: Jobs, app: Any, model: Any) -> None:
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
     for number in (1, 2, 3):
-        working.add_preparation("1", task(number), PRIORITY_AHEAD)
+        working.add_extraction("1", task(number), PRIORITY_AHEAD)
     wait_until(lambda: model.gates, 10, "an extraction")
     model.gates[4] = threading.Event()
     model.gates[4].set()
-    wanted = working.add_preparation("1", task(4), PRIORITY_WANTED)
+    wanted = working.add_extraction("1", task(4), PRIORITY_WANTED)
     wait_until(lambda: working.status(wanted.id).status == JobStatus.FINISHED, 10, "the wanted extraction")
     assert len(model.gates) == 2
     for gate in [*model.gates.values(), *(model.gates.setdefault(n, threading.Event()) for n in (1, 2, 3))]:
         gate.set()
-    wait_until(lambda: sorted(model.prepared) == [1, 2, 3, 4], 10, "the others")
+    wait_until(lambda: sorted(model.extracted) == [1, 2, 3, 4], 10, "the others")
 
 
 def test_a_training_that_must_extract_leaves_its_slot_to_others(working: Jobs, app: Any, model: Any) -> None:
@@ -141,7 +141,7 @@ def test_a_training_that_must_extract_leaves_its_slot_to_others(working: Jobs, a
     annotate(client, 1, task=1)  # its features aren't there
     job = working.store.live_training("1")
     wait_until(lambda: working.store.job(job.id).queue == QueueName.EXTRACT, 10, "the training to move")
-    model.prepared.append(2)
+    model.extracted.append(2)
     body = {"action": "ANNOTATION_CREATED", "project": {"id": 2, "label_config": CONFIG}, "task": task(2)}
     body["annotation"] = {"id": 9, "result": [], "updated_at": "2026-11-22T10:00:00Z"}
     other = client.post("/webhook", json=body).json["job"]
@@ -159,7 +159,7 @@ def test_a_training_that_must_extract_leaves_its_slot_to_others(working: Jobs, a
 
 def test_fifty_polls_are_one_job(jobs: Jobs) -> None:
     for _ in range(50):
-        jobs.add_preparation("1", task(1), PRIORITY_WANTED)
+        jobs.add_extraction("1", task(1), PRIORITY_WANTED)
     assert jobs.store.count_jobs(JobStatus.QUEUED) == 1
 
 
@@ -168,10 +168,10 @@ def test_a_waiting_job_that_is_asked_for_again_comes_sooner(jobs: Jobs, app: Any
     for number in (1, 2):
         model.gates[number] = threading.Event()
         model.gates[number].set()
-        jobs.add_preparation("1", task(number), PRIORITY_AHEAD)
-    jobs.add_preparation("1", task(2), PRIORITY_WANTED)
+        jobs.add_extraction("1", task(number), PRIORITY_AHEAD)
+    jobs.add_extraction("1", task(2), PRIORITY_WANTED)
     work_off(jobs)
-    assert model.prepared == [2, 1]
+    assert model.extracted == [2, 1]
 
 
 # Cancelling, trying again
@@ -182,20 +182,20 @@ def test_a_running_job_is_cancelled_and_can_be_tried_again(
 ) -> None:
     monkeypatch.setattr("ml_backend.jobs.leases.RENEW_SECONDS", 0.1)
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
-    job = working.add_preparation("1", task(1), PRIORITY_WANTED)
+    job = working.add_extraction("1", task(1), PRIORITY_WANTED)
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
     working.cancel(job.id)
     wait_until(lambda: working.status(job.id).status == JobStatus.CANCELLED, 10, "the job to stop")
-    assert model.prepared == []
+    assert model.extracted == []
     again = working.retry(job.id)
     model.gates[1].set()
     wait_until(lambda: working.status(again.id).status == JobStatus.FINISHED, 10, "the second try")
-    assert model.prepared == [1]
+    assert model.extracted == [1]
 
 
 def test_a_waiting_training_is_cancelled_until_the_next_change(jobs: Jobs, app: Any, model: Any) -> None:
     client = app.test_client()
-    model.prepared += [1, 2]
+    model.extracted += [1, 2]
     job = annotate(client, 1).json["job"]
     assert jobs.cancel(job).status == JobStatus.CANCELLED
     recover(jobs)
@@ -211,7 +211,7 @@ def test_a_waiting_training_is_cancelled_until_the_next_change(jobs: Jobs, app: 
 
 def test_start_training_without_a_key_trains_and_learning_goes_on(jobs: Jobs, app: Any, model: Any) -> None:
     client = app.test_client()
-    model.prepared += [1, 2, 3]
+    model.extracted += [1, 2, 3]
     annotate(client, 1)
     work_off(jobs)
     assert send(client, "START_TRAINING").status_code == 201
@@ -231,7 +231,7 @@ def test_a_corrected_key_is_used_at_once_after_a_restart(
 ) -> None:
     client = app.test_client()
     model.unreachable = True
-    model.prepared.append(1)
+    model.extracted.append(1)
     annotate(client, 1)
     work_off(jobs)
     model.check_ready = lambda self: (_ for _ in ()).throw(NotReady("annotate a video and submit it"))
@@ -267,11 +267,11 @@ def test_a_video_that_was_left_out_is_tried_again(jobs: Jobs, app: Any, model: A
         model.fitted.append([t["id"] for t in tasks if str(t["id"]) not in missing])
         return {"tl": {"unavailable": dict.fromkeys(missing, "gone")}}
 
-    def prepare(self: Any, task: dict[str, Any], progress: Any = None) -> None:
+    def extract(self: Any, task: dict[str, Any], progress: Any = None) -> None:
         if str(task["id"]) in missing:
             raise MediaError("gone")
 
-    model.fit, model.prepare, model.is_prepared = fit, prepare, lambda self, task: True
+    model.fit, model.extract, model.is_extracted = fit, extract, lambda self, task: True
     client = app.test_client()
     annotate(client, 1, task=1)
     annotate(client, 2, task=2)
@@ -299,7 +299,7 @@ def test_a_video_that_was_left_out_is_tried_again(jobs: Jobs, app: Any, model: A
 def test_annotations_that_were_there_are_taken_when_a_project_is_connected(
     jobs: Jobs, app: Any, model: Any, server: Server
 ) -> None:
-    model.prepared.append(1)
+    model.extracted.append(1)
     there = {"id": 5, "result": [{"value": 5}], "updated_at": "2026-11-22T10:00:00Z"}
     known = {"id": 1, "project": 1, "data": {"text": "a"}, "annotations": [there]}
     server.answers["/api/tasks/"] = pages([[known]], total=1)
@@ -344,7 +344,7 @@ def test_training_in_the_request_holds_a_lease(
     settings: Settings, database_url: str, app: Any, jobs: Jobs, runner: Runner, model: Any
 ) -> None:
     """Another process neither takes it over nor trains the same project meanwhile."""
-    model.prepared.append(1)
+    model.extracted.append(1)
     annotate(app.test_client(), 1)
     other = new_jobs(model, settings, database_url).extensions["jobs"]
     model.hold.clear()
@@ -367,7 +367,7 @@ def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     monkeypatch.setattr("ml_backend.jobs.leases.RENEW_SECONDS", 0.2)
     monkeypatch.setattr("ml_backend.store.jobs.LEASE", timedelta(seconds=3))
     app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
-    job = working.add_preparation("1", task(1), PRIORITY_WANTED)
+    job = working.add_extraction("1", task(1), PRIORITY_WANTED)
     wait_until(lambda: 1 in model.gates, 10, "the extraction")
     first = working.store.job(job.id).lease_expires_at
     wait_until(lambda: working.store.job(job.id).lease_expires_at > first, 10, "a renewal")
@@ -375,13 +375,13 @@ def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     with working.store._transaction() as session:  # as if it had run out, and another worker had taken the job over
         session.execute(sa.update(Job).values(lease_owner="another worker"))
     wait_until(lambda: not runner.leases.running(), 10, "the job to stop")
-    assert model.prepared == []
+    assert model.extracted == []
     assert working.status(job.id).lease_owner == "another worker"
 
 
 def test_a_job_that_comes_back_to_the_process_that_lost_it_runs_once(jobs: Jobs, runner: Runner) -> None:
     jobs.store.update_project("1", CONFIG)
-    jobs.add_preparation("1", task(1), PRIORITY_WANTED)
+    jobs.add_extraction("1", task(1), PRIORITY_WANTED)
     job = runner.claim()
     with runner.leases.run(job) as lost, runner.leases.run(job) as again:
         with pytest.raises(JobStopped) as stopped:
@@ -398,7 +398,7 @@ def test_an_end_that_cannot_be_written_is_written_later(
     monkeypatch.setattr(leases, "WRITE_RETRY_SECONDS", 0.1)
     jobs = new_jobs(model, settings, f"sqlite:///{tmp_path / 'state.db'}").extensions["jobs"]
     jobs.store.update_project("1", CONFIG)
-    job = jobs.add_preparation("1", task(1), PRIORITY_WANTED)
+    job = jobs.add_extraction("1", task(1), PRIORITY_WANTED)
     with ThreadPoolExecutor() as pool:
         running = pool.submit(work_off, jobs)
         wait_until(lambda: 1 in model.gates, 10, "the extraction")

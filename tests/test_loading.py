@@ -110,7 +110,7 @@ def test_simple_mode_while_its_encoder_is_loaded(
             waiting = pool.submit(predict, texts[1])
             wait_until(lambda: len(asked) > 2, 60, "the request to wait")
             assert not waiting.done()
-        wait_until(lambda: jobs.store.jobs("queued"), 60, "the preparations")
+        wait_until(lambda: jobs.store.jobs("queued"), 60, "the extractions")
         work_off(jobs)
         assert all("result" in item for item in waiting.result().json["results"])
     assert len(stored) == 2

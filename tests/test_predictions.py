@@ -30,11 +30,11 @@ CONFIG = '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice 
 OTHER_CONFIG = CONFIG.replace('"A"', '"B"')
 
 
-class PreparedModel(LabelStudioMLBase):
-    """Predicts what `prepare` was called for under the same labeling config; task 13 can't be read, and task 24 not at
+class ExtractedModel(LabelStudioMLBase):
+    """Predicts what `extract` was called for under the same labeling config; task 13 can't be read, and task 24 not at
     the first try."""
 
-    prepared: set[tuple[int, str]]
+    extracted: set[tuple[int, str]]
     tries = 0
     prediction_seconds = 0.0
 
@@ -42,25 +42,25 @@ class PreparedModel(LabelStudioMLBase):
         time.sleep(self.prediction_seconds)
         return [{"result": [{"id": self.label_config}], "score": 1.0}]
 
-    def is_prepared(self, task: dict[str, Any]) -> bool:
-        return (task["id"], self.label_config) in self.prepared
+    def is_extracted(self, task: dict[str, Any]) -> bool:
+        return (task["id"], self.label_config) in self.extracted
 
-    def prepare(self, task: dict[str, Any], progress: Any = None) -> None:
+    def extract(self, task: dict[str, Any], progress: Any = None) -> None:
         if task["id"] == 13:
             raise MediaError("It can't be read.")
         if task["id"] == 24 and self.tries == 0:
             type(self).tries += 1
             raise TransientMediaError("The server answers 503.")
-        self.prepared.add((task["id"], self.label_config))
+        self.extracted.add((task["id"], self.label_config))
 
 
 @pytest.fixture
-def model() -> type[PreparedModel]:
-    return type("PreparedModel", (PreparedModel,), {"prepared": set()})
+def model() -> type[ExtractedModel]:
+    return type("ExtractedModel", (ExtractedModel,), {"extracted": set()})
 
 
 @pytest.fixture
-def start(settings: Settings, model: type[PreparedModel]) -> Iterator[Callable[..., Flask]]:
+def start(settings: Settings, model: type[ExtractedModel]) -> Iterator[Callable[..., Flask]]:
     """Starts an app whose jobs wait until the test does them."""
     apps = []
 
@@ -99,7 +99,7 @@ def test_ten_thousand_tasks_are_answered_in_time_in_bounded_memory(
 ) -> None:
     app = start(predict_timeout=10.0, label_studio_url=server.url, label_studio_api_key=None)
     jobs = app.extensions["jobs"]
-    model.prepared.add((10_000, CONFIG))
+    model.extracted.add((10_000, CONFIG))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer = app.test_client().post("/predict", json=body(*range(1, 10_001)))
     assert answer.status_code == 200
@@ -152,7 +152,7 @@ def test_what_there_is_no_time_to_predict_is_delivered(
     assert client.post("/setup", json=setup).status_code == 200
     model.prediction_seconds = 0.3
     task_ids = range(101, 121)
-    model.prepared |= {(n, CONFIG) for n in task_ids}
+    model.extracted |= {(n, CONFIG) for n in task_ids}
     results = client.post("/predict", json=body(*task_ids)).json["results"]
     late = [n for n, item in zip(task_ids, results, strict=True) if "error" in item]
     assert 15 <= len(late) < 20  # 0.3 s each in 1 s; fewer are done on a busy machine
@@ -166,7 +166,7 @@ def test_what_there_is_no_time_to_predict_is_delivered(
 def test_ten_polls_are_few_jobs(
     start: Callable[..., Flask], model: Any, monkeypatch: pytest.MonkeyPatch, task_ids: tuple[int, ...], key: str | None
 ) -> None:
-    """A preparation for each task that is waited for, and one job for what is late."""
+    """An extraction for each task that is waited for, and one job for what is late."""
     monkeypatch.setattr(predictions, "MAX_WAITED_FOR", 2)
     secret = SecretStr(key) if key else None
     app = start(predict_timeout=0.3, label_studio_url="http://127.0.0.1:9", label_studio_api_key=secret)
@@ -174,7 +174,7 @@ def test_ten_polls_are_few_jobs(
     for _ in range(10):
         assert app.test_client().post("/predict", json=body(*task_ids)).status_code == 503
     queued = Counter(job.kind for job in jobs.store.jobs("queued"))
-    assert queued["prepare"] <= 2
+    assert queued["extract"] <= 2
     assert queued.total() <= 2 + 2  # on a busy machine another task may be the late one
 
 
@@ -182,7 +182,7 @@ def test_one_broken_and_one_missing_leave_eight(start: Callable[..., Flask], mod
     app = start(predict_timeout=20.0)
     request = body(*range(10, 20))
     request["tasks"][0]["data"] = {}
-    model.is_prepared = lambda self, task: _needs_data(task) and (task["id"], self.label_config) in self.prepared
+    model.is_extracted = lambda self, task: _needs_data(task) and (task["id"], self.label_config) in self.extracted
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(app.test_client().post, "/predict", json=request)
         wait_until(lambda: len(app.extensions["jobs"].store.jobs("queued")) == 9, 10, "the jobs")
@@ -200,7 +200,7 @@ def _needs_data(task: dict[str, Any]) -> bool:
 
 
 def test_the_request_s_labeling_config_counts(start: Callable[..., Flask], model: Any) -> None:
-    """Of a known project too, and the worker prepares under it."""
+    """Of a known project too, and the worker extracts under it."""
     app = start(predict_timeout=20.0)
     client, jobs = app.test_client(), app.extensions["jobs"]
     client.post("/setup", json={"project": "1", "schema": CONFIG})

@@ -87,7 +87,7 @@ def test_a_database_of_the_first_release_keeps_its_data(tmp_path: Path) -> None:
     # What ran waits again, once; what ended is still known.
     assert store.job_counts() == {
         (JobKind.TRAIN, JobStatus.QUEUED): 1,
-        (JobKind.PREPARE, JobStatus.QUEUED): 1,
+        (JobKind.EXTRACT, JobStatus.QUEUED): 1,
         (JobKind.DELIVER, JobStatus.FINISHED): 1,
     }
     assert store.next_job([QueueName.TRAIN]).key == "train:7"
@@ -110,6 +110,20 @@ def test_a_database_with_huey_s_queue_keeps_its_jobs(store: Store, database_url:
     assert opened.next_job([QueueName.TRAIN]).id == job.id
     assert not messages.exists()
     assert "huey_task" not in sa.inspect(opened.engine).get_table_names()
+    opened.close()
+
+
+def test_a_database_keeps_its_jobs_that_prepare(store: Store, database_url: str) -> None:
+    """Schema 0007: jobs that extract features were of the kind "prepare"."""
+    names = {"extract:1:7": JobKind.EXTRACT, "extract_many:1:0": JobKind.EXTRACT_MANY}
+    for name, kind in names.items():
+        store.add_job(kind, QueueName.EXTRACT, name, name, "1", {}, priority=0)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0007'")
+        for column in ("kind", "key"):
+            connection.exec_driver_sql(f"UPDATE jobs SET {column} = replace({column}, 'extract', 'prepare')")
+    opened = Store(database_url)
+    assert {job.key: job.kind for job in opened.jobs(JobStatus.QUEUED)} == names
     opened.close()
 
 
@@ -327,9 +341,9 @@ def test_what_a_job_of_a_deleted_project_writes_late_is_no_new_project_s(store: 
 
 def test_a_job_that_waits_has_the_latest_data(store: Store) -> None:
     def add(video: str) -> Job:
-        kind, queue = JobKind.PREPARE, QueueName.EXTRACT
+        kind, queue = JobKind.EXTRACT, QueueName.EXTRACT
         return store.add_job(
-            kind, queue, "prepare:1:1", "task:1:1", "1", {"task": {"id": 1, "data": {"video": video}}}, 5
+            kind, queue, "extract:1:1", "task:1:1", "1", {"task": {"id": 1, "data": {"video": video}}}, 5
         )
 
     first, second = add("old.mp4"), add("new.mp4")

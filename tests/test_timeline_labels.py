@@ -626,11 +626,11 @@ def test_a_request_never_decodes_a_video(
 ) -> None:
     """Not even where the features that a worker had made are gone again."""
     model = make_model(config("", ("soccer_ball",)))
-    model.prepare(red_blue)
+    model.extract(red_blue)
     in_request = make_model(config("", ("soccer_ball",)), in_request=True)
     monkeypatch.setattr(cache_module, "open_video", lambda path: pytest.fail("a video is decoded"))
     assert in_request.predict([red_blue]).predictions
-    model.unprepare(red_blue)
+    model.evict(red_blue)
     with pytest.raises(NotReady, match="ask again"):
         in_request.predict([red_blue])
 
@@ -691,7 +691,7 @@ def test_features_beyond_the_cache_limit_are_not_all_extracted_again(settings: S
         )
         for number in range(1, 6)
     ]
-    make_model(config()).prepare(tasks[0])
+    make_model(config()).extract(tasks[0])
     (item,) = list((settings.cache_dir / "features").rglob("facts.json"))
     size = sum(path.stat().st_size for path in item.parent.iterdir())
     model = make_model(config(), cache_size_limit=int(4.8 * size))
@@ -715,7 +715,7 @@ def test_a_downloaded_video_that_can_not_be_read_is_named_as_in_the_task(
     server.answers["/data/upload/1/clip.mp4"] = whole_file(b"no video" * 1000)
     model = make_model(config(), label_studio_url=server.url)
     with pytest.raises(MediaError, match=r"clip\.mp4") as error:
-        model.prepare({"id": 3, "data": {"video": "/data/upload/1/clip.mp4"}})
+        model.extract({"id": 3, "data": {"video": "/data/upload/1/clip.mp4"}})
     assert "No picture" in str(error.value) or "is not a video file" in str(error.value)
     assert list((settings.cache_dir / "media").iterdir()) == []  # what no decoder can read isn't kept
 
@@ -724,7 +724,7 @@ def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settin
     """30 fps under frameRate="25": red is on the screen from 1.0 s to 2.0 s, which are the labeling frames 26 to 50."""
     video = task(settings, 1, [GREY] * 30 + [RED] * 30 + [GREY] * 30, rate=30)
     model = make_model(config())
-    model.prepare(video)
+    model.extract(video)
     assert [note.text for note in model.services.store.notes("1")] == ["file 30 fps, config 25: mapped by time"]
     model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(video, annotation(1, region(26, 50, "Red")))])
     on = np.flatnonzero(predicted(model, video, frames=75)[:, 0]) + 1
@@ -859,8 +859,8 @@ def test_both_modes_of_one_encoder_read_a_video_once(
         '<Video name="video" value="$video" frameRate="25"/></View>'
     )
     model = make_model(text)
-    model.prepare(red_blue)
-    assert model.is_prepared(red_blue)
+    model.extract(red_blue)
+    assert model.is_extracted(red_blue)
     assert len(opened) == 1
     trainable, simple = (control_model.videos.of_file(*opened) for control_model in model.control_models)
     assert (trainable.probs, simple.features, simple.motion) == (None, None, None)

@@ -17,8 +17,8 @@ JOB_NAMES = {
     JobKind.TRAIN: "training",
     JobKind.RESET: "training afresh",
     JobKind.RECONCILE: "fetching annotations",
-    JobKind.PREPARE: "reading a video",
-    JobKind.PREPARE_MANY: "queueing videos",
+    JobKind.EXTRACT: "reading a video",
+    JobKind.EXTRACT_MANY: "queueing videos",
     JobKind.DELIVER: "delivering a prediction",
     JobKind.DELIVER_MANY: "queueing deliveries",
 }

@@ -161,13 +161,13 @@ class Dashboard:
         annotation = next((one for one in annotations if one.id == chosen), annotations[0] if annotations else None)
         tracks: list[dict[str, Any]] = []
         wholes: list[dict[str, Any]] = []
-        prepared = False
+        extracted = False
         if model is not None:
             try:
-                prepared = model.is_prepared(task)
-                shown = model.tracks(task) if prepared else []
+                extracted = model.is_extracted(task)
+                shown = model.tracks(task) if extracted else []
                 tracks = [self._track(track, annotation, task_id) for track in shown]
-                parts = [part for part in model.control_models if prepared and not part.has_timeline]
+                parts = [part for part in model.control_models if extracted and not part.has_timeline]
                 wholes = [_whole(part, task, annotation) for part in parts]
             except BackendError as failure:
                 error = str(failure)
@@ -176,7 +176,7 @@ class Dashboard:
             project=project,
             task=task,
             error=error,
-            prepared=prepared,
+            extracted=extracted,
             tracks=tracks,
             wholes=wholes,
             annotations=annotations,
@@ -222,7 +222,7 @@ class Dashboard:
             raise NotFound(error or "")
         media = model.media(task).get(name)
         # A file whose features were extracted is a video; any other file may be anything.
-        path = model.context.media.find(media, task_id) if media and model.is_prepared(task) else None
+        path = model.context.media.find(media, task_id) if media and model.is_extracted(task) else None
         if path is None:
             raise NotFound("The video isn't here. Read it first.")
         return send_video(path)
@@ -259,7 +259,7 @@ class Dashboard:
     def read(self, project_id: str, task_id: int) -> Response:
         """Queues the extraction of a task's features."""
         self._project(project_id)
-        self._jobs.add_preparation(project_id, self._known_task(project_id, task_id), PRIORITY_WANTED)
+        self._jobs.add_extraction(project_id, self._known_task(project_id, task_id), PRIORITY_WANTED)
         return self._back("read", "dashboard.task", project_id=project_id, task_id=task_id)
 
     def clear(self, project_id: str, task_id: int) -> Response:
@@ -267,7 +267,7 @@ class Dashboard:
         _, model, error = self._project(project_id)
         if model is None:
             raise NotReady(error or "")
-        model.unprepare(self._known_task(project_id, task_id))
+        model.evict(self._known_task(project_id, task_id))
         return self._back("clear", "dashboard.task", project_id=project_id, task_id=task_id)
 
     def cancel(self, job_id: str) -> Response:
@@ -332,7 +332,7 @@ def _protect(response: Response) -> Response:
 
 
 def _whole(part: Any, task: dict[str, Any], annotation: Any) -> dict[str, Any]:
-    """What a control tag without a timeline says of a prepared task."""
+    """What a control tag without a timeline says of a extracted task."""
     annotated = None if annotation is None else _chosen(part.tag, annotation.result)
     try:
         prediction = part.predict(task)

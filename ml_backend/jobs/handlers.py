@@ -82,8 +82,8 @@ class Handlers:
             JobKind.RESET: Handler(self._train, unreachable),
             JobKind.RECONCILE: Handler(self._reconcile, (Exception,)),
             # Somebody waits for the answer, and asks again.
-            JobKind.PREPARE: Handler(self._prepare, (DatabaseUnavailable,)),
-            JobKind.PREPARE_MANY: Handler(self._prepare_many, (DatabaseUnavailable,)),
+            JobKind.EXTRACT: Handler(self._extract, (DatabaseUnavailable,)),
+            JobKind.EXTRACT_MANY: Handler(self._extract_many, (DatabaseUnavailable,)),
             JobKind.DELIVER: Handler(self._deliver, unreachable),
             JobKind.DELIVER_MANY: Handler(self._deliver_many, (DatabaseUnavailable,)),
         }
@@ -108,12 +108,12 @@ class Handlers:
         except BackendError:
             return job.queue  # it ends at once
         try:
-            prepared = model.can_train_at_once(self._store.annotated_tasks(job.project_id))
+            extracted = model.can_train_at_once(self._store.annotated_tasks(job.project_id))
         except MediaError:
-            prepared = False  # trying to reach a video takes time, too
+            extracted = False  # trying to reach a video takes time, too
         except Exception:
-            prepared = True  # the training meets it again, and its failure is recorded
-        return QueueName.TRAIN if prepared else QueueName.EXTRACT
+            extracted = True  # the training meets it again, and its failure is recorded
+        return QueueName.TRAIN if extracted else QueueName.EXTRACT
 
     def _train(self, run: Run) -> dict[str, Any]:
         """Brings a project's model up to its latest data revision, and records the training.
@@ -150,7 +150,7 @@ class Handlers:
         for task in self._store.annotated_tasks(project.id):
             if str(task["id"]) in missing:
                 try:
-                    model.prepare(task, run.progress)
+                    model.extract(task, run.progress)
                     came_back = True
                 except MediaError:
                     pass
@@ -258,15 +258,15 @@ class Handlers:
             )
         return project, connection
 
-    def _prepare(self, run: Run) -> dict[str, Any]:
+    def _extract(self, run: Run) -> dict[str, Any]:
         model, task = self._registry.get(run.job.project_id), run.job.arguments["task"]
-        model.prepare(task, run.progress)
+        model.extract(task, run.progress)
         self._remember(run, task, self._score(model, task))
         return {}
 
     @staticmethod
     def _score(model: LabelStudioMLBase, task: dict[str, Any]) -> dict[str, Any]:
-        """The prediction of a task that is prepared now, empty where the model can't predict yet."""
+        """The prediction of a task that is extracted now, empty where the model can't predict yet."""
         try:
             model.check_ready()
             return predict_task(model, task)
@@ -278,10 +278,10 @@ class Handlers:
         given = (task, prediction.get("score"), prediction.get("model_version"))
         run.persist(lambda: self._store.save_predictions(run.job.project_id, [given]))
 
-    def _prepare_many(self, run: Run) -> dict[str, Any]:
+    def _extract_many(self, run: Run) -> dict[str, Any]:
         for task in run.job.arguments["tasks"]:
             run.check()
-            self._jobs.add_preparation(run.job.project_id, task, PRIORITY_AHEAD)
+            self._jobs.add_extraction(run.job.project_id, task, PRIORITY_AHEAD)
         return {}
 
     def _deliver_many(self, run: Run) -> dict[str, Any]:
@@ -296,7 +296,7 @@ class Handlers:
         _, connection = self._in_label_studio(run.job.project_id)
         task = run.job.arguments["task"]
         model.check_ready()
-        model.prepare(task, run.progress)
+        model.extract(task, run.progress)
         prediction = predict_task(model, task)
         self._remember(run, task, prediction)
         version = prediction["model_version"]

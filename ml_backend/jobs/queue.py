@@ -66,25 +66,24 @@ class Jobs:
             return False  # its labeling config can't work
         return project is not None and project.number.isdecimal() and bool(connection.url and connection.api_key)
 
-    def add_preparation(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
+    def add_extraction(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
         """Queues the heavy part of a task's prediction.
 
         Raises:
             NotReady: the queue is full.
         """
         name = str(task["id"]) if task.get("id") is not None else _digest([task["data"]])  # an index's row is short
-        live = self.store.live_job(f"{JobKind.PREPARE}:{project_id}:{name}")
+        live = self.store.live_job(f"{JobKind.EXTRACT}:{project_id}:{name}")
         arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
         if live is not None and live.status == JobStatus.STARTED and live.arguments == arguments:
             return live
         if live is None and self.store.count_jobs(JobStatus.QUEUED) >= MAX_QUEUED_JOBS:
             raise NotReady(f"{MAX_QUEUED_JOBS} jobs are waiting already: ask again when the worker has caught up.")
-        return self._add(JobKind.PREPARE, project_id, arguments, priority, name)
+        return self._add(JobKind.EXTRACT, project_id, arguments, priority, name)
 
-    def add_preparations(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
-        """Queues the preparation of many tasks ahead of need. The worker makes a job of each: here it would take too
-        long."""
-        return self._add(JobKind.PREPARE_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, _digest(tasks))
+    def add_extractions(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
+        """Queues the extraction of many tasks' features ahead of need. The worker adds a job for each."""
+        return self._add(JobKind.EXTRACT_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, _digest(tasks))
 
     def add_delivery(self, project_id: str, task: dict[str, Any], priority: int = PRIORITY_WANTED) -> Job:
         """Queues a prediction that couldn't be given in time, to be stored in Label Studio when it is ready."""

@@ -30,8 +30,8 @@ class JobKind(_Name):
     TRAIN = "train"  # bring a project's model up to its data
     RESET = "reset"  # the same, and forget the present model
     RECONCILE = "reconcile"  # make the stored annotations those of Label Studio
-    PREPARE = "prepare"  # extract the features of a task's video
-    PREPARE_MANY = "prepare_many"  # add a job for each of many new tasks
+    EXTRACT = "extract"  # extract the features of a task's video
+    EXTRACT_MANY = "extract_many"  # add a job for each of many new tasks
     DELIVER = "deliver"  # store a prediction in Label Studio
     DELIVER_MANY = "deliver_many"  # add a job for each of many predictions
 

@@ -258,8 +258,8 @@ class Routes:
         if self._settings.train_in_request and (work.train or work.reconcile):
             return jsonify({"status": "ok", "result": self._train_now(project_id, work)}), 201
         job: Job | None = None
-        if work.prepare:
-            job = self._jobs.add_preparations(project_id, list(work.prepare))
+        if work.extract:
+            job = self._jobs.add_extractions(project_id, list(work.extract))
         if work.reconcile:
             job = self._jobs.add_reconciliation(project_id)
         if work.train:

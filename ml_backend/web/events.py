@@ -22,13 +22,13 @@ class Work(NamedTuple):
         train: whether to train, because the model is behind its data.
         reset: whether the training replaces the present model in any case.
         reconcile: whether to fetch annotations from Label Studio that the event doesn't contain.
-        prepare: tasks whose features to extract ahead of need.
+        extract: tasks whose features to extract ahead of need.
     """
 
     train: bool = False
     reset: bool = False
     reconcile: bool = False
-    prepare: tuple[dict[str, Any], ...] = ()
+    extract: tuple[dict[str, Any], ...] = ()
 
 
 class Events:
@@ -116,7 +116,7 @@ class Events:
 
     def _tasks_created(self, project: Project, request: WebhookRequest) -> Work:
         self._store.update_project(project.id, project.label_config)
-        return Work(prepare=tuple({"id": task.id, "data": task.data} for task in request.tasks))
+        return Work(extract=tuple({"id": task.id, "data": task.data} for task in request.tasks))
 
     def _tasks_deleted(self, project: Project, request: WebhookRequest) -> Work:
         deleted = self._store.delete_tasks(project.id, [task.id for task in request.tasks])

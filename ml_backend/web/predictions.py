@@ -124,22 +124,22 @@ class Predictions:
 
         # Tasks with cached features come first, so that they are answered however long the others take. At least one of
         # them is predicted, however short the time is.
-        unprepared: list[int] = []
+        missing: list[int] = []
         late: list[int] = []
         predicted = 0
         for index in range(len(body.tasks)):
             if predicted and time.monotonic() > deadline:
                 late.append(index)
                 continue
-            prepared = of_task(index, model.is_prepared)
-            if prepared:
+            extracted = of_task(index, model.is_extracted)
+            if extracted:
                 predict(index)
                 predicted += 1
-            elif prepared is not None:
-                unprepared.append(index)
-        late += unprepared[MAX_WAITED_FOR:]
-        outcomes = self._prepare(body, unprepared[:MAX_WAITED_FOR], deadline)
-        for index in unprepared[:MAX_WAITED_FOR]:
+            elif extracted is not None:
+                missing.append(index)
+        late += missing[MAX_WAITED_FOR:]
+        outcomes = self._extract(body, missing[:MAX_WAITED_FOR], deadline)
+        for index in missing[:MAX_WAITED_FOR]:
             outcome = outcomes.get(index)
             if outcome is None:
                 late.append(index)
@@ -172,7 +172,7 @@ class Predictions:
             with suppress(DatabaseUnavailable):
                 self._store.save_predictions(body.project, given)
 
-    def _prepare(self, body: PredictRequest, indices: list[int], deadline: float) -> dict[int, Job | BackendError]:
+    def _extract(self, body: PredictRequest, indices: list[int], deadline: float) -> dict[int, Job | BackendError]:
         """Has the worker extract tasks' features, and waits. Returns by index the job as it is then, or the error that
         kept it from being added. A task for which the time was too short is missing."""
         outcomes: dict[int, Job | BackendError] = {}
@@ -184,7 +184,7 @@ class Predictions:
                 if not body.project:
                     raise InvalidRequest("project is missing: the worker needs it to find the labeling config.")
                 task = body.tasks[index].model_dump()
-                jobs[index] = self._jobs.add_preparation(body.project, task, PRIORITY_WANTED)
+                jobs[index] = self._jobs.add_extraction(body.project, task, PRIORITY_WANTED)
             except BackendError as error:
                 outcomes[index] = error
         pending = list(jobs.values())
@@ -229,7 +229,7 @@ class Predictions:
         if not body.project or not tasks:
             return
         if not model.connection.api_key:
-            self._jobs.add_preparations(body.project, tasks)
+            self._jobs.add_extractions(body.project, tasks)
         elif len(tasks) == 1:
             self._jobs.add_delivery(body.project, tasks[0])
         else:
