@@ -120,6 +120,9 @@ class ChoicesTag(Tag):
     def rows(self, probs: np.ndarray, features: VideoFeatures, frame_rate: float) -> np.ndarray:
         return probs.mean(axis=0, keepdims=True)
 
+    def is_answered(self, result: list[Any]) -> bool:
+        return self.drawn(result, 1).labels is not None
+
     def shows(self, result: list[Any]) -> set[str]:
         labels = self.drawn(result, 1).labels
         return set() if labels is None else {label for label, column in self.label_map.items() if labels[0, column]}

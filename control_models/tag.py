@@ -165,6 +165,10 @@ class Tag(ABC):
     def drawn(self, result: list[Any], num_rows: int) -> Drawn:
         """What an annotation's `result` says of a video; results of other tags and types are left out."""
 
+    def is_answered(self, result: list[Any]) -> bool:
+        """Whether an annotation says anything of the tag. On a timeline no region says that nothing occurs."""
+        return True
+
     @abstractmethod
     def shows(self, result: list[Any]) -> set[str]:
         """The labels that `drawn` would find anywhere in the video."""

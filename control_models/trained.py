@@ -120,8 +120,10 @@ class TrainedMode:
         if classifier is not None:
             return not self._fits(classifier)
         store = self._context.store
-        has_annotations = bool(store and store.count_annotated_tasks(self._context.project_id))
-        return has_annotations and not self._published.ever()
+        if store is None or self._published.ever():
+            return False
+        tasks = store.annotated_tasks(self._context.project_id)
+        return any(self._tag.is_answered(annotation["result"]) for task in tasks for annotation in task["annotations"])
 
     def forget(self) -> None:
         """Removes all versions of the classifier."""

@@ -177,6 +177,8 @@ def test_what_is_not_answered_is_not_learnt_and_the_timeline_is(
     (first, colour), (second, _) = videos[:2]
     only_timeline = [{**first, "annotations": [annotation(1, disc)]}]
     assert set(model.fit("ANNOTATION_CREATED", {}, tasks=only_timeline)) == {"tl"}
+    model.store.save_annotations("1", None, [(first, annotation(1, disc))], "ANNOTATION_CREATED")
+    assert not model.needs_training()  # else each start of a worker would train
     prediction = model.predict([second]).predictions[0]
     assert {r["type"] for r in prediction["result"]} <= {"timelinelabels"}
     assert prediction["model_version"].endswith("+efficientnet-lite0-untrained")
