@@ -35,7 +35,7 @@ from video.timeline import Track
 
 Progress = Callable[[float], None]
 
-# What a value of a task's data looks like where it names a file, and not a text or a number.
+# A value of a task's data that names a file.
 FILE = re.compile(r"(https?|s3|gs|azure-blob)://|/data/(upload|local-files)/")
 
 
@@ -44,7 +44,7 @@ class ModelResponse(BaseModel):
 
     Attributes:
         predictions: each a dict with `result` (a list of regions) and `score`, and optionally its own `model_version`.
-        model_version: the version of every prediction that names none.
+        model_version: the version of the predictions that have none of their own.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -55,11 +55,11 @@ class ModelResponse(BaseModel):
 
 @dataclass(frozen=True)
 class Services:
-    """What the backend lends to its models.
+    """What the backend gives to its models.
 
     Attributes:
         settings: the environment.
-        store: the state; without one a model's values live in memory.
+        store: the state; without one a model's values are kept in memory.
         in_request: whether the caller's thread answers a request now.
     """
 
@@ -71,11 +71,11 @@ class Services:
 class LabelStudioMLBase:
     """A model that serves one Label Studio project with one labeling config.
 
-    Subclasses implement `predict`, usually `fit`, and `setup` for what is done once. The backend calls `fit` in its
+    Subclasses implement `predict`, usually `fit`, and `setup` for their initialisation. The backend calls `fit` in its
     worker, never twice at once for one project, and `predict` in the web process, possibly in several threads at once.
 
-    A model that does heavy work, or has versions, is made of parts, one for each control tag (`control_models/base.py`
-    says what a part does). `setup` sets them, and the methods under "the parts" ask each of them.
+    A model that does heavy work, or has versions, consists of parts, one for each control tag
+    (`control_models/base.py`). `setup` makes them, and the methods under "the parts" call each of them.
 
     Args:
         project_id: Label Studio's id of the project; a suffix after a dot (its creation time) is dropped.
@@ -88,7 +88,7 @@ class LabelStudioMLBase:
     INITIAL_MODEL_VERSION = "0.0.1"
 
     services: ClassVar[Services | None] = None
-    # What the model counts: prometheus_client's counters, made without a registry, for `/metrics`.
+    # The model's prometheus_client counters, made without a registry, for `/metrics`.
     counters: ClassVar[tuple[Collector, ...]] = ()
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
@@ -105,7 +105,7 @@ class LabelStudioMLBase:
 
     @classmethod
     def bind(cls, services: Services) -> type[LabelStudioMLBase]:
-        """This class with the backend's services; the class itself stays as it is."""
+        """Returns a subclass with the backend's services."""
         return type(cls.__name__, (cls,), {"services": services, "__module__": cls.__module__, "__doc__": cls.__doc__})
 
     @property
@@ -121,7 +121,7 @@ class LabelStudioMLBase:
     # -- to implement
 
     def setup(self) -> None:
-        """Called at the end of `__init__`: checks the labeling config, sets what `predict` and `fit` share."""
+        """Checks the labeling config, and prepares what `predict` and `fit` share. `__init__` calls it at its end."""
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
@@ -138,7 +138,7 @@ class LabelStudioMLBase:
         raise NotImplementedError(f"{type(self).__name__} has no predict().")
 
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
-        """Learns. Events that come while a training runs or waits are answered by one call, with the latest of them.
+        """Trains. Events that come while a training runs or waits lead to one call, with the latest of them.
 
         Args:
             event: the webhook's action, such as "ANNOTATION_CREATED" or "START_TRAINING".
@@ -148,62 +148,61 @@ class LabelStudioMLBase:
                 done, in [0, 1].
 
         Returns:
-            What `/job_status` and the store of trainings keep: JSON. `{"published": False}` marks a model that wasn't
-            kept.
+            JSON for `/job_status` and the stored training. `{"published": False}` marks a model that wasn't kept.
         """
         raise NotImplementedError(f"{type(self).__name__} has no fit().")
 
     @classmethod
     def warm_up(cls) -> None:
-        """Called in the background when a process starts: loads what the first request would wait for."""
+        """Loads what the first request would wait for. Called in the background when a process starts."""
 
     @classmethod
     def health(cls) -> dict[str, Any]:
-        """What `/health` says of the model, such as its device. Answers at once."""
+        """Facts about the model for `/health`, such as its device. Returns at once."""
         return {}
 
     @classmethod
     def start_up_lines(cls) -> list[tuple[int, str]]:
-        """Level and sentence of each fact about the model that a starting worker logs, after `warm_up`."""
+        """Log level and sentence of each fact about the model that a starting worker logs, after `warm_up`."""
         return []
 
     @classmethod
     def shut_down(cls) -> None:
-        """Called in a worker that stops, with work perhaps still running in its threads."""
+        """Called when a worker stops; its threads may still be working."""
 
     # -- the parts
 
     def is_extracted(self, task: dict[str, Any]) -> bool:
-        """Whether `predict` of this task is light work. Anything else is done by `extract` in the worker first."""
+        """Whether `predict` of this task is light work. Otherwise the worker calls `extract` first."""
         return all(part.is_extracted(task) for part in self.control_models)
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether `fit` on these annotated tasks has nothing to extract first; damaged items may count as intact."""
+        """Whether `fit` on these annotated tasks has nothing to extract first. Damaged features may count as intact."""
         if not self.control_models:
             return all(self.is_extracted(task) for task in tasks)
         with self.context.media.holding_connection():
             return all(part.can_train_at_once(tasks) for part in self.control_models)
 
     def extract(self, task: dict[str, Any], progress: Progress | None = None) -> None:
-        """Does the heavy part of a task's prediction, such as extracting features, in the worker."""
+        """Does the heavy part of a task's prediction, such as the extraction of features, in the worker."""
         for part in self.control_models:
             part.extract(task, progress, self.control_models)
 
     def evict(self, task: dict[str, Any]) -> None:
-        """Drops what `extract` made of a task."""
+        """Drops what `extract` made for a task."""
         for part in self.control_models:
             part.evict(task)
 
     def tracks(self, task: dict[str, Any]) -> list[Track]:
-        """What each control tag with a timeline says of a extracted task, for the dashboard and exports.
+        """The tracks of the control tags with a timeline in an extracted task, for the dashboard and exports.
 
         Raises:
-            MediaError: the task's media can't be had.
+            MediaError: the task's media can't be fetched.
         """
         return [part.track(task) for part in self.control_models if part.has_timeline]
 
     def media(self, task: dict[str, Any]) -> dict[str, str]:
-        """Each control tag's name and the address of its media in the task, for the dashboard."""
+        """Control tag's name -> the address of its media in the task, for the dashboard."""
         return {part.from_name: part.media(task) for part in self.control_models}
 
     def needs_training(self) -> bool:
@@ -211,13 +210,13 @@ class LabelStudioMLBase:
         return any(part.needs_training() for part in self.control_models)
 
     def fingerprint(self) -> str:
-        """Identifies the files that a model of this labeling config would be made from now, such as its encoder's.
-        Where it changes, the model is made again, and `needs_training` is asked."""
+        """Identifies the files that a model of this labeling config would be made from now, such as its encoder's. When
+        it changes, the model is made again and `needs_training` is called."""
         return " ".join(part.find_encoder().fingerprint for part in self.control_models)
 
     def check_ready(self) -> None:
-        """Raises NotReady where no task of the project can be predicted yet; Loading where it can in a moment: then
-        `/predict` waits, or has the predictions delivered."""
+        """Raises NotReady where no task of the project can be predicted yet, and Loading where the encoder is being
+        loaded: then `/predict` waits, or has the predictions delivered."""
         errors: list[NotReady] = []
         for part in self.control_models:
             try:
@@ -230,18 +229,17 @@ class LabelStudioMLBase:
             raise errors[-1]
 
     def roll_back(self, version: int, from_name: str | None = None) -> str:
-        """Makes each control tag's model the one that it was after the training of that number. The only way back, of
-        pages and commands.
+        """Makes an earlier version the present one, of each control tag's model. Pages and commands roll back by this.
 
         Args:
-            version: the training's number.
-            from_name: only of this control tag.
+            version: the number of the training; each model becomes what it was after that.
+            from_name: restricts it to one control tag.
 
         Returns:
-            The model version that is the present one now.
+            The new model version.
 
         Raises:
-            InvalidRequest: a version is gone, or doesn't fit the present config or encoder; nothing is changed.
+            InvalidRequest: a version is gone, or doesn't fit the present config or encoder; then nothing is changed.
         """
         chosen = [part for part in self.control_models if from_name in (None, part.from_name)]
         if not chosen:
@@ -251,7 +249,7 @@ class LabelStudioMLBase:
         return self.model_version
 
     def forget(self) -> None:
-        """Removes the models of the project, when it is reset or deleted."""
+        """Removes the project's models, when it is reset or deleted."""
         for part in self.control_models:
             part.forget()
 
@@ -261,7 +259,7 @@ class LabelStudioMLBase:
         """Parses a labeling config and uses it from now on.
 
         Raises:
-            InvalidConfig: it isn't valid XML, or a tag refers to one that isn't there.
+            InvalidConfig: it isn't valid XML, or a tag refers to a missing one.
         """
         try:
             self._label_interface = LabelInterface(label_config)
@@ -276,7 +274,7 @@ class LabelStudioMLBase:
             InvalidRequest: no labeling config is known.
         """
         if self._label_interface is None:
-            raise InvalidRequest("The project's labeling config isn't known: send label_config, or call /setup first.")
+            raise InvalidRequest("The project's labeling config isn't known. Send label_config, or call /setup first.")
         return self._label_interface
 
     @property
@@ -296,7 +294,7 @@ class LabelStudioMLBase:
         name_filter: Callable[[str], bool] | None = None,
         to_name_filter: Callable[[str], bool] | None = None,
     ) -> tuple[str, str, str]:
-        """The first control tag of a type that is connected to an object tag of a type.
+        """Finds the first control tag of a type that is connected to an object tag of a type.
 
         Args:
             control_type: tag name or names, such as "TimelineLabels".
@@ -308,7 +306,7 @@ class LabelStudioMLBase:
             The control's name, the object's name, and the task-data key that the object shows.
 
         Raises:
-            InvalidConfig: there is none.
+            InvalidConfig: the labeling config has none.
         """
         try:
             return self.label_interface.get_first_tag_occurence(control_type, object_type, name_filter, to_name_filter)
@@ -331,7 +329,7 @@ class LabelStudioMLBase:
 
     @property
     def model_version(self) -> str:
-        """The version that `/setup` and predictions carry."""
+        """The version in the answers of `/setup` and in predictions."""
         return self.get("model_version") or self.INITIAL_MODEL_VERSION
 
     def bump_model_version(self) -> str:
@@ -342,7 +340,7 @@ class LabelStudioMLBase:
         return version
 
     def next_version(self) -> int:
-        """A number that no earlier training of the project had, also after its model was deleted."""
+        """A number that no earlier training of the project had, even if its model was deleted."""
         if self.store:
             return self.store.increment_value(self.project_id, TRAININGS)
         number = int(self.get(TRAININGS) or 0) + 1
@@ -377,7 +375,7 @@ class LabelStudioMLBase:
         return self._values.get(key)
 
     def set(self, key: str, value: str) -> None:
-        """Keeps a value for the project, across processes and restarts."""
+        """Stores a value for the project, across processes and restarts."""
         if self.store:
             self.store.set_value(self.project_id, key, value)
         else:
@@ -391,7 +389,7 @@ class LabelStudioMLBase:
 
     @property
     def connection(self) -> label_studio.Connection:
-        """How to reach Label Studio: the environment's URL and key, else those that `/setup` brought."""
+        """Label Studio's address and key: the environment's, else those of `/setup`."""
         return self.context.media.connection
 
     def get_local_path(
@@ -404,7 +402,7 @@ class LabelStudioMLBase:
         check: Callable[[], None] = lambda: None,
         **kwargs: Any,
     ) -> str:
-        """The path of a local copy of a task's file; downloads it where that is needed.
+        """Returns the path of a local copy of a task's file, after a download where needed.
 
         Args:
             url: a value of the task's data: a path under LOCAL_FILES_DOCUMENT_ROOT, `/data/upload/…`,
@@ -413,20 +411,20 @@ class LabelStudioMLBase:
             ls_host: another Label Studio URL.
             ls_access_token: another API key.
             task_id: needed for cloud URIs.
-            check: called now and then during a download; what it raises ends it.
+            check: called regularly during a download; an exception that it raises ends it.
 
         Raises:
-            MediaError: the file can't be had; the message says why.
+            MediaError: the file can't be fetched; the message says why.
         """
         connection = self.connection
         if ls_host or ls_access_token:
-            # A key goes to no other address than its own.
+            # A key is sent to its own address only.
             own_key = connection.api_key if ls_host in (None, connection.url) else None
             connection = label_studio.Connection(ls_host or connection.url, ls_access_token or own_key)
         return str(self.context.media.files.get(url, connection, task_id, check))
 
     def preload_task_data(self, task: Any, value: Any = None) -> Any:
-        """A task's data with every file in it replaced by the path of a local copy.
+        """Returns a task's data in which each file is replaced by the path of a local copy.
 
         Args:
             task: the task, for its id.

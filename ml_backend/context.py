@@ -1,4 +1,4 @@
-"""`Context`: what the backend lends to the models of a project's control tags. Nothing in it knows these models."""
+"""`Context`: what the backend gives to the models of a project's control tags."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ProjectMedia:
 
     @property
     def connection(self) -> label_studio.Connection:
-        """How to reach Label Studio: the environment's URL and key, else those that `/setup` brought."""
+        """Label Studio's address and key: the environment's, else those of `/setup`."""
         held = getattr(self._held, "connection", None)
         if held is not None:
             return held
@@ -50,8 +50,7 @@ class ProjectMedia:
 
     @contextmanager
     def holding_connection(self) -> Iterator[None]:
-        """Looks `connection` up once for all that this thread does within: for what is asked of thousands of tasks, and
-        reaches Label Studio for none."""
+        """Looks `connection` up only once for this thread inside the block, which may ask about thousands of tasks."""
         self._held.connection = self.connection
         try:
             yield
@@ -59,32 +58,32 @@ class ProjectMedia:
             self._held.connection = None
 
     def place(self, url: str, task_id: int | None = None) -> Path:
-        """Where a task's file is, or would be once it is downloaded: what is cached of it is found by that.
+        """The path of a task's file, or of its download where that is still missing; its features are cached by it.
 
         Raises:
-            MediaError: it can't be had whatever is tried.
+            MediaError: the file can't be fetched in any case.
         """
         return self.files.place(url, self.connection, task_id)
 
     def get(self, url: str, task_id: int | None = None, check: Callable[[], None] = lambda: None) -> Path:
-        """The local path of a task's file; downloads it where that is needed. Arguments and errors are those of
+        """Returns the path of a task's file, after a download where needed. Arguments and errors are those of
         `LabelStudioMLBase.get_local_path`."""
         return self.files.get(url, self.connection, task_id, check)
 
     def find(self, url: str, task_id: int | None = None) -> Path | None:
-        """The local path of a task's file, None where a download would be needed."""
+        """The path of a task's file, None where a download would be needed."""
         return self.files.find(url, self.connection, task_id)
 
     def remove(self, url: str, task_id: int | None = None) -> None:
-        """Removes the download of a task's file, if there is one; a file that is read in place stays."""
+        """Removes the download of a task's file. A file that is read in place stays."""
         self.files.remove(url, self.connection, task_id)
 
 
 class Notes:
-    """What the user should know of a project's tasks.
+    """Notes for the user on a project's tasks.
 
     Args:
-        store: where they are kept; None: they are logged.
+        store: keeps the notes; without one they are logged.
         project_id: the project.
     """
 
@@ -93,7 +92,7 @@ class Notes:
         self._project_id = project_id
 
     def add(self, notes: Iterable[tuple[int | None, str]]) -> None:
-        """Reports texts about tasks, by their ids, each once."""
+        """Adds notes, (task id, text), each once."""
         notes = list(notes)
         if self._store:
             self._store.add_notes(self._project_id, [(task_id, text) for task_id, text in notes if task_id is not None])
@@ -104,16 +103,16 @@ class Notes:
 
 @dataclass(frozen=True)
 class Context:
-    """What the models of a project's control tags are given.
+    """What the models of a project's control tags get from the backend.
 
     Attributes:
         project_id: the project.
         settings: the environment.
         store: the state; None where a model is used without a backend.
         media: the tasks' files.
-        notes: what the user should know of tasks.
-        in_request: whether the caller's thread answers a request now: what takes long, such as loading a network, is
-            left to other threads then.
+        notes: the notes on tasks.
+        in_request: whether the caller's thread answers a request now; then slow work, such as loading a network, is
+            left to other threads.
     """
 
     project_id: str

@@ -1,4 +1,4 @@
-"""Which label of a control tag stands for which class of a network."""
+"""Map a network's classes to the labels of a control tag."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from label_studio_sdk.label_interface.control_tags import ControlTag
 def build_label_map(control: ControlTag, names: Iterable[str]) -> dict[str, str]:
     """Maps a model's class names to the labels of a control tag.
 
-    A label's attribute `predicted_values` names the classes (separated by commas) that stand for it. A label without it
-    stands for the class of its own name, else for the one that differs in case only.
+    A label's attribute `predicted_values` names its classes, separated by commas. A label without the attribute has the
+    class of its own name, or else the class whose name differs in case only.
 
     Args:
         control: the control tag.

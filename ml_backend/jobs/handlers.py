@@ -1,4 +1,4 @@
-"""What each kind of job does."""
+"""Do each kind of job."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from ml_backend.store.tables import Job, JobKind, Project, QueueName, TrainingSt
 
 logger = logging.getLogger(__name__)
 
-# What can't be reached for a moment is tried again after this time, and then after twice as long each time.
+# After a transient error a job is tried again after this time, and then after twice as long each time.
 FIRST_RETRY = timedelta(seconds=10)
 LONGEST_RETRY = timedelta(hours=1)
-# With these delays about half a day.
+# That takes about half a day.
 MAX_RETRIES = 20
 
 
 class OtherLabelStudio(BackendError):
-    """The Label Studio that is reached isn't the project's."""
+    """The Label Studio at the address isn't the project's."""
 
 
 def retry_delay(retries: int) -> timedelta:
-    """How long to wait before the next try, after so many."""
+    """The time before the next try, after so many tries."""
     return min(FIRST_RETRY * 2 ** min(retries, 16), LONGEST_RETRY)
 
 
-# Trying again can't help.
+# Errors that aren't transient: trying again doesn't help.
 LASTING = (UnreadableVideo, InvalidTask, OtherLabelStudio)
 
 
@@ -55,8 +55,8 @@ class Handler:
     """How a kind of job is done.
 
     Attributes:
-        do: does it; its result is JSON.
-        transient: errors after which it is tried again; any other one ends it.
+        do: does the job and returns JSON.
+        transient: errors after which the job is tried again; any other error ends it.
     """
 
     do: Callable[[Run], dict[str, Any]]
@@ -64,10 +64,10 @@ class Handler:
 
 
 class Handlers:
-    """The table of handlers.
+    """Does jobs by their kind.
 
     Args:
-        jobs: where the work that follows is added.
+        jobs: for adding the work that follows.
     """
 
     def __init__(self, jobs: Jobs) -> None:
@@ -75,13 +75,13 @@ class Handlers:
         self._store = jobs.store
         self._registry = jobs.registry
         self._secrets = WebhookSecrets(jobs.store)
-        # OSError: a disk is full, or a folder read-only.
+        # OSError: a full disk, or a read-only folder.
         unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, CacheUnwritable, OSError)
         self._table: dict[JobKind, Handler] = {
             JobKind.TRAIN: Handler(self._train, unreachable),
             JobKind.RESET: Handler(self._train, unreachable),
             JobKind.RECONCILE: Handler(self._reconcile, (Exception,)),
-            # Somebody waits for the answer, and asks again.
+            # Whoever waits for the features asks again.
             JobKind.EXTRACT: Handler(self._extract, (DatabaseUnavailable,)),
             JobKind.EXTRACT_MANY: Handler(self._extract_many, (DatabaseUnavailable,)),
             JobKind.DELIVER: Handler(self._deliver, unreachable),
@@ -93,33 +93,34 @@ class Handlers:
         return self._table[run.job.kind].do(run)
 
     def is_transient(self, job: Job, error: Exception) -> bool:
-        """Whether a job that failed so is to be tried again."""
+        """Whether a job that failed with this error is tried again."""
         transient = isinstance(error, self._table[job.kind].transient) and not isinstance(error, LASTING)
         return transient and job.retries < MAX_RETRIES
 
     # -- training
 
     def queue_of(self, job: Job) -> QueueName:
-        """Whose workers should do a job: a training that must extract features first would hold up other projects'."""
+        """The queue of a job. A training that must extract features first goes to the extractions, so that it doesn't
+        hold up other projects' trainings."""
         if job.kind not in TRAININGS:
             return job.queue
         try:
             model = self._registry.get(job.project_id)
         except BackendError:
-            return job.queue  # it ends at once
+            return job.queue  # the job ends at once
         try:
             extracted = model.can_train_at_once(self._store.annotated_tasks(job.project_id))
         except MediaError:
-            extracted = False  # trying to reach a video takes time, too
+            extracted = False  # an attempt to reach a video takes time too
         except Exception:
-            extracted = True  # the training meets it again, and its failure is recorded
+            extracted = True  # the training raises it again, and its failure is recorded
         return QueueName.TRAIN if extracted else QueueName.EXTRACT
 
     def _train(self, run: Run) -> dict[str, Any]:
-        """Brings a project's model up to its latest data revision, and records the training.
+        """Trains a project's model on its latest data revision, and records the training.
 
         Returns:
-            What the model's `fit` returned.
+            The result of the model's `fit`.
         """
         project = self._store.project(run.job.project_id)
         if project is None:
@@ -142,7 +143,7 @@ class Handlers:
         return self._fit(project, model, run)
 
     def _came_back(self, project: Project, model: LabelStudioMLBase, metrics: dict[str, Any], run: Run) -> bool:
-        """Whether a video that the latest training had to leave out can be had now."""
+        """Whether a video that the latest training left out can be fetched now."""
         missing = _unavailable(metrics)
         if not missing:
             return False
@@ -163,7 +164,7 @@ class Handlers:
         run.persist(lambda: self._store.retry_videos(project.id, delay))
 
     def _fit(self, project: Project, model: LabelStudioMLBase, run: Run) -> dict[str, Any]:
-        """Trains on what is stored now, and records it."""
+        """Trains on the stored annotations, and records the training."""
         tasks = self._store.annotated_tasks(project.id)
         event, data = self._store.event(project.id)
         training_id = self._store.start_training(project.id, project.revision, len(tasks), run.job.id)
@@ -204,7 +205,7 @@ class Handlers:
     # -- the other kinds
 
     def _reconcile(self, run: Run) -> dict[str, Any]:
-        """Makes the stored annotations those that Label Studio has."""
+        """Makes the stored annotations the same as Label Studio's."""
         project_id = run.job.project_id
         project, connection = self._in_label_studio(project_id)
         self._store.begin_reconciliation(project_id)
@@ -223,38 +224,38 @@ class Handlers:
             "Project %s: %d annotated tasks fetched from Label Studio%s",
             project_id,
             fetched,
-            "; something had changed unnoticed" if changed else "",
+            "; some of them were new here" if changed else "",
         )
         if changed:
             self._jobs.add_training(project_id)
         return {"tasks": fetched, "changed": changed}
 
     def _prove_webhook(self, project: Project, connection: Connection) -> None:
-        """Has Label Studio send the project's secret with its webhook, where it must (`webhook_secret.py`)."""
+        """Puts the project's secret into its webhook, where webhooks need one (`webhook_secret.py`)."""
         if not self._registry.model_class.services.settings.proves_webhooks:
             return
         try:
             if not self._secrets.put_in_place(connection, project):
-                logger.warning("Project %s: Label Studio has no webhook to this backend: connect it again.", project.id)
+                logger.warning("Project %s: Label Studio has no webhook to this backend. Connect it again.", project.id)
         except LabelStudioError as error:
-            logger.warning("Project %s: its webhook can't be given its secret: %s", project.id, error)
+            logger.warning("Project %s: the secret can't be put into its webhook: %s", project.id, error)
 
     def _in_label_studio(self, project_id: str) -> tuple[Project, Connection]:
-        """A project, and how to reach its Label Studio.
+        """A project, and the connection to its Label Studio.
 
         Raises:
-            OtherLabelStudio: what is reached has another project of that number.
+            OtherLabelStudio: the Label Studio at that address has another project of that number.
         """
         project, connection = self._store.project(project_id), self._registry.get(project_id).connection
         created = project.created
         if created is not None:
-            with suppress(LabelStudioError):  # what is asked next meets it again, and says it
+            with suppress(LabelStudioError):  # the next request raises it again
                 created = label_studio.created(connection, int(project.number))
         if created != project.created:
             raise OtherLabelStudio(
                 f"The Label Studio at {connection.url} has another project {project.number} than the one that is "
-                f"known here as {project.id}: nothing is fetched from it or stored there. LABEL_STUDIO_URL names one "
-                "Label Studio; with two, leave it unset."
+                f"known here as {project.id}, so nothing is fetched from it or stored there. LABEL_STUDIO_URL names "
+                "one Label Studio; with two, leave it unset."
             )
         return project, connection
 
@@ -266,7 +267,7 @@ class Handlers:
 
     @staticmethod
     def _score(model: LabelStudioMLBase, task: dict[str, Any]) -> dict[str, Any]:
-        """The prediction of a task that is extracted now, empty where the model can't predict yet."""
+        """The prediction of an extracted task, empty where the model can't predict yet."""
         try:
             model.check_ready()
             return predict_task(model, task)
@@ -274,7 +275,7 @@ class Handlers:
             return {}
 
     def _remember(self, run: Run, task: dict[str, Any], prediction: dict[str, Any]) -> None:
-        """Keeps the score for the dashboard's list of tasks."""
+        """Stores the score for the dashboard's list of tasks."""
         given = (task, prediction.get("score"), prediction.get("model_version"))
         run.persist(lambda: self._store.save_predictions(run.job.project_id, [given]))
 
@@ -306,13 +307,13 @@ class Handlers:
 
 
 def _unavailable(result: dict[str, Any]) -> set[str]:
-    """Ids of the tasks whose videos a training had to leave out."""
+    """The ids of the tasks whose videos a training left out."""
     controls = [metrics for metrics in result.values() if isinstance(metrics, dict)]
     return {task_id for metrics in controls for task_id in metrics.get("unavailable") or ()}
 
 
 def _prequential(result: dict[str, Any]) -> str:
-    """The F1 that the model before had on the videos that were new to it, for the log."""
+    """The F1 of the earlier model on the training's new videos, for the log."""
     scores = {
         name: metrics["prequential"]["frames"]["macro_f1"]
         for name, metrics in result.items()
@@ -322,7 +323,7 @@ def _prequential(result: dict[str, Any]) -> str:
 
 
 def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:
-    """One task's prediction as Label Studio takes it: `result`, `score` and `model_version`."""
+    """Predicts one task, in Label Studio's form: `result`, `score` and `model_version`."""
     answer = model.predict([task], context=context)
     if not isinstance(answer, ModelResponse):
         answer = ModelResponse(predictions=answer)

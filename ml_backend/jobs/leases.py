@@ -1,9 +1,9 @@
-"""Leases: one process does a job at a time, and says so while it does.
+"""Leases: a job belongs to one process, which renews its lease while it does the job.
 
 with leases.run(job) as run:
     for number, item in enumerate(items):
         work(item)
-        run.progress(number / len(items))  # raises JobStopped where it must not go on
+        run.progress(number / len(items))  # raises JobStopped where the job must not go on
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = LEASE.total_seconds() / 5
 PROGRESS_SECONDS = 1.0
-# What couldn't be written is tried again after this time.
+# The time before a failed write is tried again.
 WRITE_RETRY_SECONDS = 1.0
 
 Result = TypeVar("Result")
@@ -39,14 +39,14 @@ class Stop(Enum):
 
     SHUTDOWN = "the worker stops"
     CANCELLED = "it was cancelled"
-    LOST = "its lease ran out, and another worker may do it now"
+    LOST = "its lease ran out, and another worker may do the job now"
 
 
 class JobStopped(Exception):
-    """Raised in a running job, by its progress function.
+    """Raised by a running job's progress function.
 
     Attributes:
-        reason: why.
+        reason: why the job must not go on.
     """
 
     def __init__(self, reason: Stop) -> None:
@@ -55,7 +55,7 @@ class JobStopped(Exception):
 
 
 class Run:
-    """A job while it is done here.
+    """A job that this process is doing.
 
     Attributes:
         job: the job.
@@ -82,14 +82,14 @@ class Run:
         if time.monotonic() - self._reported < PROGRESS_SECONDS:
             return
         self._reported = time.monotonic()
-        with suppress(DatabaseUnavailable):  # the next one may succeed
+        with suppress(DatabaseUnavailable):  # the next write may succeed
             self._leases.store.set_progress(self.job.id, self._leases.owner, min(max(share, 0.0), 1.0))
 
     def persist(self, write: Callable[[], Result]) -> Result:
-        """Writes what must not be lost, however long the database can't be written.
+        """Writes what must not be lost, and tries again as long as the database can't be written.
 
         Raises:
-            JobStopped: the process ends, or the job was taken over: it is done again.
+            JobStopped: the process ends, or the job was taken over; it is done again.
         """
         while True:
             try:
@@ -113,17 +113,17 @@ class Leases:
         self.store = store
         self.owner = f"{_machine()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
-        self._stops: dict[Run, Stop | None] = {}  # of what runs here
+        self._stops: dict[Run, Stop | None] = {}  # the running jobs here, and why they must stop
         self._stopping = threading.Event()
         self._renewer: threading.Thread | None = None
 
     @contextmanager
     def run(self, job: Job) -> Iterator[Run]:
-        """Keeps the lease of a job that `owner` has claimed."""
+        """Renews the lease of a claimed job inside the block."""
         run = Run(job, self)
         with self._lock:
             for other in self._stops:
-                if other.job.id == job.id:  # it was lost, taken over, and came back to this process
+                if other.job.id == job.id:  # the lease was lost, and this process has claimed the job again
                     self._stops[other] = Stop.LOST
             self._stops[run] = None
             if self._renewer is None:
@@ -158,11 +158,11 @@ class Leases:
                         self._stops[run] = Stop.CANCELLED
 
     def stop_reason(self, run: Run) -> Stop | None:
-        """Why a job must not go on, or None."""
+        """Why a job must not go on; None where it may."""
         return Stop.SHUTDOWN if self._stopping.is_set() else self._stops.get(run)
 
     def running(self) -> int:
-        """The number of jobs that run here."""
+        """The number of running jobs here."""
         return len(self._stops)
 
     @property
@@ -171,12 +171,11 @@ class Leases:
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Has all jobs stop at their next progress."""
+        """Makes all jobs stop at their next progress."""
         self._stopping.set()
 
     def dead_owners(self) -> list[str]:
-        """The owners of leases that were processes of this machine and are gone: no need to wait for their leases
-        to run out."""
+        """The owners of leases that were processes of this machine and are gone; their leases needn't run out."""
         machine = _machine()
         return [
             owner
@@ -186,9 +185,9 @@ class Leases:
 
 
 def _machine() -> str:
-    """Identifies the kernel and the container, within which a process id means one process."""
+    """Identifies the kernel and the container, in which a process id is unique."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
-        return uuid.uuid4().hex  # like no other
+        return uuid.uuid4().hex  # unique

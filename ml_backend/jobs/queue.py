@@ -1,4 +1,4 @@
-"""The heavy work as jobs: adding them, asking about them, cancelling them. `runner.py` does them."""
+"""Add jobs, ask about them and cancel them. `runner.py` does them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ml_backend.store import Store
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.store.tables import Job, JobKind, JobStatus, QueueName
 
-# Somebody waits for a prediction; then the training whose model the next one shows; then what may be needed some day.
+# Higher is sooner. A prediction that somebody waits for comes before a training, and that before work ahead of need.
 PRIORITY_WANTED = 20
-# Before the training that is to use the annotations.
+# Before the training that will use the annotations.
 PRIORITY_RECONCILE = 11
 PRIORITY_TRAINING = 10
-# One of a whole list of predictions: an annotator who opens a single task doesn't wait for them.
+# A prediction of a whole list; an annotator who opens a single task doesn't wait for these.
 PRIORITY_BATCH = 5
-# A queue longer than this would take days; what is refused then is asked for again when it is needed.
+# A longer queue would take days. Refused jobs are asked for again when they are needed.
 MAX_QUEUED_JOBS = 10_000
 
 TRAININGS = (JobKind.TRAIN, JobKind.RESET)
@@ -34,7 +34,7 @@ class Jobs:
         registry: gives the projects' models.
 
     Attributes:
-        on_added: called after a job was added here; a worker looks at the table at once then.
+        on_added: called after a job was added in this process, so that a worker here looks at the table at once.
     """
 
     def __init__(self, store: Store, registry: ModelRegistry) -> None:
@@ -45,40 +45,40 @@ class Jobs:
     # -- adding
 
     def add_training(self, project_id: str, forget: bool = False) -> Job:
-        """Queues a training of the project's model on its latest data; one that waits already serves everybody.
+        """Queues a training of the project's model on its latest data, unless one waits already.
 
         Args:
             project_id: the project.
-            forget: the present model is replaced in any case.
+            forget: whether the present model is replaced in any case.
         """
         return self._add(JobKind.RESET if forget else JobKind.TRAIN, project_id, {}, PRIORITY_TRAINING)
 
     def add_reconciliation(self, project_id: str) -> Job:
-        """Queues a comparison of the stored annotations with those that Label Studio has."""
+        """Queues a comparison of the stored annotations with Label Studio's."""
         return self._add(JobKind.RECONCILE, project_id, {}, PRIORITY_RECONCILE)
 
     def can_reconcile(self, project_id: str) -> bool:
-        """Whether Label Studio's annotations can be asked for: its address and a key are known."""
+        """Whether Label Studio can be asked for annotations: its address and a key are known."""
         project = self.store.project(project_id)
         try:
             connection = self.registry.get(project_id).connection
         except BackendError:
-            return False  # its labeling config can't work
+            return False  # its labeling config can't be used
         return project is not None and project.number.isdecimal() and bool(connection.url and connection.api_key)
 
     def add_extraction(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
-        """Queues the heavy part of a task's prediction.
+        """Queues the extraction of a task's features.
 
         Raises:
             NotReady: the queue is full.
         """
-        name = str(task["id"]) if task.get("id") is not None else _digest([task["data"]])  # an index's row is short
+        name = str(task["id"]) if task.get("id") is not None else _digest([task["data"]])  # keys must be short
         live = self.store.live_job(f"{JobKind.EXTRACT}:{project_id}:{name}")
         arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
         if live is not None and live.status == JobStatus.STARTED and live.arguments == arguments:
             return live
         if live is None and self.store.count_jobs(JobStatus.QUEUED) >= MAX_QUEUED_JOBS:
-            raise NotReady(f"{MAX_QUEUED_JOBS} jobs are waiting already: ask again when the worker has caught up.")
+            raise NotReady(f"{MAX_QUEUED_JOBS} jobs are waiting already. Ask again when the worker has caught up.")
         return self._add(JobKind.EXTRACT, project_id, arguments, priority, name)
 
     def add_extractions(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
@@ -86,12 +86,12 @@ class Jobs:
         return self._add(JobKind.EXTRACT_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, _digest(tasks))
 
     def add_delivery(self, project_id: str, task: dict[str, Any], priority: int = PRIORITY_WANTED) -> Job:
-        """Queues a prediction that couldn't be given in time, to be stored in Label Studio when it is ready."""
+        """Queues a prediction that is stored in Label Studio when it is ready."""
         arguments = {"task": {"id": task["id"], "data": task["data"]}}
         return self._add(JobKind.DELIVER, project_id, arguments, priority, str(task["id"]))
 
     def add_deliveries(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
-        """As `add_delivery`, for many tasks: the worker makes a job of each."""
+        """Queues deliveries of many tasks. The worker adds a job for each."""
         return self._add(JobKind.DELIVER_MANY, project_id, {"tasks": tasks}, PRIORITY_BATCH, _digest(tasks))
 
     def _add(
@@ -120,18 +120,18 @@ class Jobs:
     # -- asking
 
     def status(self, job_id: str) -> Job:
-        """The job of that id.
+        """The job with that id.
 
         Raises:
             UnknownJob: there is none.
         """
         job = self.store.job(job_id)
         if job is None:
-            raise UnknownJob(f"No job {job_id!r} is known; ended jobs are forgotten after two weeks.")
+            raise UnknownJob(f"There is no job {job_id!r}. Ended jobs are deleted after two weeks.")
         return job
 
     def training_state(self, project_id: str) -> str | None:
-        """Why a project with annotations isn't trained, as a sentence; None where there are none."""
+        """A sentence that says why a project with annotations isn't trained; None for a project without annotations."""
         videos = self.store.count_annotated_tasks(project_id).get(project_id, 0)
         if not videos:
             return None
@@ -147,7 +147,7 @@ class Jobs:
         return None
 
     def cancel(self, job_id: str) -> Job:
-        """Cancels a job: at once where it waits, at its next progress where it runs. A project whose training is
+        """Cancels a job: a waiting one at once, a running one at its next progress. A project whose training is
         cancelled is trained at its next change.
 
         Raises:
@@ -163,7 +163,7 @@ class Jobs:
 
         Raises:
             UnknownJob: there is none.
-            InvalidRequest: it didn't fail.
+            InvalidRequest: the job didn't fail and wasn't cancelled.
         """
         job = self.status(job_id)
         if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
@@ -178,5 +178,5 @@ class Jobs:
 
 
 def _digest(tasks: list[dict[str, Any]]) -> str:
-    """The same for the same tasks: they are queued once, however often they are asked for."""
+    """A hash of tasks, so that the same ones are queued once."""
     return hashlib.sha256(json.dumps(tasks, sort_keys=True).encode()).hexdigest()

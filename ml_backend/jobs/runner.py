@@ -1,4 +1,4 @@
-"""Doing jobs: which one is begun next, and what is recorded of how it ended."""
+"""Do jobs: choose the next one, do it, and record how it ended."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ml_backend.store.tables import Job, JobKind, JobStatus, QueueName
 
 logger = logging.getLogger(__name__)
 
-# How many jobs of each queue a worker process does at once: trainings never wait for a long extraction.
+# The worker slots of each queue: how many of its jobs a process does at once. Trainings have a slot of their own.
 SLOTS = {QueueName.TRAIN: 1, QueueName.EXTRACT: 2}
-# A job that was begun this often and never ended killed its worker each time (out of memory, say). One more than the
-# deaths after which the cache refuses a video: a training goes on without it.
+# Deaths of its worker, perhaps for lack of memory, after which a job is given up. One more than the deaths after which
+# the cache refuses a video, so that a training goes on without that video.
 MAX_ATTEMPTS = 4
 WAIT_SECONDS = 0.1
 
@@ -37,13 +37,13 @@ class Runner:
         self.store = jobs.store
         self.leases = Leases(jobs.store)
         self._handlers = Handlers(jobs)
-        self._running: list[Job] = []  # what `claim` gave and `run` hasn't ended
+        self._running: list[Job] = []  # claimed jobs that haven't ended
 
     def claim(self) -> Job | None:
-        """Begins the most urgent job that this process has a slot for; None where there is none.
+        """Claims the most urgent job that this process has a slot for; None where there is none.
 
-        Jobs that nobody waits for run one at a time in a process, so that they never take all slots. A job that ran
-        when a worker died runs alone, so that it takes no other job along.
+        Jobs ahead of need run one at a time in a process, so that they never take all slots. A job that ran when a
+        worker died runs alone, so that no other job dies with it.
         """
         while not self.leases.stopping:
             running = list(self._running)
@@ -61,7 +61,7 @@ class Runner:
         return None
 
     def run(self, job: Job) -> None:
-        """Does a job that `claim` gave."""
+        """Does a claimed job."""
         with about(project=job.project_id, task=job.task_id, job=job.id):
             self._run(job)
 
@@ -76,22 +76,22 @@ class Runner:
         except JobStopped as stop:
             logger.info("Job %s (%s) stops: %s", job.id, job.subject, stop)
         except Exception:
-            # Its lease runs out, and it is done again.
+            # Its lease runs out, and the job is done again.
             logger.exception("Job %s (%s) couldn't be ended", job.id, job.subject)
         finally:
             self._running.remove(job)
 
     def _do(self, run: Run) -> dict[str, Any] | Exception:
-        """Does a claimed job, records how it ended, and returns its result, or the error that ended it.
+        """Does a claimed job and records how it ended. Returns its result, or the error that ended it.
 
         Raises:
-            JobStopped: it must not go on; nothing is recorded, unless it was cancelled.
+            JobStopped: the job must not go on; nothing is recorded, unless it was cancelled.
         """
         job = run.job
         if job.attempts >= MAX_ATTEMPTS:
             if job.kind in TRAININGS:
                 run.persist(lambda: self.store.give_up_training(job.project_id))
-            error = BackendError(f"Given up: the worker died {MAX_ATTEMPTS} times on it. See the worker's log.")
+            error = BackendError(f"The job was given up: its worker died {MAX_ATTEMPTS} times. See the worker's log.")
             self._fail(run, error)
             return error
         if job.attempts:
@@ -132,11 +132,10 @@ class Runner:
         run.persist(lambda: self._end(run, JobStatus.FAILED, **values))
 
     def run_now(self, kind: JobKind, project_id: str) -> dict[str, Any]:
-        """Does a project's job in the caller's thread, after any of the project's that is running, and returns its
-        result.
+        """Does a project's job in the caller's thread, after the project's running job, and returns its result.
 
         Raises:
-            BackendError: why it failed.
+            BackendError: the job failed.
         """
         job = self.jobs.store_job(kind, project_id, {}, PRIORITY_WANTED)
         while (claimed := self.store.claim_job(self.leases.owner, job.id)) is None:
@@ -146,7 +145,7 @@ class Runner:
             if current.status in (JobStatus.FAILED, JobStatus.CANCELLED):
                 raise BackendError(current.error or f"The {kind} job was cancelled.")
             if current.due_at is not None:
-                raise NotReady(current.error)  # it failed for a passing reason, and is tried again
+                raise NotReady(current.error)  # it failed with a transient error, and is tried again
             job = current
             time.sleep(WAIT_SECONDS)
         try:
@@ -155,7 +154,7 @@ class Runner:
         except JobStopped as stop:
             raise NotReady(f"The {kind} job stopped: {stop}.") from stop
         finally:
-            self.store.release_jobs(self.leases.owner, claimed.id)  # interrupted (Ctrl-C): left to the workers
+            self.store.release_jobs(self.leases.owner, claimed.id)  # after Ctrl-C the workers do it
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

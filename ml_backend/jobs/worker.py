@@ -23,23 +23,23 @@ from ml_backend.store.values import NO_PROJECT
 
 logger = logging.getLogger(__name__)
 
-# The worker takes the processors that the web leaves free: a webhook must be answered within a second.
+# Below the web processes' priority: a webhook must be answered within a second.
 NICENESS = 10
-# A new job is found after at most this time. What looking costs stands in benchmarks/jobs.md.
+# The time between two looks at the table; benchmarks/jobs.md has their cost.
 POLL_SECONDS = 0.2
 WATCH_SECONDS = 5.0
-# Running jobs get this long to stop by themselves; then they are put back as they are.
+# Running jobs have this time to stop; then they are put back.
 SHUTDOWN_SECONDS = 1.0
-# Label Studio sends each webhook once. What it couldn't deliver is found by comparing.
+# Label Studio sends each webhook once; a comparison finds what it couldn't deliver.
 RECONCILE_INTERVAL = timedelta(minutes=30)
-# When a worker starts: also then not all the time, where it starts again and again.
+# At a worker's start; it may start again and again.
 RECONCILE_AT_START = timedelta(minutes=1)
 FORGET_SECONDS = 3600.0
-# A model file that was put into MODEL_ROOT is found after at most this time.
+# A new file in MODEL_ROOT is found within this time.
 LOOK_SECONDS = 30.0
 
 
-# Where the store keeps what the worker says of itself: which encoder, device and precision extract.
+# The key of the value that holds the worker's encoder, device and precision.
 HEALTH_KEY = "worker_health"
 
 
@@ -48,7 +48,7 @@ class WorkerProcess:
 
     Args:
         runner: does one job.
-        parent: stop as well when this process isn't the parent any more.
+        parent: the worker also stops when this process isn't its parent any more.
     """
 
     def __init__(self, runner: Runner, parent: int | None = None) -> None:
@@ -63,7 +63,7 @@ class WorkerProcess:
         self._fingerprints: dict[str, str] = {}  # of the projects' models
 
     def run(self) -> None:
-        """Works until SIGTERM, SIGINT or SIGHUP; what runs then goes back to wait."""
+        """Works until SIGTERM, SIGINT or SIGHUP; then running jobs are put back."""
         os.nice(NICENESS)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stopped.set())
@@ -94,18 +94,18 @@ class WorkerProcess:
                 self._stopped.wait(WATCH_SECONDS)
 
     def _start(self) -> None:
-        """What another environment or a long absence may have made necessary."""
+        """Looks for work that another environment or a long absence may have made necessary."""
         try:
             self._store.worker_alive(self._runner.leases.owner)
             self._store.make_jobs_due()
             self.look_at_models()
             self.reconcile(RECONCILE_AT_START)
         except Exception:
-            logger.exception("The worker starts without having looked for work; it looks again")
+            logger.exception("The worker couldn't look for work at its start; it looks again")
         self.watch()
 
     def _report(self) -> None:
-        """Tells the log and `/health` what this worker runs on, and whether Label Studio's key works."""
+        """Reports to the log and to `/health` what this worker runs on, and whether Label Studio's key works."""
         model_class = self._jobs.registry.model_class
         try:
             model_class.warm_up()
@@ -114,11 +114,10 @@ class WorkerProcess:
                 logger.log(level, "%s", line)
             report_label_studio(model_class.services.settings)
         except Exception:
-            logger.exception("What the worker runs on can't be told")
+            logger.exception("The worker can't report what it runs on")
 
     def look_at_models(self) -> None:
-        """Queues a training where a model doesn't fit the files that it is made from, such as its encoder's; once for
-        each change of them."""
+        """Requests trainings where models don't fit their files, such as the encoder's, once for each change."""
         self._next_look = time.monotonic() + LOOK_SECONDS
         for project in self._store.projects():
             if project.revision <= project.trained_revision:  # the others are trained in any case, and checked then
@@ -158,7 +157,7 @@ class WorkerProcess:
         os._exit(0)
 
     def watch(self) -> None:
-        """Tells that this worker is alive, and finds lost work."""
+        """Reports that this worker is alive, and finds lost work."""
         try:
             self._store.worker_alive(self._runner.leases.owner)
             if time.monotonic() >= self._next_look:
@@ -174,8 +173,8 @@ class WorkerProcess:
             logger.exception("The worker's watch failed; it goes on")
 
     def recover(self) -> None:
-        """Takes over dead workers' jobs, and queues a training where a model is behind its data or a video may be
-        reached again."""
+        """Takes over dead workers' jobs, and queues trainings where a model is behind its data, or where an unreachable
+        video is to be tried again."""
         for job in self._store.take_over_jobs(self._runner.leases.dead_owners()):
             logger.warning("Job %s (%s) is taken over: its worker died", job.id, job.subject)
         for project_id in dict.fromkeys([*self._store.projects_behind(), *self._store.projects_to_retry()]):
@@ -183,9 +182,9 @@ class WorkerProcess:
                 self._jobs.add_training(project_id)
 
     def reconcile(self, interval: timedelta) -> None:
-        """Has the projects compared with Label Studio that weren't for some time, where there is a key."""
+        """Queues comparisons with Label Studio for the projects whose last one is old, where there is a key."""
         for project_id in self._store.projects_to_reconcile(interval):
-            self._store.begin_reconciliation(project_id)  # looked at, also where it can't be done
+            self._store.begin_reconciliation(project_id)  # also where it can't be done
             waiting = self._store.live_job(f"{JobKind.RECONCILE}:{project_id}")
             if waiting is None and self._jobs.can_reconcile(project_id):
                 self._jobs.add_reconciliation(project_id)

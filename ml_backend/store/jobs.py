@@ -1,4 +1,4 @@
-"""Jobs: what is to be done, who does it, and how each ended. This table is the queue.
+"""Jobs: their work, their owners and how they ended. This table is the queue.
 
 The process that does a job holds its *lease* and renews it while the job runs. A lease that runs out belongs to a dead
 process, and its job waits again. A process writes nothing for a job whose lease it has lost.
@@ -17,19 +17,19 @@ from sqlalchemy.orm import Session
 from ml_backend.store.tables import LIVE, Job, JobKind, JobStatus, Project, QueueName, Worker, now
 from ml_backend.store.trainings import Trainings
 
-# A lease is renewed several times within this time; where it isn't, its owner is dead. With the worker's next look for
-# lost work another machine begins its job within 20 s.
+# A lease is renewed several times within this time; otherwise its owner is dead. Another machine, which looks for lost
+# work, begins the job within 20 s.
 LEASE = timedelta(seconds=15)
-# A worker that hasn't been heard of for this long doesn't count as alive.
+# A worker that hasn't reported for this time doesn't count as alive.
 WORKER_SILENT = timedelta(seconds=30)
 # Ended jobs are kept this long for /job_status.
 JOB_RETENTION = timedelta(days=14)
-# Jobs of a higher priority are wanted by somebody; the others may be some day.
+# The priority of jobs ahead of need; somebody waits for jobs of a higher one.
 PRIORITY_AHEAD = 0
 
 
 class JobRows(Trainings):
-    """The jobs, and the workers that are alive."""
+    """The rows of jobs and of live workers."""
 
     # -- adding
 
@@ -43,13 +43,13 @@ class JobRows(Trainings):
         arguments: dict[str, Any],
         priority: int,
     ) -> Job:
-        """Adds a job, or raises the priority of the one that waits to do the same work, with the latest arguments.
+        """Adds a job. If one with the same key waits, it gets the new arguments and the higher priority instead.
 
         Args:
-            kind: what it does.
-            queue: whose workers do it.
-            key: jobs with one key do the same work.
-            resource: jobs with one resource never run at once.
+            kind: the kind of job.
+            queue: the queue.
+            key: identifies the job's work; at most one job of a key waits.
+            resource: what the job uses; at most one job of a resource runs.
             project_id: the project.
             arguments: JSON.
             priority: higher is sooner.
@@ -58,7 +58,7 @@ class JobRows(Trainings):
             waiting = session.scalar(sa.select(Job).where(Job.key == key, Job.status == JobStatus.QUEUED))
         same = waiting is not None and waiting.arguments == arguments
         if same and waiting.priority >= priority and waiting.due_at is None:
-            return waiting  # nothing to write, so nothing to wait for
+            return waiting  # without a write there is no wait for a lock
         values = {"id": uuid.uuid4().hex, "kind": kind, "queue": queue, "key": key, "resource": resource}
         values |= {"project_id": project_id, "arguments": arguments, "priority": priority}
         insert = self._insert(Job).values(values)
@@ -74,7 +74,7 @@ class JobRows(Trainings):
     # -- reading
 
     def job(self, job_id: str) -> Job | None:
-        """The job of that id, or the one that does its work instead; None where it isn't known."""
+        """The job with that id, or the one that does its work instead; None where there is none."""
         with self._reading() as session:
             job = session.get(Job, job_id)
             while job is not None and job.superseded_by is not None:
@@ -82,13 +82,13 @@ class JobRows(Trainings):
             return job
 
     def live_job(self, key: str) -> Job | None:
-        """The queued or started job with this key, the started one first, or None."""
+        """The started job with this key, else the queued one, else None."""
         live = sa.select(Job).where(Job.key == key, Job.status.in_(LIVE)).order_by(Job.status.desc()).limit(1)
         with self._reading() as session:
             return session.scalar(live)
 
     def live_training(self, project_id: str) -> Job | None:
-        """The project's training that runs, or else one that waits, or None."""
+        """The project's running training, else a waiting one, else None."""
         live = sa.and_(Job.project_id == project_id, Job.status.in_(LIVE))
         query = sa.select(Job).where(live, Job.kind.in_((JobKind.TRAIN, JobKind.RESET)))
         with self._reading() as session:
@@ -127,17 +127,17 @@ class JobRows(Trainings):
         return sa.and_(self._is_due(), ~in_use)
 
     def next_job(self, queues: Sequence[QueueName], ahead: bool = True) -> Job | None:
-        """The job to be begun next, or None.
+        """The job to start next, or None.
 
-        A suspect comes first: a job that ran when its worker died, of several the one with the fewest deaths.
+        A job that ran when its worker died comes first, of several the one with the fewest deaths.
 
         Args:
-            queues: the other jobs come from these, an earlier queue first.
-            ahead: also a job that nobody waits for.
+            queues: the queues of all other jobs, an earlier queue first.
+            ahead: whether a job ahead of need may be taken.
         """
         with self._reading() as session:
             if session.scalar(sa.select(Job.id).where(self._is_due()).limit(1)) is None:
-                return None  # so most looks end: they are to cost next to nothing
+                return None  # most looks end here, and must cost next to nothing
             can_begin, urgent = sa.select(Job).where(self._can_begin()).limit(1), (Job.priority.desc(), Job.created_at)
             searches = [can_begin.where(Job.attempts > 0).order_by(Job.attempts, *urgent)]
             if not ahead:
@@ -146,21 +146,21 @@ class JobRows(Trainings):
             return next(filter(None, map(session.scalar, searches)), None)
 
     def claim_job(self, owner: str, job_id: str) -> Job | None:
-        """Begins a job: gives its lease to an owner. None where it can't be begun, or another process was faster."""
+        """Starts a job and gives its lease to an owner. None where it can't start, or another process was faster."""
         values = {"status": JobStatus.STARTED, "lease_owner": owner, "lease_expires_at": self._now() + LEASE}
         values |= {"started_at": now(), "progress": 0.0, "due_at": None}
         claim = sa.update(Job).where(Job.id == job_id, self._can_begin()).values(values).returning(Job)
         try:
             with self._transaction() as session:
                 return session.scalar(claim)
-        except sa.exc.IntegrityError:  # a job of the same resource was begun at the same moment
+        except sa.exc.IntegrityError:  # a job of the same resource was started at the same time
             return None
 
     def renew_leases(self, owner: str) -> dict[str, bool]:
         """Renews an owner's leases.
 
         Returns:
-            Id of each job that the owner still holds -> whether it is to be cancelled.
+            Id of each job that the owner still holds -> whether its cancellation was requested.
         """
         held = sa.and_(Job.lease_owner == owner, Job.status == JobStatus.STARTED)
         with self._transaction() as session:
@@ -169,7 +169,7 @@ class JobRows(Trainings):
             return dict(rows.all())
 
     def set_progress(self, job_id: str, owner: str, progress: float) -> None:
-        """Records how far a job is, in [0, 1]."""
+        """Records a job's progress, in [0, 1]."""
         with self._transaction() as session:
             session.execute(sa.update(Job).where(self._held(job_id, owner)).values(progress=progress))
 
@@ -185,7 +185,7 @@ class JobRows(Trainings):
         result: dict[str, Any] | None = None,
         error: str | None = None,
     ) -> bool:
-        """Records how a job ended. False where the owner doesn't hold it any more."""
+        """Records how a job ended. Returns False where the owner has lost its lease."""
         values = {"status": status, "ended_at": now(), "result": result, "error": error, "lease_owner": None}
         values["lease_expires_at"] = None
         if status == JobStatus.FINISHED:
@@ -195,7 +195,7 @@ class JobRows(Trainings):
             return session.execute(sa.update(Job).where(self._held(job_id, owner)).values(values)).rowcount > 0
 
     def retry_job(self, job_id: str, owner: str, delay: timedelta, error: str) -> bool:
-        """Puts a job back that failed for a passing reason. False where the owner doesn't hold it any more."""
+        """Puts back a job that failed with a transient error. Returns False where the owner has lost its lease."""
         with self._transaction() as session:
             job = session.scalar(sa.select(Job).where(self._held(job_id, owner)).with_for_update())
             if job is None:
@@ -206,7 +206,7 @@ class JobRows(Trainings):
             return True
 
     def move_job(self, job_id: str, owner: str, queue: QueueName) -> None:
-        """Leaves a job that its owner has begun to the workers of another queue."""
+        """Moves a started job to another queue, where it waits."""
         with self._transaction() as session:
             job = session.scalar(sa.select(Job).where(self._held(job_id, owner)).with_for_update())
             if job is not None:
@@ -214,12 +214,12 @@ class JobRows(Trainings):
                 job.queue = queue
 
     def release_jobs(self, owner: str, job_id: str | None = None) -> list[Job]:
-        """Puts back what an owner still holds when it stops, or one job of it, and returns them: no failure."""
+        """Puts back the jobs of an owner that stops, or one of them, and returns them. That counts as no failure."""
         held = sa.and_(Job.lease_owner == owner, Job.status == JobStatus.STARTED)
         return self._release(held if job_id is None else self._held(job_id, owner), failed=False)
 
     def take_over_jobs(self, dead_owners: list[str]) -> list[Job]:
-        """Puts back the jobs whose lease ran out, and those of owners that are known to be dead, and returns them."""
+        """Puts back the jobs whose lease ran out and those of dead owners, and returns them."""
         with self._reading() as session:
             expired = sa.or_(Job.lease_expires_at < self._now(), Job.lease_owner.in_(dead_owners))
             abandoned = sa.and_(Job.status == JobStatus.STARTED, expired)
@@ -236,7 +236,7 @@ class JobRows(Trainings):
             return jobs
 
     def _put_back(self, session: Session, job: Job) -> None:
-        """Makes a started job wait again; where one that does the same waits already, leaves it to that one."""
+        """Makes a started job wait again. If one of the same key waits already, that one replaces it."""
         self._interrupt_trainings(session, job.id)
         same = sa.select(Job).where(Job.key == job.key, Job.status == JobStatus.QUEUED)
         waiting = session.scalar(same.with_for_update())
@@ -250,15 +250,14 @@ class JobRows(Trainings):
             waiting.attempts = max(waiting.attempts, job.attempts)
 
     def lease_owners(self) -> list[str]:
-        """Who does jobs now."""
+        """The owners of running jobs."""
         with self._reading() as session:
             return list(session.scalars(sa.select(Job.lease_owner).where(Job.status == JobStatus.STARTED).distinct()))
 
     # -- from outside
 
     def cancel_job(self, job_id: str) -> Job | None:
-        """Cancels a job that waits; asks the owner of one that runs to stop it. Returns it, None where there is
-        none."""
+        """Cancels a waiting job, or requests that a running one be cancelled. Returns the job, None for no job."""
         with self._transaction() as session:
             job = session.get(Job, job_id, with_for_update=True)
             if job is not None and job.status == JobStatus.QUEUED:
@@ -268,7 +267,7 @@ class JobRows(Trainings):
             return job
 
     def make_jobs_due(self) -> None:
-        """Has jobs and videos that wait for another try be tried now: what stopped them may have been mended."""
+        """Makes jobs and videos that wait for another try due now, since the cause may be gone."""
         later = sa.and_(Job.status == JobStatus.QUEUED, Job.due_at.is_not(None))
         with self._transaction() as session:
             session.execute(sa.update(Job).where(later).values(due_at=None))
@@ -276,7 +275,7 @@ class JobRows(Trainings):
             session.execute(sa.update(Project).where(Project.retry_at > now_).values(retry_at=now_))
 
     def forget_old_jobs(self) -> None:
-        """Forgets jobs that ended long ago, and workers that are long gone."""
+        """Deletes the rows of old ended jobs and of workers that are gone."""
         with self._transaction() as session:
             session.execute(sa.delete(Job).where(Job.ended_at < now() - JOB_RETENTION))
             session.execute(sa.delete(Worker).where(Worker.seen_at < self._now() - WORKER_SILENT))
@@ -289,12 +288,12 @@ class JobRows(Trainings):
             session.merge(Worker(id=worker, seen_at=self._now()))
 
     def worker_gone(self, worker: str) -> None:
-        """Forgets a worker that stops."""
+        """Deletes the row of a worker that stops."""
         with self._transaction() as session:
             session.execute(sa.delete(Worker).where(Worker.id == worker))
 
     def live_workers(self, within: timedelta = WORKER_SILENT) -> list[str]:
-        """Ids of the workers heard of lately; within a shorter time, where that is given."""
+        """The ids of the workers that reported lately, within `within` or WORKER_SILENT, whichever is shorter."""
         with self._reading() as session:
             since = self._now() - min(within, WORKER_SILENT)
             return list(session.scalars(sa.select(Worker.id).where(Worker.seen_at >= since)))
