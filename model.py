@@ -50,7 +50,7 @@ class YOLO(LabelStudioMLBase):
             raise InvalidConfig(f"The labeling config has no control tag that this backend serves: {served}.")
 
     def _check_spelling(self) -> None:
-        """Label Studio's page takes tags in any case, its API and this backend only as they are documented."""
+        """Checks the capital letters of tags, which Label Studio's page ignores and its API and this backend need."""
         tags = [one.tag_type for one in CONTROL_MODELS]
         names = {name for tag in tags for name in (tag.control_type, tag.object_type, tag.label_tag)}
         documented = {name.lower(): name for name in names}
@@ -58,7 +58,7 @@ class YOLO(LabelStudioMLBase):
         wrong = {tag.tag for tag in tree.iter() if documented.get(tag.tag.lower(), tag.tag) != tag.tag}
         if wrong:
             spelled = "; ".join(f"<{tag}> as <{documented[tag.lower()]}>" for tag in sorted(wrong))
-            raise InvalidConfig(f"Tags are written with their capital letters in the labeling config: {spelled}.")
+            raise InvalidConfig(f"The labeling config needs the capital letters of its tags: write {spelled}.")
 
     @property
     def model_version(self) -> str:
@@ -75,7 +75,7 @@ class YOLO(LabelStudioMLBase):
         """Predicts the tasks' timelines.
 
         Raises:
-            BackendError: of the first task that can't be predicted.
+            BackendError: a task can't be predicted; the first one's error.
         """
         return ModelResponse(predictions=[self._predict_task(task) for task in tasks])
 
@@ -86,7 +86,7 @@ class YOLO(LabelStudioMLBase):
         for control_model in self.control_models:
             try:
                 predictions.append(control_model.predict(task))
-                # Not the model's present version: a training may have published another one meanwhile.
+                # The version that predicted; a training may have published another one meanwhile.
                 versions.append(predictions[-1].version)
             except NotReady as error:
                 not_ready = error
@@ -108,7 +108,7 @@ class YOLO(LabelStudioMLBase):
 
     @classmethod
     def warm_up(cls) -> None:
-        """Loads the default encoder, or says why it can't be."""
+        """Loads the default encoder, for `health`."""
         try:
             encoder = cls._default_encoder()
             encoder.class_names  # noqa: B018 (loads the model)
@@ -124,7 +124,7 @@ class YOLO(LabelStudioMLBase):
 
     @classmethod
     def start_up_lines(cls) -> list[tuple[int, str]]:
-        """The default encoder and the precision."""
+        """The lines about the default encoder and the precision."""
         settings = cls.services.settings
         try:
             encoder = cls._default_encoder()
@@ -135,8 +135,8 @@ class YOLO(LabelStudioMLBase):
             level = logging.WARNING
             line = (
                 f"Encoder: the bundled EfficientNet-Lite0 stands in for {DEFAULT_MODEL}, which couldn't be downloaded. "
-                f"For the real one put {DEFAULT_MODEL} into {settings.model_root}, or give this machine access to "
-                f"{DOWNLOAD_HOST}: it is found by itself, and projects are trained again"
+                f"To use {DEFAULT_MODEL}, put it into {settings.model_root}, or give this machine access to "
+                f"{DOWNLOAD_HOST}; projects are then trained again by themselves"
             )
         device = "the GPU" if encoder.device.type == "cuda" else "the CPU"
         return [(level, line), (logging.INFO, f"Precision: {PRECISION_WORDS[encoder.precision]}, on {device}")]
@@ -148,18 +148,18 @@ class YOLO(LabelStudioMLBase):
 
     @classmethod
     def shut_down(cls) -> None:
-        """Takes back the attempts at videos that are being read: a worker that stops didn't die of them."""
+        """Removes the marks of videos that are being read, since a worker that stops didn't die of them."""
         Attempts.take_back_all()
 
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Trains each trainable control model on the project's annotations.
 
         Returns:
-            Name of the control tag -> metrics; a tag that no annotation says anything of is left out.
+            Control tag's name -> metrics, without tags that have no annotation.
 
         Raises:
             InvalidAnnotation: there is no annotation to train on.
-            MediaError: no annotated video can be had.
+            MediaError: no annotated video can be fetched.
         """
         version = self.next_version()
         results: dict[str, Any] = {}
@@ -167,7 +167,7 @@ class YOLO(LabelStudioMLBase):
         for model in self.control_models:
             try:
                 metrics = model.fit(event, data, version=version, **kwargs)
-            except InvalidAnnotation as error:  # the other control tags learn all the same
+            except InvalidAnnotation as error:  # the other control tags are trained all the same
                 nothing = error
                 continue
             if metrics is not None:

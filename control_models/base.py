@@ -1,10 +1,10 @@
 """`ControlModel`: the model of one control tag of a labeling config, bound to an encoder.
 
-Data goes down: a model asks its tag, its videos and its mode, and none of these asks back. The parts of it:
+A model calls its parts, and none of these calls back:
 
-- `Tag` (tag.py): labels and attributes; how annotations and predictions are written;
+- `Tag` (tag.py): labels and attributes, and the form of annotations and predictions;
 - `Videos` (videos.py): the videos of tasks, and their features;
-- `SimpleMode` (simple.py) or `TrainedMode` (trained.py): what takes features to probabilities.
+- `SimpleMode` (simple.py) or `TrainedMode` (trained.py): makes probabilities of features.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 class ControlPrediction(NamedTuple):
-    """What a control model says of one task.
+    """A control model's prediction of one task.
 
     Attributes:
-        regions: Label Studio regions.
-        score: in [0, 1]; low where the model is unsure.
-        version: of the model that said it, as of `ControlModel.version`.
+        regions: Label Studio's regions.
+        score: the expected F1, in [0, 1].
+        version: the version that predicted, as of `ControlModel.version`.
         probabilities: [num_rows, num_labels], in the rows of `Tag`.
     """
 
@@ -53,7 +53,7 @@ class ControlModel(ABC):
     """Predicts and learns the regions of one control tag.
 
     `model.py` makes one for each control tag of the config that a subclass serves. A subclass names its `Tag`, and adds
-    what its tag has beyond the others.
+    what is special to it.
 
     Args:
         context: the project's settings, state, files and notes.
@@ -64,9 +64,9 @@ class ControlModel(ABC):
         tag, encoder, videos, mode: see the module.
 
     Raises:
-        InvalidConfig: the tag can't work; the message names tag and attribute.
-        EncoderError: the encoder can't be had.
-        NotReady: it is being fetched.
+        InvalidConfig: the tag can't be used; the message names tag and attribute.
+        EncoderError: the encoder can't be found, fetched or loaded.
+        NotReady: the encoder is being fetched.
     """
 
     tag_type: ClassVar[type[Tag]]
@@ -85,7 +85,7 @@ class ControlModel(ABC):
 
     @classmethod
     def create(cls, mlbackend: LabelStudioMLBase, control: ControlTag) -> ControlModel:
-        """The control model of a control tag of a backend's labeling config. Errors are those of the class."""
+        """Makes the control model of a control tag of a backend's labeling config. Errors as of the class."""
         return cls(mlbackend.context, control)
 
     @classmethod
@@ -95,11 +95,11 @@ class ControlModel(ABC):
 
     @property
     def has_timeline(self) -> bool:
-        """Whether it labels moments, so that it has a `track`; else the video as a whole."""
+        """Whether it labels moments and has a `track`, or the video as a whole."""
         return self.tag.has_timeline
 
     def find_encoder(self) -> Encoder:
-        """The encoder that the config names, as its file is now. Errors are those of the class."""
+        """The encoder that the config names, with its present file. Errors as of the class."""
         settings, parameters = self.context.settings, self.tag.parameters
         return get_encoder(
             parameters.model_path,
@@ -115,7 +115,7 @@ class ControlModel(ABC):
     # -- the heavy part of a prediction
 
     def media(self, task: dict[str, Any]) -> str:
-        """The path or URL of the task's video. Raises MediaError where it has none."""
+        """The path or URL of the task's video. Raises MediaError where the task has none."""
         return self.tag.media(task)
 
     def is_extracted(self, task: dict[str, Any]) -> bool:
@@ -125,48 +125,48 @@ class ControlModel(ABC):
     def extract(
         self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
     ) -> None:
-        """Does the heavy part of the task's prediction: extracts the video's features into the cache.
+        """Extracts the features of the task's video into the cache.
 
         Args:
             task: the task.
-            progress: told the share done, in [0, 1].
-            others: control models of the same config, which will be extracted too; what they need of the same pictures
-                is extracted in the same decoding.
+            progress: called with the share done, in [0, 1].
+            others: control models of the same config; what they need of the same pictures is extracted in the same
+                decoding.
 
         Raises:
-            MediaError: the video can't be had or read.
+            MediaError: the video can't be fetched or read.
         """
         features = self.videos.extracted(task, progress, [other.videos for other in others])
         self.context.notes.add((task.get("id"), text) for text in self.videos.remarks(task, features))
 
     def evict(self, task: dict[str, Any]) -> None:
-        """Drops what `extract` made of a task."""
+        """Drops the features of the task's video, and its download."""
         self.videos.drop(task)
 
     # -- prediction
 
     def check_ready(self) -> None:
-        """Raises NotReady where no task can be predicted yet; Loading where it can in a moment."""
+        """Raises NotReady where no task can be predicted yet, and Loading where the encoder is being loaded."""
         self.mode.ready()
 
     @property
     def version(self) -> str:
-        """What the predictions depend on, in a word; changes with each training."""
+        """A name for everything that the predictions depend on. It changes with each training."""
         return self.mode.version
 
     def predict(self, task: dict[str, Any]) -> ControlPrediction:
         """Predicts the control tag's regions in a task.
 
         Raises:
-            MediaError: the video can't be had or read.
-            NotReady: no classifier is trained yet, or it must be trained again for the present config or encoder.
+            MediaError: the video can't be fetched or read.
+            NotReady: no classifier is trained yet, or none for the present config or encoder.
         """
         return self._predict_file(self.videos.place(task), self.tag.frame_rate(task), task)
 
     def _predict_file(
         self, path: str | Path, frame_rate: float, task: dict[str, Any] | None = None
     ) -> ControlPrediction:
-        classifier = self.mode.ready()  # before a video is read for nothing
+        classifier = self.mode.ready()  # raises before a video is read in vain
         return self._predict(self.videos.of_file(path), frame_rate, classifier, task)
 
     def _predict(
@@ -176,35 +176,35 @@ class ControlModel(ABC):
         classifier: MultiLabelLSTM | None,
         task: dict[str, Any] | None,
     ) -> ControlPrediction:
-        """The prediction of a video by a classifier of `mode.ready`; where its task is annotated, trainable mode says
-        what was drawn."""
+        """Predicts a video by a classifier of `mode.ready`. On an annotated task, trainable mode predicts what was
+        drawn."""
         probs = self.mode.probabilities(features, frame_rate, classifier, task)
         labels = self.tag.decoder.labels(probs, frame_rate, classifier)
         version = self.mode.version if classifier is None else version_of(classifier)
         return ControlPrediction(self.tag.regions(probs, labels), self.tag.score(probs, classifier), version, probs)
 
     def track(self, task: dict[str, Any]) -> Track:
-        """What a control tag with a timeline says of a extracted task, also where it can't predict yet.
+        """The track of an extracted task, also where the model can't predict yet.
 
         Raises:
-            MediaError: the video can't be had or read.
+            MediaError: the video can't be fetched or read.
         """
         raise NotImplementedError(f"{self.from_name} has no timeline.")
 
     # -- learning
 
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
-        """Learns from the project's annotations, as `TrainedMode.fit`; None in simple mode."""
+        """Trains on the project's annotations, as `TrainedMode.fit`. Returns None in simple mode."""
         return self.mode.fit(event, data, **kwargs)
 
     def held_out(
         self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None
     ) -> Evaluation | None:
-        """Cross-validation, as of `TrainedMode.held_out`; None in simple mode."""
+        """Cross-validation, as `TrainedMode.held_out`. Returns None in simple mode."""
         return self.mode.held_out(tasks, folds, progress)
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether `fit` on these annotated tasks has nothing to extract first; trusts what looks intact."""
+        """Whether `fit` on these annotated tasks has nothing to extract first. Damaged features may count as intact."""
         return self.mode.can_train_at_once(tasks)
 
     def needs_training(self) -> bool:
@@ -212,7 +212,7 @@ class ControlModel(ABC):
         return self.mode.needs_training()
 
     def earlier(self, version: int) -> Callable[[], None]:
-        """What makes the model the present one that was it after the training of that number.
+        """Returns a function that makes the model after the training of that number the present one again.
 
         Raises:
             InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.

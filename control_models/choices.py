@@ -1,4 +1,4 @@
-"""`ChoicesModel`: chooses labels for a video as a whole, by the encoder's own classes or by a trained classifier."""
+"""`ChoicesModel`: choose labels for a video as a whole, by the encoder's own classes or by a trained classifier."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ REGION_TYPE = "choices"
 
 
 class PooledSequence:
-    """A video's features in one row, [1, width]: of appearance the mean and the standard deviation over the frames, of
-    the other blocks the mean.
+    """A video's features in one row, [1, dim]: the mean of each block over the frames, and the standard deviation of
+    appearance.
 
-    What changes, or is there only briefly, moves the deviation more than the mean (benchmarks/tried.md).
+    Changes and brief things move the deviation more than the mean (benchmarks/tried.md).
 
     Args:
-        frames: the features of the video's frames; of at least one.
+        frames: the features of the video's frames, at least one.
 
     Attributes:
         content: hash of the video file's bytes.
-        layout: block -> how many numbers of the row are its own, in their order.
+        layout: block -> its dimensions, in their order in the row.
     """
 
     def __init__(self, frames: FeatureSequence) -> None:
@@ -48,7 +48,7 @@ class PooledSequence:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """1, numbers of the row."""
+        """1, dim."""
         return self._row.shape
 
     def __getitem__(self, rows: slice) -> np.ndarray:
@@ -56,12 +56,12 @@ class PooledSequence:
 
 
 class Choice:
-    """Chooses labels: of exclusive ones the most probable, of others all that are probable enough.
+    """Chooses labels: the most probable one of exclusive labels, or all that are probable enough.
 
     Args:
         exclusive: whether exactly one label is right.
-        threshold: a label is chosen from this probability on; None: from the one on that its classifier learnt, or, of
-            exclusive labels, the most probable one whatever its probability.
+        threshold: a label is chosen from this probability on. With None, each label has the threshold that its
+            classifier learnt, and of exclusive labels the most probable one is chosen, whatever its probability.
     """
 
     def __init__(self, exclusive: bool, threshold: float | None) -> None:
@@ -104,9 +104,9 @@ class ChoicesTag(Tag):
 
     @classmethod
     def is_matched(cls, control: ControlTag) -> bool:
-        """Whether the tag is a `<Choices>` of a video that names an attribute of a model, or classes of one.
+        """Whether the tag is a `<Choices>` of a video with an attribute `model_…`, or with `predicted_values`.
 
-        Many configs ask with `<Choices>` for what only people can tell, beside a timeline: these are left alone.
+        Others are left alone, since many configs have `<Choices>` for what only people can tell.
         """
         names_classes = any("predicted_values" in label.attr for label in getattr(control, "labels_attrs", {}).values())
         is_asked = names_classes or any(name.startswith("model_") for name in control.attr)
@@ -138,7 +138,7 @@ class ChoicesTag(Tag):
             value = region.get("value")
             choices = value.get("choices") if isinstance(value, dict) else None
             if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-                remarks.append(f"is used without a choice that isn't a list of names: {choices!r:.100}.")
+                remarks.append(f"is used without choices that aren't a list of names: {choices!r:.100}.")
                 continue
             chosen.update(choices)
         unknown = sorted(chosen - set(self.labels))
@@ -151,7 +151,7 @@ class ChoicesTag(Tag):
         return Drawn(labels, None, remarks)
 
     def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
-        """One region with all that is chosen, none where that is nothing."""
+        """Makes one region with all chosen labels, none where no label is chosen."""
         (columns,) = np.nonzero(labels[0])
         if not len(columns):
             return []
@@ -167,7 +167,7 @@ class ChoicesTag(Tag):
         ]
 
     def score(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> float:
-        """As of `Tag`; of exclusive labels the chosen one's share of all probability."""
+        """As of `Tag`; for exclusive labels the share of the chosen one in the sum of all probabilities."""
         if not self.is_single:
             return super().score(probs, classifier)
         share = float(probs.max() / max(probs.sum(), 1.0 if classifier is None else 1e-9))
@@ -180,10 +180,10 @@ class ChoicesTag(Tag):
 class ChoicesModel(ControlModel):
     """Serves `<Choices>` connected to a `<Video>`: labels of the video as a whole.
 
-    With `model_trainable="false"` (simple mode) the mean over the frames of the encoder's class probabilities, mapped
-    to labels, decides. With "true" a classifier of their features' mean and deviation does, trained on the project's
-    annotations. With `choice="multiple"` any number of labels is chosen, and a video without any was given none of
-    them; else one is, and a video without one isn't learnt from.
+    With `model_trainable="false"` (simple mode) the mean of the frames' class probabilities, mapped to labels, decides.
+    With "true" a classifier of the features' mean and deviation decides, trained on the project's annotations. With
+    `choice="multiple"` any number of labels is chosen, and an annotation without labels means that there are none.
+    Otherwise exactly one is chosen, and a video without exactly one isn't learnt.
     """
 
     tag_type = ChoicesTag

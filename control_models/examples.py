@@ -1,4 +1,4 @@
-"""The annotations of a project: which of them a model learns from, as examples, and what can't be used."""
+"""Choose the annotated tasks that a model learns from, and read them as examples."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ml_backend.context import Notes
 
 logger = logging.getLogger(__name__)
 
-# What the data of one task can raise in code that expects other data: its own loss, and not its project's.
+# Errors that unexpected data of a task can raise. They cost that task, not its project.
 ERRORS_OF_DATA = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class Examples(NamedTuple):
-    """What a training learns from.
+    """The examples of a training.
 
     Attributes:
-        examples: in order of their tasks' ids; at least one.
+        examples: at least one, in order of their tasks' ids.
         unavailable: task id -> why the task is left out.
     """
 
@@ -33,11 +33,11 @@ class Examples(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """What is learnt from of a project's annotated tasks.
+    """The annotated tasks of a project that a training reads.
 
     Attributes:
-        tasks: of `{"id", "data", "annotations"}`.
-        stands_for: how many of the project's tasks each of them stands for.
+        tasks: each `{"id", "data", "annotations"}`.
+        stands_for: the number of the project's tasks that each of them stands for.
     """
 
     tasks: list[dict[str, Any]]
@@ -45,8 +45,8 @@ class Chosen(NamedTuple):
 
 
 def choose_tasks(tag: Tag, tasks: list[dict[str, Any]]) -> Chosen:
-    """The tasks of many that a model learns from (`learning.dataset.choose_videos`): a training of five thousand takes
-    as long as one of some hundred. Only annotations are looked at, no video."""
+    """Chooses the tasks that a model learns from (`learning.dataset.choose_videos`), by their annotations alone. So a
+    training of five thousand tasks takes as long as one of some hundred."""
     columns = tag.label_map
     shown = np.zeros((len(tasks), len(columns)), bool)
     changed = []
@@ -61,11 +61,11 @@ def choose_tasks(tag: Tag, tasks: list[dict[str, Any]]) -> Chosen:
 
 
 def recalled(tag: Tag, task: dict[str, Any], probs: np.ndarray) -> np.ndarray:
-    """A prediction [num_rows, num_labels] that agrees with the task's annotations: 0 or 1 in the rows that were
-    annotated, as at least half of the annotators drew it.
+    """Makes a prediction [num_rows, num_labels] agree with the task's annotations: annotated rows become 0 or 1, as at
+    least half of the annotators drew them.
 
-    A model that generalises contradicts its own annotations here and there, and an annotator who opens an annotated
-    video again sees that as an error.
+    A model that generalises contradicts its annotations in places, and an annotator who opens an annotated video again
+    would see that as an error.
     """
     drawn, weight = np.zeros(probs.shape, np.float32), np.zeros((len(probs), 1), np.float32)
     for annotation in task["annotations"]:
@@ -85,21 +85,21 @@ def read_examples(
     progress: Progress | None,
     stands_for: list[float] | None = None,
 ) -> Examples:
-    """Reads annotated tasks, each once; extracts the features that aren't cached.
+    """Reads annotated tasks, each once, and extracts missing features.
 
-    A task or a region that can't be used is left out, and a note of the task says why.
+    A task or a region that can't be used is left out, and a note on the task says why.
 
     Args:
-        tag: says what an annotation means.
-        videos: of the tag.
-        notes: what the user should know of tasks.
-        tasks: `{"id", "data", "annotations": [{"id", "result"}]}`.
-        progress: told the share done, in [0, 1].
-        stands_for: as of `choose_tasks`; 1 each where None.
+        tag: interprets annotations.
+        videos: the tag's videos.
+        notes: for the user.
+        tasks: each `{"id", "data", "annotations": [{"id", "result"}]}`.
+        progress: called with the share done, in [0, 1].
+        stands_for: as of `choose_tasks`; None is 1 for each.
 
     Raises:
         InvalidAnnotation: there is no annotated video.
-        MediaError: no annotated video can be had.
+        MediaError: no annotated video can be fetched.
     """
     reader = _Reader(tag, videos, progress)
     reader.read(list(zip(tasks, stands_for or [1.0] * len(tasks), strict=True)))
@@ -117,8 +117,8 @@ class _Reader:
         self.notes: dict[tuple[Any, str], None] = {}  # an ordered set of task id and text
 
     def read(self, tasks: list[tuple[dict[str, Any], float]]) -> None:
-        # Cached ones first: in another order, each that is extracted could drop one that is still to be read, and of
-        # features beyond CACHE_SIZE_LIMIT every training would extract them all.
+        # Cached ones first. In another order, an extraction could drop features that are still to be read, and every
+        # training of more features than CACHE_SIZE_LIMIT would extract them all.
         missing = []
         done = 0
         with self._videos.holding_connection():
@@ -137,15 +137,15 @@ class _Reader:
         if self._examples:
             return Examples(sorted(self._examples, key=lambda example: example.task_id), self._unavailable)
         if self._unavailable:
-            raise MediaError(f"No annotated video can be had: {next(iter(self._unavailable.values()))}")
-        raise InvalidAnnotation("There is no annotation to train on: annotate a video and submit it.")
+            raise MediaError(f"No annotated video can be fetched: {next(iter(self._unavailable.values()))}")
+        raise InvalidAnnotation("There is no annotation to train on. Annotate a video and submit it.")
 
     def _report(self, share: float) -> None:
         if self._progress:
             self._progress(share)
 
     def _read(self, task: dict[str, Any], stands_for: float, only_cached: bool) -> bool:
-        """Adds a task's examples, or why there are none. False where its features aren't cached and were to be."""
+        """Adds a task's examples, or why there are none. Returns False where `only_cached`, and its features aren't."""
         try:
             features = self._videos.cached(task) if only_cached else self._videos.extracted(task)
             if features is None:
@@ -153,7 +153,7 @@ class _Reader:
             self._add(task, stands_for, features)
         except MediaError as error:
             if only_cached:
-                return False  # tried once, with the others that aren't at hand
+                return False  # tried again later, with the others that aren't cached
             self._leave_out(task, str(error))
         except ERRORS_OF_DATA as error:
             logger.exception("Task %s is left out of the training", task.get("id"))

@@ -1,4 +1,4 @@
-"""The attributes of control tags that steer their models, validated."""
+"""The attributes of control tags that configure their models, validated."""
 
 from __future__ import annotations
 
@@ -31,39 +31,38 @@ def _region(text: Any) -> Region:
     )
 
 
-# What one training may hold in memory, and how many multiplications one of its steps may take: about two seconds, since
-# between two steps it can be cancelled.
+# The memory that a training may hold, and the multiplications of one of its steps. A step takes about two seconds; a
+# training can be cancelled between two steps.
 MAX_TRAINING_BYTES = 10**9
 MAX_STEP_PRODUCTS = 2**28
-# A step's windows, real and made-up ones; numbers of float32 that are held for each parameter (its value, gradient, the
-# optimiser's two and one in passing) and, in each direction, for each unit of a layer at a frame.
-STEP_WINDOWS, NUMBERS_OF_A_PARAMETER, NUMBERS_OF_A_UNIT = 64, 5, 10
-LAYER_INPUT = 128  # numbers that the first layer of the LSTM reads at a frame
+# The windows of a step; the float32 values that are held for each parameter (value, gradient, two of the optimiser and
+# a temporary one) and, in each direction, for each unit of a layer at a frame.
+STEP_WINDOWS, VALUES_OF_A_PARAMETER, VALUES_OF_A_UNIT = 64, 5, 10
+LAYER_INPUT = 128  # dim of the input of the LSTM's first layer
 
 
 class Parameters(BaseModel):
     """Attributes of any control tag, with the defaults of the published model.
 
     Attributes:
-        model_trainable: train a classifier on the annotations (true), or map the encoder's own classes to labels
-            (false).
-        model_classifier_epochs: at most this many passes of the LSTM over the annotations in one training.
+        model_trainable: whether a classifier is trained on the annotations, or the encoder's own classes are mapped to
+            labels.
+        model_classifier_epochs: the largest number of passes of the LSTM over the annotations in one training.
         model_classifier_sequence_size: frames per training window.
         model_classifier_hidden_size: units of the LSTM in each direction.
         model_classifier_num_layers: layers of the LSTM.
-        model_classifier_f1_threshold: the LSTM isn't trained where the probe's macro-F1 on held-out videos
-            reaches it.
-        model_classifier_accuracy_threshold: or when the accuracy does.
-        model_score_threshold: a label is on from this probability on.
-        model_path: the encoder: a file in MODEL_ROOT, an official Ultralytics asset, or `timm/` and the name of a model
-            of timm; None is the default encoder.
-        model_frame_stride: compute the features of every n-th frame and fill in between.
-        model_region: the only part of the pictures that is looked at; None: all of them.
-        model_image_size: pixels a side of the picture that the encoder is shown, were that square; None: as the encoder
-            was made for.
+        model_classifier_f1_threshold: the LSTM isn't trained where the probe's macro-F1 on held-out videos reaches it.
+        model_classifier_accuracy_threshold: the LSTM isn't trained where the probe's accuracy there reaches it.
+        model_score_threshold: a row has a label from this probability on.
+        model_path: a file in MODEL_ROOT, an official Ultralytics model, or `timm/` and the name of a timm model; None
+            for the default encoder.
+        model_frame_stride: the features of every n-th frame are computed, those between are interpolated.
+        model_region: the part of the pictures that the encoder is shown; None for whole pictures.
+        model_image_size: pixels a side of a square with as many pixels as the encoder is shown; None for the encoder's
+            own size.
         model_start_from: a project's number, or the name of an imported model: its linear probe of the labels of the
             same name counts as much as it says of the annotated videos. None: start from nothing.
-        model_skip: leave this control tag alone.
+        model_skip: whether to leave this control tag alone.
     """
 
     model_config = ConfigDict(protected_namespaces=(), extra="ignore")
@@ -92,12 +91,12 @@ class Parameters(BaseModel):
         """Reads a control tag's attributes.
 
         Args:
-            control_name: for the error's text.
-            attributes: the tag's XML attributes; others than these are left alone.
+            control_name: the tag's name, for messages.
+            attributes: the tag's XML attributes; other attributes are ignored.
             score_threshold: the default of `model_score_threshold`.
 
         Raises:
-            InvalidConfig: naming each wrong attribute, its value and what is allowed.
+            InvalidConfig: the message names each wrong attribute, its value and what is allowed.
         """
         given = {name: value.strip() for name, value in attributes.items() if value.strip()}
         if "score_threshold" not in given:
@@ -112,7 +111,7 @@ class Parameters(BaseModel):
 
     @classmethod
     def is_skipped(cls, control_name: str, attributes: dict[str, str]) -> bool:
-        """Whether a control tag is to be left alone, whatever its other attributes are.
+        """Whether a control tag is to be skipped, whatever its other attributes are.
 
         Raises:
             InvalidConfig: `model_skip` isn't true or false.
@@ -121,12 +120,12 @@ class Parameters(BaseModel):
         return cls.from_attributes(control_name, skip, score_threshold=0).model_skip
 
     def _check_size(self, control_name: str) -> None:
-        """Raises InvalidConfig where sizes that are possible each are too large together."""
+        """Raises InvalidConfig where sizes that are allowed singly are too large together."""
         frames, units = self.model_classifier_sequence_size, self.model_classifier_hidden_size
         layers = self.model_classifier_num_layers
-        # Of a bidirectional LSTM: four gates, each reading the layer below (of both directions) and its own state.
+        # A bidirectional LSTM has four gates, each of which reads the layer below (both directions) and its own state.
         weights = 8 * units * (LAYER_INPUT + units + (layers - 1) * 3 * units)
-        held = weights * NUMBERS_OF_A_PARAMETER + STEP_WINDOWS * frames * layers * 2 * units * NUMBERS_OF_A_UNIT
+        held = weights * VALUES_OF_A_PARAMETER + STEP_WINDOWS * frames * layers * 2 * units * VALUES_OF_A_UNIT
         if 4 * held > MAX_TRAINING_BYTES or weights * frames > MAX_STEP_PRODUCTS:
             raise InvalidConfig(
                 f'<{self.control_type} name="{control_name}">: model_classifier_sequence_size="{frames}", '
@@ -142,12 +141,12 @@ class TimelineLabelsParameters(Parameters):
     """Attributes of `<TimelineLabels>`.
 
     Attributes:
-        model_exclusive: at most one label a frame: the most probable course, by how long labels last and follow each
-            other in the annotations.
+        model_exclusive: whether a frame has one label at most; the most probable course is chosen, by how long labels
+            last and follow each other in the annotations.
         model_min_duration: seconds; shorter events aren't predicted.
-        model_merge_gap: seconds; events of a label that are no further apart are one.
-        model_reviewed_label: a label of the tag that marks which frames of a video were annotated; the others count for
-            nothing. None: all were.
+        model_merge_gap: seconds; events of a label with no longer gap between them become one.
+        model_reviewed_label: a label of the tag that marks the annotated frames of a video; the others are left out.
+            None: all frames are annotated.
     """
 
     control_type = "TimelineLabels"

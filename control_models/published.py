@@ -1,4 +1,4 @@
-"""`PublishedClassifiers`: the versions of one control tag's classifier, files in MODEL_ROOT and rows in the store."""
+"""`PublishedClassifiers`: the versions of a control tag's classifier, as files in MODEL_ROOT and rows in the store."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from features.checkpoints import file_hash
 from ml_backend.store import Store
 from utils.neural_nets import MultiLabelLSTM
 
-HASH_DIGITS = 16  # of a file's name; enough that no two of a folder's files ever share one
+HASH_DIGITS = 16  # of a file's name; enough for all files of a folder to differ
 MAX_STEM_LENGTH = 150  # a file's name may have 255 bytes, and a temporary one is longer than the final one
-VERSIONS_KEPT = 20  # that a user can go back to; each is a file of some hundred kilobytes
+VERSIONS_KEPT = 20  # to go back to; each is a file of some hundred kilobytes
 
 
 class PublishedClassifiers:
     """Publishes, finds and removes the versions of a control tag's classifier.
 
-    A version is a file that is named by its content and never changes. Which one predicts is said by a row of the
-    store, so that publishing and going back are one update, and a reader sees the old version or the new one. Without a
-    store there is one version, the file under its plain name.
+    A version is a file that is named by its content and never changes. A row of the store points at the one that
+    predicts, so that publishing and going back are one update, and a reader sees the old version or the new one.
+    Without a store there is one version, the file with a plain name.
 
     Args:
         model_root: the folder of the files.
         store: the state, or None.
         project_id: the project.
         control_type: the control tag's name in the labeling config; part of the files' names.
-        encoder_name: of the encoder that new versions are trained on; part of their files' names.
+        encoder_name: the name of the encoder of new versions; part of their files' names.
         from_name: the control tag.
     """
 
@@ -51,30 +51,30 @@ class PublishedClassifiers:
 
     @property
     def path(self) -> Path:
-        """The present version's file; where there is none, a file that isn't there."""
+        """The present version's file; where there is none, the path of a file that doesn't exist."""
         row = self._store.present_version(self._project_id, self._from_name) if self._store else None
         if row is not None:
             return self._root / row.file
         return self._root / (f"{self._stem}-none.safetensors" if self._store else f"{self._stem}.safetensors")
 
     def present(self) -> MultiLabelLSTM | None:
-        """The present version, None where there is none or its file was removed. Not to be trained.
+        """Returns the present version, None where there is none or its file was removed. It must not be trained.
 
         Raises:
-            UnusableClassifier: its file can't be read.
+            UnusableClassifier: the file can't be read.
         """
         return MultiLabelLSTM.load_cached_model(self.path)
 
     def ever(self) -> bool:
-        """Whether any version was published and not forgotten, also one whose file was removed since."""
+        """Whether a version was published and not forgotten, even if its file was removed since."""
         return bool(self._store and self._store.versions(self._project_id, self._from_name))
 
     def publish(self, classifier: MultiLabelLSTM, header: dict[str, Any]) -> bool:
         """Stores a classifier and makes it the present version.
 
         Args:
-            classifier: it, trained.
-            header: what is stored with it, with "version" and "metrics".
+            classifier: the trained classifier.
+            header: JSON that is stored with it; it has "version" and "metrics".
 
         Returns:
             False where a later version is the present one already.
@@ -107,7 +107,7 @@ class PublishedClassifiers:
                 (self._root / row.file).unlink(missing_ok=True)
 
     def at(self, version: int) -> MultiLabelLSTM:
-        """The classifier that was the present one after the training of that number.
+        """Returns the classifier that was the present one after the training of that number.
 
         Raises:
             InvalidRequest: there is none any more.
@@ -116,12 +116,12 @@ class PublishedClassifiers:
         earlier = [row for row in known if row.version <= version]  # newest first
         if not earlier:
             numbers = ", ".join(str(row.version) for row in reversed(known)) or "none"
-            raise InvalidRequest(f'"{self._from_name}" has no version {version} to go back to; it has: {numbers}.')
+            raise InvalidRequest(f'"{self._from_name}" has no version {version} to go back to, but {numbers}.')
         try:
             return MultiLabelLSTM.load(self._root / earlier[0].file)
         except FileNotFoundError as error:
             raise InvalidRequest(
-                f'Version {earlier[0].version} of "{self._from_name}" can\'t be gone back to: its file '
+                f'Version {earlier[0].version} of "{self._from_name}" can\'t be restored, because its file '
                 f"{earlier[0].file} isn't in MODEL_ROOT any more."
             ) from error
 
@@ -141,7 +141,7 @@ class PublishedClassifiers:
 
 
 def _stem(name: str) -> str:
-    """What a control tag's files begin with: its name in characters that any file may have, a long one cut."""
+    """The beginning of a control tag's file names, in characters that any file may have, cut where it is long."""
     quoted = quote(name, safe="")
     if len(quoted) <= MAX_STEM_LENGTH:
         return quoted

@@ -16,18 +16,18 @@ from features.cache import VideoFeatures
 from features.encoder import Encoder
 from ml_backend.label_map import build_label_map
 
-# A request waits so long for the encoder, so that a config that can't work is refused at once; Label Studio waits a
-# second for a webhook's answer. Else the next one says so.
+# A request waits for the encoder so long, so that a config that can't be used is refused at once; Label Studio waits a
+# second for a webhook's answer. Otherwise the next request refuses it.
 LOADING_PATIENCE = 0.5  # seconds
 
 
 class SimpleMode:
-    """What an encoder's classes say of a control tag's labels.
+    """Predicts a control tag's labels by an encoder's classes.
 
     Args:
         tag: the control tag.
         encoder: the encoder.
-        in_request: whether the caller's thread answers a request now, and loads no network.
+        in_request: whether the caller's thread answers a request now; then it loads no network.
 
     Raises:
         InvalidConfig: no label is a class.
@@ -41,8 +41,8 @@ class SimpleMode:
         self._check_classes(LOADING_PATIENCE)
 
     def _check_classes(self, patience: float = 0.0) -> bool:
-        """Checks the labels against the classes. False where a request would have to wait longer than `patience`
-        seconds for the encoder, which is loaded in the background then."""
+        """Checks the labels against the classes. Returns False where a request would have to wait longer than
+        `patience` seconds for the encoder, which is then loaded in the background."""
         if self._in_request() and not self._encoder.is_loaded(patience):
             return False
         _ = self.class_columns
@@ -68,18 +68,18 @@ class SimpleMode:
             )
         columns: dict[str, list[int]] = {}
         for name, label in classes.items():
-            if label in tag.label_map:  # not the one that marks reviewed frames
+            if label in tag.label_map:  # all but the label that marks reviewed frames
                 columns.setdefault(label, []).append(column[name])
         return columns
 
     def ready(self) -> None:
-        """No classifier. Raises Loading where the encoder is being loaded; errors as of the class."""
+        """Raises Loading where the encoder is being loaded; other errors as of the class."""
         if not self._check_classes():
             raise Loading(f"The encoder {self._encoder.name} is being loaded.")
 
     @property
     def version(self) -> str:
-        """A hash of what the predictions depend on. Errors as of the class."""
+        """A hash of everything that the predictions depend on. Errors as of the class."""
         self._check_classes()
         labels = {label: tag.attr.get("predicted_values") for label, tag in self._tag.control.labels_attrs.items()}
         state = [self._encoder.fingerprint, labels, self._tag.parameters.model_dump()]
@@ -88,29 +88,29 @@ class SimpleMode:
     def probabilities(
         self, features: VideoFeatures, frame_rate: float, classifier: None, task: dict[str, Any] | None = None
     ) -> np.ndarray:
-        """[num_rows, num_labels] of a video."""
+        """The probabilities of a video's labels, [num_rows, num_labels]."""
         probs = np.zeros((len(features.times), len(self._tag.labels)), np.float32)
         for label, columns in self.class_columns.items():
-            # The classes exclude each other, so the probability of any of them is their sum.
+            # Classes exclude each other, so the probability of a label is the sum of its classes'.
             probs[:, self._tag.label_map[label]] = features.probs[:, columns].sum(axis=1).clip(0, 1)
         return self._tag.rows(probs, features, frame_rate)
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Nothing is trained."""
+        """True: nothing is trained."""
         return True
 
     def needs_training(self) -> bool:
         return False
 
     def forget(self) -> None:
-        """Nothing was learnt."""
+        """Does nothing: nothing was learnt."""
 
     def earlier(self, version: int) -> Callable[[], None]:
-        """Every version is the present one."""
+        """Returns a function that does nothing: every version is the present one."""
         return lambda: None
 
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
-        """Learns nothing."""
+        """Does nothing: nothing is learnt."""
 
     def held_out(self, *arguments: Any) -> None:
-        """Nothing was learnt."""
+        """Returns None: nothing was learnt."""

@@ -1,4 +1,4 @@
-"""What a classifier starts from (`model_start_from`): another project's model, or a model's file that was imported."""
+"""Find the model that a classifier starts from (`model_start_from`): another project's, or an imported file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ NAME = re.compile(r"(?!\d+(-\d+)?$)\w[\w.-]{0,99}")  # no project's id, and no p
 
 
 def import_model(model_root: Path, file: Path, name: str) -> list[str]:
-    """Keeps a model's file under a name, in the place of one of the same name. Returns the model's labels.
+    """Copies a model's file to a name, in place of one of the same name. Returns the model's labels.
 
     Raises:
         InvalidRequest: the name can't be used, or the file isn't a model of this release.
     """
     if not NAME.fullmatch(name):
         raise InvalidRequest(
-            f"{name!r} can't be a model's name: letters, digits, '.', '-' and '_' can, at most 100 of them, and not a "
-            "number alone, which is a project. Give another one with --name."
+            f"{name!r} can't be a model's name. A name has at most 100 letters, digits, '.', '-' and '_', and isn't "
+            "a number, which would be a project. Give another one with --name."
         )
     try:
         labels = list(MultiLabelLSTM.load(file).get_label_map())
@@ -50,12 +50,12 @@ def find_start(model_root: Path, store: Store | None, name: str, from_name: str)
     Args:
         model_root: the folder of models.
         store: the state; without one only imported models are known.
-        name: of an imported model, or a project's id.
-        from_name: the control tag that starts; of several tags of the other project the one of this name is meant.
+        name: the name of an imported model, or a project's id.
+        from_name: the control tag that starts. Where the other project has several tags, the one of this name is taken.
 
     Raises:
-        InvalidRequest: there is no such model and no such project, or several tags and none of this name.
-        UnusableClassifier: its file can't be read.
+        InvalidRequest: there is no such model or project, or the project has several tags and none of this name.
+        UnusableClassifier: the file can't be read.
     """
     if NAME.fullmatch(name):
         path = _imported(model_root, name)

@@ -1,4 +1,4 @@
-"""`Tag`: a control tag as the labeling config describes it, and how its annotations and predictions are written."""
+"""`Tag`: a control tag of the labeling config, and the form of its annotations and predictions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Region = dict[str, Any]
 
 
 class Drawn(NamedTuple):
-    """What an annotation says of a control tag.
+    """An annotation as arrays.
 
     Attributes:
         labels: [num_rows, num_labels], 0 or 1; None where the annotation isn't used.
-        reviewed: [num_rows] bool, the rows that were annotated; None for all.
-        remarks: what the annotator should know, each the end of a sentence that begins with "Annotation 3 ".
+        reviewed: [num_rows] bool, the annotated rows; None for all.
+        remarks: notes for the annotator, each the end of a sentence that begins with "Annotation 3 ".
     """
 
     labels: np.ndarray | None
@@ -39,17 +39,17 @@ class Drawn(NamedTuple):
 
 
 class Decoder(Protocol):
-    """Decides which labels are on."""
+    """Makes labels of probabilities."""
 
     def labels(self, probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None) -> np.ndarray:
-        """[num_rows, num_labels] bool of probabilities of that shape; `classifier` made them, None in simple mode."""
+        """Makes labels, [num_rows, num_labels] bool, of probabilities; `classifier` made these, None in simple mode."""
 
 
 class Tag(ABC):
     """A control tag of a labeling config.
 
-    It reads no file and holds no state. A video is to it a number of rows, each with labels: the frames of a timeline,
-    or one row for the video as a whole.
+    It reads no file and has no state. A video consists of rows, each with labels: the frames of a timeline, or one row
+    for the video as a whole.
 
     Args:
         control: the control tag.
@@ -58,21 +58,21 @@ class Tag(ABC):
     Attributes:
         from_name, to_name: names of the control tag and of the object tag that it is connected to.
         parameters: the attributes that steer the model.
-        labels: those to learn and predict, in the order of the columns.
+        labels: the labels to learn and predict, in the order of the columns.
         label_map: label -> column.
         colours: label -> CSS colour.
-        threshold: the probability from which on a label is on; None where each label's own is learnt.
-        decoder: takes probabilities to labels.
+        threshold: the probability from which on a row has a label; None where each label's threshold is learnt.
+        decoder: makes labels of probabilities.
 
     Raises:
-        InvalidConfig: the tag can't work; the message names tag and attribute.
+        InvalidConfig: the tag can't be used; the message names tag and attribute.
     """
 
     control_type: ClassVar[str]  # the control tag's name in the labeling config
-    example: ClassVar[str]  # a tag that is served, as the labeling config has it
-    label_tag: ClassVar[str]  # the name of the tags in it, each a label
+    example: ClassVar[str]  # a tag that is served, for messages
+    label_tag: ClassVar[str]  # the name of the tags of its labels
     has_timeline: ClassVar[bool]  # whether the rows are the frames of a timeline
-    object_type: ClassVar[str] = "Video"  # the object tag's name that it must be connected to
+    object_type: ClassVar[str] = "Video"  # the name of the object tag that it must be connected to
     parameters_type: ClassVar[type[Parameters]]
     decoder: Decoder
 
@@ -84,7 +84,7 @@ class Tag(ABC):
         self.labels: list[str] = list(control.labels)
         if not self.labels:
             tag = f'<{self.control_type} name="{self.from_name}">'
-            raise InvalidConfig(f"{tag} has no <{self.label_tag}>: add at least one.")
+            raise InvalidConfig(f"{tag} has no <{self.label_tag}>. Add at least one.")
         self.parameters = self.parameters_type.from_attributes(self.from_name, control.attr, score_threshold)
         asked = not self.parameters.model_trainable or {"model_score_threshold", "score_threshold"} & set(control.attr)
         learnt = not asked and score_threshold == DEFAULT_THRESHOLD
@@ -97,12 +97,12 @@ class Tag(ABC):
                 return tag
         raise InvalidConfig(
             f'<{self.control_type} name="{self.from_name}" toName="{",".join(self.control.to_name)}"> must be '
-            f"connected to a <{self.object_type}>: set toName to the name of one."
+            f"connected to a <{self.object_type}>. Set toName to the name of one."
         )
 
     @classmethod
     def is_matched(cls, control: ControlTag) -> bool:
-        """Whether a control tag of the config is one of these, and not to be left alone."""
+        """Whether a control tag of the config is of this type, and isn't to be skipped."""
         return control.tag == cls.control_type and not cls.parameters_type.is_skipped(control.name, control.attr)
 
     @property
@@ -120,7 +120,7 @@ class Tag(ABC):
         """The value of the task's data that the control tag's object shows: a path or URL.
 
         Raises:
-            MediaError: there is none.
+            MediaError: the data has no such value.
         """
         expression = self.object.attr.get("value") or f"${self.object.value_name}"
         value = task_value(expression, task.get("data", {}))
@@ -135,7 +135,7 @@ class Tag(ABC):
         """Frames per second of Label Studio's timeline for this task, by the rules of its front end.
 
         Raises:
-            InvalidTask: more than any video shows.
+            InvalidTask: the rate is more than any video has.
         """
         return frame_rate(self._frame_rate_attribute, task.get("data", {}))
 
@@ -148,22 +148,22 @@ class Tag(ABC):
 
     @abstractmethod
     def sequence(self, features: VideoFeatures, frame_rate: float) -> Features:
-        """The video's features [num_rows, width], as the classifier reads them.
+        """The video's features for the classifier, [num_rows, dim].
 
         Raises:
-            InvalidTask: there are more rows than can be held.
+            InvalidTask: there are too many rows.
         """
 
     @abstractmethod
     def rows(self, probs: np.ndarray, features: VideoFeatures, frame_rate: float) -> np.ndarray:
-        """[num_rows, num_labels] of probabilities of the file's frames, [num_file_frames, num_labels]. Errors as of
-        `sequence`."""
+        """Makes probabilities of rows, [num_rows, num_labels], of those of the file's frames, [num_file_frames,
+        num_labels]. Errors as of `sequence`."""
 
     # -- of annotations and predictions
 
     @abstractmethod
     def drawn(self, result: list[Any], num_rows: int) -> Drawn:
-        """What an annotation's `result` says of a video; results of other tags and types are left out."""
+        """Makes arrays of an annotation's `result`, without the results of other tags and types."""
 
     def is_answered(self, result: list[Any]) -> bool:
         """Whether an annotation says anything of the tag. On a timeline no region says that nothing occurs."""
@@ -171,25 +171,25 @@ class Tag(ABC):
 
     @abstractmethod
     def shows(self, result: list[Any]) -> set[str]:
-        """The labels that `drawn` would find anywhere in the video."""
+        """The labels that an annotation's `result` has anywhere in the video."""
 
     @abstractmethod
     def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
-        """Label Studio's regions of a prediction.
+        """Makes Label Studio's regions of a prediction.
 
         Args:
             probs: [num_rows, num_labels].
-            labels: [num_rows, num_labels] bool, of `decoder`.
+            labels: [num_rows, num_labels] bool, from `decoder`.
         """
 
     def score(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> float:
-        """How good a prediction is expected to be, in [0, 1]; low where the model is unsure."""
+        """The expected F1 of a prediction, in [0, 1]."""
         if classifier is not None:
             return classifier.expected_f1(probs)
         return promised_f1(probs, np.full(len(self.labels), self.threshold))
 
     def requirements(self) -> dict[str, Any]:
-        """What of the config a classifier is made for. Another value of any of these starts a new one."""
+        """The parts of the config that a classifier is made for. A change of any value starts a new one."""
         return {
             "labels": self.labels,
             "sequence_size": self.parameters.model_classifier_sequence_size,

@@ -1,4 +1,4 @@
-"""`TimelineLabelsModel`: labels intervals of a video's timeline, by the encoder's own classes or by a trained
+"""`TimelineLabelsModel`: label intervals of a video's timeline, by the encoder's own classes or by a trained
 classifier."""
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class TimelineLabelsModel(ControlModel):
     # -- under the names of the published model
 
     def predict_regions(self, video_path: str | Path) -> list[Region]:
-        """The regions of a video file, at the frame rate that the config names. Errors as of `predict`."""
+        """Predicts the regions of a video file, at the config's frame rate. Errors as of `predict`."""
         return self._predict_file(video_path, self.tag.frame_rate({})).regions
 
     def create_timelines_simple(self, video_path: str | Path, frame_rate: float) -> np.ndarray:
-        """Label probabilities [num_labeling_frames, num_labels] from the encoder's classes, in simple mode."""
+        """Predicts label probabilities [num_labeling_frames, num_labels] from the encoder's classes, in simple mode."""
         return self._predict_file(video_path, frame_rate).probabilities
 
     def create_timelines_trainable(self, video_path: str | Path, frame_rate: float) -> np.ndarray:
-        """Label probabilities [num_labeling_frames, num_labels] from the trained classifier, in trainable mode.
+        """Predicts label probabilities [num_labeling_frames, num_labels] by the trained classifier, in trainable mode.
 
         Raises:
             NotReady: there is no classifier for the present config and encoder.

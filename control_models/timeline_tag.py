@@ -1,4 +1,4 @@
-"""`TimelineTag`: `<TimelineLabels>` of a `<Video>`, of which each labeling frame is a row."""
+"""`TimelineTag`: `<TimelineLabels>` of a `<Video>`. Each labeling frame is a row."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from utils.converter import convert_probs_to_timelinelabels, convert_timelinelab
 from video.labeling_frames import labeling_frames
 from video.timeline import Clock
 
-# Labeling frames times labels of one video: two days at 25 frames a second and 15 labels. Predicting takes a few times
-# four bytes of each.
+# Labeling frames × labels of one video: two days at 25 frames a second and 15 labels. A prediction takes a few times
+# four bytes for each.
 MAX_LABELED_VALUES = 2**26
 
 
@@ -50,10 +50,10 @@ class TimelineTag(Tag):
         self.labels.remove(reviewed)
 
     def shown(self, features: VideoFeatures, frame_rate: float) -> np.ndarray:
-        """For each labeling frame the index of the video frame shown at its moment.
+        """The index of the video frame that is shown at each labeling frame's moment.
 
         Raises:
-            InvalidTask: there are more labeling frames than can be held.
+            InvalidTask: the video has too many labeling frames.
         """
         values = features.duration * frame_rate * len(self.labels)
         if values > MAX_LABELED_VALUES:
@@ -65,7 +65,7 @@ class TimelineTag(Tag):
         return labeling_frames(features.times, features.duration, frame_rate)
 
     def clock(self, features: VideoFeatures, frame_rate: float) -> Clock:
-        """How the video's labeling frames and its own frames lie in time."""
+        """The times of the video's labeling frames and its own frames."""
         return Clock(frame_rate, self.shown(features, frame_rate), features.frame_rate, features.duration)
 
     def sequence(self, features: VideoFeatures, frame_rate: float) -> FeatureSequence:
@@ -91,7 +91,7 @@ class TimelineTag(Tag):
         reviewed = _marks(regions, {self.parameters.model_reviewed_label: 0}, num_rows)[:, 0] > 0
         if reviewed.any():
             return Drawn(labels, reviewed, remarks)
-        return Drawn(None, reviewed, [*remarks, "marks no frame as reviewed: it isn't used."])
+        return Drawn(None, reviewed, [*remarks, "marks no frame as reviewed, so it isn't used."])
 
     def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
         return convert_probs_to_timelinelabels(
@@ -108,7 +108,7 @@ def _labels(regions: list[Region]) -> Iterator[str]:
 
 
 def _marks(regions: list[Region], columns: dict[str, int], num_frames: int) -> np.ndarray:
-    """[num_frames, labels], 1 where a label is on; labels without a column are left out."""
+    """The marks [num_frames, labels], 1 where a frame has a label. Labels without a column are left out."""
     known = [
         {
             **region,

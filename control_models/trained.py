@@ -1,4 +1,4 @@
-"""`TrainedMode`: a classifier of the encoder's features, trained on a project's annotations."""
+"""`TrainedMode`: predict by a classifier of the encoder's features that is trained on a project's annotations."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 logger = logging.getLogger(__name__)
 
-# Loading features is this share of a training's progress bar; the epochs are the rest.
+# The share of a training's progress for reading features; the rest is for the training itself.
 LOADING_SHARE = 0.3
 
 
 class TrainedMode:
-    """The classifier of a control tag: trains it, publishes it, finds it.
+    """Trains, publishes and finds the classifiers of a control tag.
 
     Args:
         context: the project's state and settings.
@@ -59,7 +59,7 @@ class TrainedMode:
         return self._published_of(project_id).path
 
     def ready(self) -> MultiLabelLSTM:
-        """The present classifier.
+        """Returns the present classifier.
 
         Raises:
             NotReady: there is none for the present config and encoder.
@@ -82,7 +82,7 @@ class TrainedMode:
         classifier: MultiLabelLSTM,
         task: dict[str, Any] | None = None,
     ) -> np.ndarray:
-        """[num_rows, num_labels] of a video, by a classifier of `ready`; 0 or 1 where the task is annotated."""
+        """The probabilities [num_rows, num_labels] of a video by a classifier of `ready`, 0 or 1 in annotated rows."""
         probs = classifier.predict(self._tag.sequence(features, frame_rate), frame_rate)
         store, task_id = self._context.store, (task or {}).get("id")
         if store is not None and task_id is not None:
@@ -100,19 +100,19 @@ class TrainedMode:
         return "untrained" if classifier is None else version_of(classifier)
 
     def _requirements(self) -> dict[str, Any]:
-        """What a classifier was made for. Another value of any of these starts a new one."""
+        """What a classifier was made for. A change of any value starts a new one."""
         return self._tag.requirements() | {"encoder": self._videos.encoder.fingerprint}
 
     def _fits(self, classifier: MultiLabelLSTM) -> bool:
         return classifier.header.get("requirements") == self._requirements()
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether the features that a training on the annotated tasks would read are in the cache; opens none."""
+        """Whether the cache has all features that a training on these tasks would read, without opening them."""
         return all(self._videos.are_cached(task) for task in choose_tasks(self._tag, tasks).tasks)
 
     def needs_training(self) -> bool:
-        """Whether the classifier is of another label set, encoder or size, or was never trained on the annotations that
-        are there. One whose file was removed is a reset, and stays missing."""
+        """Whether the classifier is for other labels, another encoder or size, or was never trained although there are
+        annotations. A classifier whose file was removed was reset, and stays missing."""
         try:
             classifier = self._published.present()
         except UnusableClassifier:
@@ -130,7 +130,7 @@ class TrainedMode:
         self._published.forget()
 
     def earlier(self, version: int) -> Callable[[], None]:
-        """What makes the classifier the present one that was it after the training of that number.
+        """Returns a function that makes the classifier after the training of that number the present one again.
 
         Raises:
             InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.
@@ -202,28 +202,27 @@ class TrainedMode:
         version: int = 1,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Trains the classifier on the project's annotations: first a test on the videos that it doesn't know, then the
-        training.
+        """Tests the present classifier on the videos that are new to it, then trains a new one on all annotations.
 
-        The present classifier predicts each video that it wasn't trained on before it learns from it, so its score is
-        what an annotator saw ("prequential" evaluation: Dawid, "The Prequential Approach", JRSS A 147, 1984).
+        So the present classifier's score is what an annotator saw ("prequential" evaluation: Dawid, "The Prequential
+        Approach", JRSS A 147, 1984).
 
         Args:
             event: the webhook's action.
-            data: the webhook's body; its `task` and `annotation` are the data where `tasks` is None.
+            data: the webhook's body; where `tasks` is None, its `task` and `annotation` are learnt.
             tasks: every annotated task of the project: `{"id", "data", "annotations": [{"id", "result"}]}`.
-            from_scratch: forget the present classifier.
-            progress: told the share done, in [0, 1].
+            from_scratch: whether to forget the present classifier.
+            progress: called with the share done, in [0, 1].
             version: the number of the new classifier.
 
         Returns:
-            The candidate's metrics (`Trainer.candidate`) and published, with version or reason; prequential, the
-            present classifier's score on the videos that it didn't know (None where it knew all); tasks, the number of
-            videos learnt from; unavailable, task id -> why its video was left out.
+            The candidate's metrics (`Trainer.candidate`); published, with version or reason; prequential, the present
+            classifier's score on the videos that were new to it (None where none was); tasks, the number of videos
+            that were learnt; unavailable, task id -> why its video was left out.
 
         Raises:
             InvalidAnnotation: there is no annotated video to train on.
-            MediaError: no annotated video can be had.
+            MediaError: no annotated video can be fetched.
         """
         if tasks is None:
             tasks = [{**data["task"], "annotations": [data["annotation"]]}]
@@ -245,7 +244,7 @@ class TrainedMode:
             if present
             else None
         )
-        # A classifier that learnt from a deleted annotation is replaced in any case.
+        # A classifier that learnt a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
 
         def trained(share: float) -> None:
@@ -281,12 +280,12 @@ class TrainedMode:
     def held_out(
         self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None
     ) -> Evaluation:
-        """Cross-validation: classifiers trained without the videos of a fold predict these, and are thrown away.
+        """Cross-validation: the videos of each fold are predicted by a temporary classifier trained on the others.
 
         Args:
             tasks: every annotated task of the project, at least two.
-            folds: ids of the tasks that are held out together.
-            progress: told the share done, in [0, 1].
+            folds: sets of ids of tasks that are held out together.
+            progress: called with the share done, in [0, 1].
 
         Raises:
             InvalidAnnotation: a fold leaves no annotated video to train on.

@@ -1,5 +1,4 @@
-"""`Trainer`: trains a project's classifier on its annotations, scores it, and says whether it may replace the present
-one."""
+"""`Trainer`: train a project's classifier on its annotations, score it, and compare it with the present one."""
 
 from __future__ import annotations
 
@@ -16,18 +15,18 @@ from utils.neural_nets import MultiLabelLSTM
 
 __all__ = ["Example", "HeldOutPrediction", "Trainer", "num_videos"]
 
-# A candidate is worse beyond the noise of what one annotation changes where it scores this much below the present model
-# on all annotations.
+# A candidate is rejected if its macro-F1 on all annotations is so much below the present model's; smaller differences
+# are within the noise of one annotation.
 PUBLISH_TOLERANCE = 0.02
 PUBLISH_TOLERANCE_OF_ONE_VIDEO = 0.85  # in addition, divided by the number of videos
 RIVAL_SHARE, TRAINING_SHARE = 0.1, 0.8  # of the progress; the rest is the candidate's score
 
 
 class HeldOutPrediction(NamedTuple):
-    """What a classifier that doesn't know a video says of it.
+    """The prediction of a video by a classifier that wasn't trained on it.
 
     Attributes:
-        example: of the video.
+        example: the video's example.
         probs: [num_frames, num_labels].
         labels: [num_frames, num_labels] bool.
     """
@@ -41,10 +40,10 @@ class Trainer:
     """Trains classifiers of one control tag.
 
     Args:
-        parameters: the tag's: size of the network, thresholds, epochs.
-        label_map: label -> its column.
-        decoder: takes probabilities to labels.
-        start_from: the classifier of another project that these start from, or None.
+        parameters: the tag's attributes: network size, thresholds, epochs.
+        label_map: label -> column.
+        decoder: makes labels of probabilities.
+        start_from: the classifier of another project to start from, or None.
     """
 
     def __init__(
@@ -62,19 +61,19 @@ class Trainer:
     def candidate(
         self, examples: list[Example], rival: MultiLabelLSTM | None, progress: Progress | None
     ) -> tuple[MultiLabelLSTM, dict[str, Any], str | None]:
-        """Trains a classifier that is to replace its rival, if there is one.
+        """Trains a classifier to replace its rival, if there is one.
 
-        A new one each time: it depends on the annotations alone and not on their order, and knows nothing of a deleted
-        one.
+        Every classifier starts anew, so that it depends on the annotations only: not on their order, and not on deleted
+        ones.
 
         Args:
             examples: at least one.
             rival: the present classifier.
-            progress: told the share done, in [0, 1].
+            progress: called with the share done, in [0, 1].
 
         Returns:
-            The classifier; its metrics, those of `MultiLabelLSTM.partial_fit` and score (as of `score`, on the
-            examples); and why it must not replace its rival, None where it may.
+            The classifier; its metrics (of `MultiLabelLSTM.partial_fit`, and `score` on the examples); and why it must
+            not replace its rival, None where it may.
         """
         training = RIVAL_SHARE if rival else 0.0
         rival_score = self.score(rival, examples, _part(progress, 0.0, training)) if rival else None
@@ -97,10 +96,10 @@ class Trainer:
     def score(
         self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress | None = None
     ) -> dict[str, Any] | None:
-        """A classifier's score on the annotated frames of examples taken together; None without examples.
+        """Scores a classifier on the annotated frames of all examples together; None without examples.
 
         Returns:
-            videos, their number; frames, as of `frame_metrics`; segments, as of `segment_f1`.
+            videos, the number of them; frames, as of `frame_metrics`; segments, as of `segment_f1`.
         """
         if not examples:
             return None
@@ -117,9 +116,9 @@ class Trainer:
         """Cross-validation: the videos of each fold are predicted by a classifier trained on the other videos.
 
         Args:
-            examples: of videos in and outside each fold. Another task's video of the same content is left out with it.
-            folds: task ids.
-            progress: told the share done, in [0, 1].
+            examples: of videos in and outside each fold. A video with the same content in another task is held out too.
+            folds: sets of task ids.
+            progress: called with the share done, in [0, 1].
 
         Raises:
             ValueError: a fold leaves nothing to train on.
@@ -130,7 +129,7 @@ class Trainer:
             hidden = {contents[id(e.features)] for e in examples if e.task_id in fold}
             known = [e for e in examples if contents[id(e.features)] not in hidden]
             if not any(e.reviewed.any() for e in known):
-                raise ValueError("no annotated video is left to train on: the others show the same")
+                raise ValueError("no other annotated video is left to train on")
             classifier = self._new_classifier(known)
             self._train(classifier, known, _part(progress, number / len(folds), (number + 0.9) / len(folds)))
             for e in (e for e in examples if e.task_id in fold):
@@ -189,5 +188,5 @@ class Trainer:
 
 
 def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
-    """What tells `progress` the share of a part that takes it from `start` to `end`."""
+    """A progress function for a part of the work that takes `progress` from `start` to `end`."""
     return None if progress is None else lambda share: progress(start + (end - start) * share)

@@ -18,11 +18,11 @@ from video.preprocessing import View
 
 
 class Videos:
-    """Finds the video of a task, and what an encoder makes of it.
+    """Finds the video of a task, and its features.
 
     Args:
         context: the project's files and settings.
-        tag: names the video of a task.
+        tag: names a task's video.
         encoder: the encoder.
     """
 
@@ -36,40 +36,40 @@ class Videos:
         self.cache = FeatureCache(context.settings.cache_dir, int(context.settings.cache_size_limit))
 
     def holding_connection(self) -> AbstractContextManager[None]:
-        """As of `ProjectMedia`: for what is asked of thousands of tasks."""
+        """As of `ProjectMedia`, for work on thousands of tasks."""
         return self._media.holding_connection()
 
     def place(self, task: dict[str, Any]) -> Path:
-        """Where the task's file is, or would be once it is downloaded. Raises MediaError where it can't be had whatever
-        is tried."""
+        """The path of the task's file, or of its download where that is still missing. Raises MediaError where it can't
+        be fetched in any case."""
         return self._media.place(self._tag.media(task), task.get("id"))
 
     def cached(self, task: dict[str, Any]) -> VideoFeatures | None:
-        """The video's features, None where they would have to be fetched or extracted.
+        """The video's cached features, None where they would have to be extracted.
 
         Raises:
-            MediaError: the video can't be had.
+            MediaError: the video can't be fetched.
         """
         return self.cache.peek(self.encoder, self.place(task), self.view, self._stride)
 
     def are_cached(self, task: dict[str, Any]) -> bool:
-        """Whether the video's features are in the cache, intact or not."""
+        """Whether the cache has the video's features, intact or not."""
         return self.cache.has(self.encoder, self.place(task), self.view, self._stride)
 
     def extracted(
         self, task: dict[str, Any], progress: Progress | None = None, others: Iterable[Videos] = ()
     ) -> VideoFeatures:
-        """The video's features, extracted where they aren't cached.
+        """Returns the video's features, extracted where they aren't cached.
 
         Args:
             task: the task.
-            progress: told the share done, in [0, 1].
-            others: of other control tags; what they need of the same pictures is extracted in the same decoding.
+            progress: called with the share done, in [0, 1].
+            others: videos of other control tags; what they need of the same pictures is extracted in the same decoding.
 
         Raises:
-            MediaError: the video can't be had or read.
+            MediaError: the video can't be fetched or read.
         """
-        self._tag.frame_rate(task)  # raises where the task can't be used whatever the video holds
+        self._tag.frame_rate(task)  # raises where the task can't be used, whatever its video
         media, task_id, path = self._tag.media(task), task.get("id"), self.place(task)
         views = {self.view} | {other.view for other in others if self._reads_the_same(other)}
         if any(self.cache.peek(self.encoder, path, view, self._stride) is None for view in views):
@@ -77,30 +77,30 @@ class Videos:
         try:
             return self.cache.get_views(self.encoder, path, views, self._stride, progress)[self.view]
         except MediaError as error:
-            if isinstance(error, UnreadableVideo):  # no video: what was downloaded in its place isn't kept
+            if isinstance(error, UnreadableVideo):  # a download that isn't a video isn't kept
                 self._media.remove(media, task_id)
-            # A download's own name is a hash; the user knows what the video is called in the task.
+            # The user knows the video by its name in the task; a download's own name is a hash.
             name = media.partition("?")[0].rpartition("/")[2]
             raise type(error)(str(error).replace(path.name, name)) from error
 
     def _reads_the_same(self, other: Videos) -> bool:
-        """Whether another control tag's model sees the same pictures with the same encoder."""
+        """Whether another control tag's encoder reads the same pictures."""
         return (
             other._tag.to_name == self._tag.to_name and other.encoder is self.encoder and other._stride == self._stride
         )
 
     def of_file(self, path: str | Path) -> VideoFeatures:
-        """A video file's features.
+        """Returns a video file's features.
 
         Raises:
-            NotReady: somebody waits for an answer, and the features aren't cached.
+            NotReady: this thread answers a request, and the features aren't cached.
             MediaError: the video can't be read.
         """
         if not self._in_request():
             return self.cache.get(self.encoder, path, self.view, self._stride)
-        features = self.cache.peek(self.encoder, path, self.view, self._stride)  # a worker decodes, never the web
+        features = self.cache.peek(self.encoder, path, self.view, self._stride)  # only workers decode
         if features is None:
-            raise NotReady("The video's features aren't cached any more, or its file changed: ask again.")
+            raise NotReady("The video's features aren't cached any more, or its file changed. Ask again.")
         return features
 
     def drop(self, task: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ class Videos:
         self._media.remove(self._tag.media(task), task.get("id"))
 
     def remarks(self, task: dict[str, Any], features: VideoFeatures) -> list[str]:
-        """What the user should know of a task's video."""
+        """Notes for the user on a task's video."""
         rate = self._tag.frame_rate(task)
         mismatch = rate_mismatch(features.frame_rate, rate) if self._tag.has_timeline else None
         return [text for text in (mismatch, _damage(features)) if text]

@@ -1,4 +1,4 @@
-"""Label Studio's timeline regions as arrays of frames, and back. Pure NumPy; reads and writes nothing.
+"""Convert Label Studio's timeline regions to arrays of frames, and back. Pure NumPy, without I/O.
 
 Label Studio counts labeling frames from 1 and includes both ends of a range; row `f - 1` of an array is frame `f`.
 
@@ -22,7 +22,7 @@ from errors import InvalidAnnotation
 from learning.events import check_probabilities, segments
 
 REGION_TYPE = "timelinelabels"
-# 64 bits of a hash: an accidental collision among a thousand regions has a chance below 1e-13.
+# 64 bits of a hash; a collision among a thousand regions has a probability below 1e-13.
 REGION_ID_BYTES = 8
 
 Region = dict[str, Any]
@@ -36,19 +36,19 @@ def convert_timelinelabels_to_probs(
 ) -> tuple[np.ndarray, set[str]]:
     """Marks the frames of an annotation's timeline regions.
 
-    Results of another type than `timelinelabels` are left alone. A region may have several ranges and several labels,
-    and regions may overlap. What lies beyond `max_frame` is cut off. Frame 0, which a seek to the very beginning can
-    give, is frame 1. A region without labels or with an empty list of ranges marks nothing.
+    Results of another type than `timelinelabels` are ignored. A region may have several ranges and several labels, and
+    regions may overlap. Frames beyond `max_frame` are cut off. Frame 0, which a seek to the very beginning can give, is
+    taken for frame 1. A region without labels or ranges marks nothing.
 
     Args:
         regions: the annotation's `result` list.
         label_map: label -> column.
-        max_frame: number of labeling frames of the video; None: up to the last end of a range.
-        from_name: take only the regions of this control tag; None: those of every one.
+        max_frame: number of labeling frames of the video; None for the last end of a range.
+        from_name: takes only the regions of this control tag; None for all.
 
     Returns:
-        labels_array: float32 [num_frames, num_labels], 1 where the label is on, else 0.
-        used_labels: the labels that are on in at least one frame.
+        labels_array: float32 [num_frames, num_labels], 1 where a frame has the label, else 0.
+        used_labels: the labels that at least one frame has.
 
     Raises:
         InvalidAnnotation: a label isn't in `label_map`, or a region is malformed; the message names it.
@@ -85,24 +85,24 @@ def convert_probs_to_timelinelabels(
     to_name: str = "video",
     labels: ArrayLike | None = None,
 ) -> list[Region]:
-    """Joins consecutive frames at or above the threshold into regions, one region per label and run of frames.
+    """Joins consecutive frames at or above the threshold to regions, one for each label and run of frames.
 
-    A region's `score` is the mean probability of its frames. Its `id` is derived from `from_name`, label and range:
-    equal input gives equal ids, and the regions of several control tags fit in one result.
+    A region's `score` is the mean probability of its frames. Its `id` follows from `from_name`, label and range, so
+    that equal input gives equal ids, and the regions of several control tags fit in one result.
 
     Args:
         probs: [num_frames, num_labels], in [0, 1]; booleans and 0/1 labels too.
-        label_mapping: label -> column of `probs`, the orientation of `label_map` in the other direction.
+        label_mapping: label -> column of `probs`.
         from_name: name of the control tag.
-        score_threshold: one for all labels, or label -> threshold.
-        to_name: name of the object tag, the video.
-        labels: [num_frames, num_labels] bool, where each label is on; None: where it is at or above the threshold.
+        score_threshold: a threshold for all labels, or label -> threshold.
+        to_name: name of the video tag.
+        labels: [num_frames, num_labels] bool, the labels of each frame; None for those at or above the threshold.
 
     Returns:
         Label Studio regions, sorted by start, then in the order of `label_mapping`. Plain Python values.
 
     Raises:
-        ValueError: `probs` has another number of dimensions, NaN, or values outside [0, 1].
+        ValueError: `probs` isn't two-dimensional, or has NaN or values outside [0, 1].
     """
     probs = np.asarray(probs)
     if probs.ndim != 2:
@@ -131,16 +131,16 @@ def _region(label: str, start: int, end: int, score: float, from_name: str, to_n
 
 
 def usable_regions(regions: Iterable[Any], from_name: str | None = None) -> tuple[list[Region], list[str]]:
-    """An annotation's timeline regions that can be read, and what is wrong with each of the others.
+    """Returns an annotation's usable timeline regions, and a sentence about each of the others.
 
     Args:
-        regions: the annotation's `result` as Label Studio keeps it: whatever was once imported.
-        from_name: take only the regions of this control tag; None: those of every one.
+        regions: the annotation's `result` as Label Studio has it, which may hold anything that was imported.
+        from_name: takes only the regions of this control tag; None for all.
     """
     usable, faults = [], []
     for region in regions:
         if not isinstance(region, dict):
-            faults.append(f"A region is {str(region)[:50]!r} and no object. Delete it or draw it again.")
+            faults.append(f"A region is {str(region)[:50]!r} instead of an object. Delete it or draw it again.")
             continue
         if region.get("type", REGION_TYPE) != REGION_TYPE or from_name not in (None, region.get("from_name")):
             continue
