@@ -15,7 +15,7 @@ from errors import EncoderError, InvalidAnnotation, InvalidConfig, NotReady
 from features.cache import Attempts
 from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.counters import COUNTERS
-from features.encoder import Encoder, get_encoder
+from features.encoder import get_encoder
 from ml_backend.base import LabelStudioMLBase, ModelResponse
 
 logger = logging.getLogger(__name__)
@@ -100,36 +100,23 @@ class YOLO(LabelStudioMLBase):
         }
 
     @classmethod
-    def _default_encoder(cls) -> Encoder:
+    def warm_up(cls) -> list[tuple[int, str]]:
+        """Loads the default encoder; returns its name and precision, or why there is none."""
         settings = cls.services.settings
-        return get_encoder(
-            None, model_root=settings.model_root, precision=settings.precision, fallback=settings.model_fallback
-        )
-
-    @classmethod
-    def warm_up(cls) -> None:
-        """Loads the default encoder, for `health`."""
         try:
-            encoder = cls._default_encoder()
+            encoder = get_encoder(
+                None, model_root=settings.model_root, precision=settings.precision, fallback=settings.model_fallback
+            )
             encoder.class_names  # noqa: B018 (loads the model)
         except EncoderError as error:
             cls._health = {"encoder": None, "encoder_error": str(error)}
-            return
+            return [(logging.ERROR, f"Encoder: none. {error}")]
         cls._health = {
             "encoder": encoder.name,
             "encoder_is_fallback": encoder.is_fallback,
             "device": encoder.device.type,
             "precision": encoder.precision,
         }
-
-    @classmethod
-    def start_up_lines(cls) -> list[tuple[int, str]]:
-        """The lines about the default encoder and the precision."""
-        settings = cls.services.settings
-        try:
-            encoder = cls._default_encoder()
-        except EncoderError as error:
-            return [(logging.ERROR, f"Encoder: none. {error}")]
         level, line = logging.INFO, f"Encoder: {encoder.name}, {settings.model_root / DEFAULT_MODEL}"
         if encoder.is_fallback:
             level = logging.WARNING

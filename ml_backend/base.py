@@ -153,18 +153,18 @@ class LabelStudioMLBase:
         raise NotImplementedError(f"{type(self).__name__} has no fit().")
 
     @classmethod
-    def warm_up(cls) -> None:
-        """Loads what the first request would wait for. Called in the background when a process starts."""
+    def warm_up(cls) -> list[tuple[int, str]]:
+        """Loads what the first request would wait for. Called in the background when a process starts.
+
+        Returns:
+            Log level and sentence of each fact about the model that a worker logs then.
+        """
+        return []
 
     @classmethod
     def health(cls) -> dict[str, Any]:
         """Facts about the model for `/health`, such as its device. Returns at once."""
         return {}
-
-    @classmethod
-    def start_up_lines(cls) -> list[tuple[int, str]]:
-        """Log level and sentence of each fact about the model that a starting worker logs, after `warm_up`."""
-        return []
 
     @classmethod
     def shut_down(cls) -> None:

@@ -108,9 +108,9 @@ class WorkerProcess:
         """Reports to the log and to `/health` what this worker runs on, and whether Label Studio's key works."""
         model_class = self._jobs.registry.model_class
         try:
-            model_class.warm_up()
+            facts = model_class.warm_up()
             self._store.set_value(NO_PROJECT, HEALTH_KEY, strict_json.dumps(model_class.health()))
-            for level, line in model_class.start_up_lines():
+            for level, line in facts:
                 logger.log(level, "%s", line)
             report_label_studio(model_class.services.settings)
         except Exception:
