@@ -12,7 +12,7 @@ from control_models.base import ControlModel, ControlPrediction
 from control_models.choices import ChoicesModel
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, NotReady
-from features.cache import Attempts
+from features.attempts import Attempts
 from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.counters import COUNTERS
 from features.encoder import get_encoder

@@ -6,32 +6,28 @@ video.features[video.times > 2.5]
 """
 
 import errno
-import fcntl
-import hashlib
 import os
-import re
-import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
-from uuid import uuid4
+from typing import Any
 from weakref import WeakValueDictionary
 
 import joblib
 import numpy as np
 
-from errors import MediaError, UnreadableVideo
+from errors import MediaError
 from features.array_store import ArrayFolder, ArrayStore, DescriptorsExhausted, Item
+from features.attempts import Attempts
 from features.cache_folder import CacheFolder
-from features.checkpoints import file_hash
 from features.counters import EVICTIONS, EXTRACTION_SECONDS, FRAMES, LOOKUPS
 from features.encoder import Encoder
 from features.extraction import Chunk, Progress, VideoFeatures, extract, file_facts, open_video, rows, stream
+from features.file_hashes import FileHashes
 from video.preprocessing import View
 
 __all__ = [
@@ -43,8 +39,6 @@ __all__ = [
     "extract",
 ]
 
-MAX_KNOWN_FILES = 10_000  # files whose content's hash is stored
-MAX_DEATHS = 3  # of processes that read a video, after which it is given up
 RESERVED_ROWS = 10_000  # rows of a long video that space is reserved for at once, some 50 MB
 
 _room_lock = threading.Lock()
@@ -190,148 +184,6 @@ class FeatureCache:
                 EVICTIONS.inc(self.folder.make_room(step * sum(folder.row_size for folder in growing)))
                 for folder in growing:
                     folder.reserve(step)
-
-
-class Attempts:
-    """Counts how often a process died while it read a video, by the video's content.
-
-    A process that reads a video holds the lock of a mark file meanwhile, and removes the file in the end. A mark file
-    whose lock nobody holds was left by a process that died.
-
-    Args:
-        folder: for the mark files; created where missing.
-    """
-
-    _begun: ClassVar[set[Path]] = set()  # marks of this process
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    @contextmanager
-    def of(self, content: str, name: str) -> Iterator[None]:
-        """Marks an attempt to read a video while it lasts.
-
-        Raises:
-            UnreadableVideo: too many processes died while they read it.
-        """
-        deaths = len(self._dead(content))
-        if deaths >= MAX_DEATHS:
-            raise UnreadableVideo(
-                f"{name} is given up: the worker died {deaths} times while it read it, perhaps for lack of memory. "
-                "Make the video smaller. To try again, clear its cache on its task's page."
-            )
-        new = self._folder / uuid4().hex
-        with new.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            mark = new.rename(self._folder / f"{content}.{new.name}")
-            self._begun.add(mark)
-            try:
-                yield
-            finally:
-                self._take_back(mark)
-
-    def forget(self, content: str) -> None:
-        """Forgets a video's failed attempts."""
-        for mark in self._dead(content):
-            mark.unlink(missing_ok=True)
-
-    @classmethod
-    def take_back_all(cls) -> None:
-        """Removes this process's marks, because it ends by itself."""
-        for mark in list(cls._begun):
-            cls._take_back(mark)
-
-    @classmethod
-    def _take_back(cls, mark: Path) -> None:
-        cls._begun.discard(mark)
-        mark.unlink(missing_ok=True)
-
-    def _dead(self, content: str) -> list[Path]:
-        return [mark for mark in self._folder.glob(f"{content}.*") if not self._is_held(mark)]
-
-    @staticmethod
-    def _is_held(mark: Path) -> bool:
-        try:
-            with mark.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, FileNotFoundError):
-            return True
-        return False
-
-
-class FileHashes:
-    """Stores the hashes of files' contents, each by path, size and modification time in a small text file.
-
-    A dropped download keeps its hash, so that its features are found without the file.
-
-    Args:
-        folder: for the text files; created where missing.
-        downloads: the folder of downloads.
-    """
-
-    HASH = re.compile(r"[0-9a-f]{32,128}")
-
-    def __init__(self, folder: Path, downloads: Path) -> None:
-        self._folder, self._downloads = folder, downloads
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def of(self, path: str | Path) -> str:
-        """Returns a file's hash. It reads the file where that is new or has changed.
-
-        Raises:
-            MediaError: the file doesn't exist.
-        """
-        known = self.known(path)
-        if known is None:
-            known = file_hash(path)
-            with suppress(OSError):  # in a full or read-only cache the hash isn't stored
-                for remembered in self._places(Path(path).resolve()):
-                    temporary = remembered.with_name(uuid4().hex)
-                    temporary.write_text(known)
-                    temporary.replace(remembered)
-                self._forget_oldest()
-        return known
-
-    def known(self, path: str | Path) -> str | None:
-        """A file's stored hash, or None, without reading the file. Raises MediaError as `of`, except for downloads."""
-        return self._read(self._places(Path(path).resolve())[0])
-
-    def forget(self, path: str | Path) -> None:
-        """Forgets a file's hash."""
-        for place in self._places(Path(path).resolve()):
-            place.unlink(missing_ok=True)
-
-    def _places(self, path: Path) -> list[Path]:
-        """The paths of a file's stored hash: for its present state, and for a download also for when it is dropped."""
-        is_download = path.is_relative_to(self._downloads)
-        try:
-            status = path.stat()
-        except OSError:
-            status = None
-        if status is None or not stat.S_ISREG(status.st_mode):
-            if not is_download:
-                raise MediaError(f"{path.name} does not exist.")
-            return [self._place(str(path))]
-        here = self._place(f"{path} {status.st_size} {status.st_mtime_ns}")
-        return [here, self._place(str(path))] if is_download else [here]
-
-    def _place(self, identity: str) -> Path:
-        return self._folder / hashlib.blake2b(os.fsencode(identity), digest_size=16).hexdigest()
-
-    def _read(self, remembered: Path) -> str | None:
-        try:
-            text = remembered.read_text()
-        except FileNotFoundError:
-            return None
-        return text if self.HASH.fullmatch(text) else None
-
-    def _forget_oldest(self) -> None:
-        names = os.listdir(self._folder)
-        if len(names) > 1.1 * MAX_KNOWN_FILES:
-            paths = sorted((self._folder / name for name in names), key=lambda path: path.stat().st_mtime)
-            for path in paths[: len(names) - MAX_KNOWN_FILES]:
-                path.unlink(missing_ok=True)
 
 
 class _NotCached(Exception):

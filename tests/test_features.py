@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from errors import CacheUnwritable, MediaError, UnreadableVideo
-from features import array_store, extraction
+from features import array_store, attempts, extraction, file_hashes
 from features import cache as cache_module
 from features.cache import (
     CacheParams,
@@ -447,7 +447,7 @@ def test_contents_are_hashed_once(cache, videos, monkeypatch, tmp_path):
     def fail(path: str) -> str:
         raise AssertionError(f"hashed {path} again")
 
-    monkeypatch.setattr(cache_module, "file_hash", fail)
+    monkeypatch.setattr(file_hashes, "file_hash", fail)
     assert cache.peek(BrightnessEncoder(), videos[0]) is not None
     assert FeatureCache(tmp_path / "cache", 10**9).peek(BrightnessEncoder(), videos[0]) is not None
 
@@ -713,7 +713,7 @@ def test_a_video_that_kills_its_process_is_given_up_whatever_its_name(videos, tm
         encoder = BrightnessEncoder(work=lambda: os.kill(os.getpid(), signal.SIGKILL))
         FeatureCache({folder!r}, 10**9).get(encoder, {video!r})
     """
-    for number in range(cache_module.MAX_DEATHS):
+    for number in range(attempts.MAX_DEATHS):
         video = shutil.copy(videos[2], tmp_path / f"{number}.mp4")
         text = textwrap.dedent(program.format(folder=str(tmp_path / "cache"), video=str(video)))
         killed = subprocess.run([sys.executable, "-c", text], cwd=PROJECT, check=False)
@@ -730,7 +730,7 @@ def test_an_extraction_that_ends_is_no_death(cache, videos):
     def fail() -> None:
         raise RuntimeError("stopped")
 
-    for _ in range(cache_module.MAX_DEATHS + 1):
+    for _ in range(attempts.MAX_DEATHS + 1):
         with pytest.raises(RuntimeError):
             cache.get(BrightnessEncoder(work=fail), videos[2])
     assert len(cache.get(BrightnessEncoder(), videos[2]).times) == 65

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from ml_backend.label_studio.client import Connection
-from ml_backend.label_studio.webhook_secret import HEADER, OWN_HOST, CatchUp, WebhookSecrets
+from ml_backend.label_studio.webhook_secret import HEADER, OWN_HOST, PROVED, CatchUp, WebhookSecrets
 from ml_backend.settings import Settings
 from ml_backend.store.tables import Project
 from ml_backend.strict_json import MAX_CONTAINERS, loads
@@ -217,6 +217,7 @@ def test_with_a_key_a_webhook_must_prove_itself(make_app: Callable[..., Flask]) 
     app = make_app(MajorityModel, **LABEL_STUDIO)
     client, jobs = app.test_client(), app.extensions["jobs"]
     secrets = WebhookSecrets(jobs.store)
+    jobs.store.set_value("7", PROVED, "true")
     for value in (None, "", "7.x", secrets.of("8"), secrets.of("7") + "0", "ÿ", "7"):
         headers = {} if value is None else {HEADER: value}
         answer = client.post("/webhook", json=annotated(1, "Cat"), headers=headers)
@@ -225,12 +226,28 @@ def test_with_a_key_a_webhook_must_prove_itself(make_app: Callable[..., Flask]) 
         assert not knows(client)
     proof = {HEADER: secrets.of("7")}
     assert client.post("/webhook", json=annotated(1, "Cat"), headers=proof).status_code == 201
+    jobs.store.set_value("7", PROVED, "true")
     assert client.post("/webhook", json=DELETE).status_code == 403
     assert knows(client)
     # Label Studio sends this one by the connection, without the webhook's headers.
     training = {"action": "START_TRAINING", "project": {"id": 7, "label_config": CONFIG}}
     assert client.post("/webhook", json=training).status_code == 201
     assert client.post("/webhook", json=DELETE, headers=proof).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "headers", "status"),
+    [
+        ({}, {}, 201),
+        ({}, {HEADER: "7.x"}, 403),
+        ({"host": "0.0.0.0", "allow_no_password": True}, {}, 403),
+    ],
+)
+def test_before_the_secret_is_in_place_this_machine_is_believed(
+    make_app: Callable[..., Flask], changes: dict[str, Any], headers: dict[str, str], status: int
+) -> None:
+    client = make_app(MajorityModel, **LABEL_STUDIO, **changes).test_client()
+    assert client.post("/webhook", json=annotated(1, "Cat"), headers=headers).status_code == status
 
 
 def test_with_a_password_and_a_key_either_proves_a_webhook(make_app: Callable[..., Flask]) -> None:
