@@ -275,6 +275,8 @@ class Routes:
             proved = g.is_authenticated or not self._settings.proves_webhooks or body.action == START_TRAINING
         if proved or project_id is None:
             return
+        if self._gate.trusts_sender and HEADER not in request.headers and not self._store.get_value(project_id, PROVED):
+            return  # from a Label Studio on this machine, before the worker has put the secret into it
         if self._store.project(project_id) is not None and self._jobs.can_reconcile(project_id):
             self._catch_up(project_id)
         raise Forbidden(
