@@ -171,7 +171,7 @@ class ChoicesTag(Tag):
         if not self.is_single:
             return super().score(probs, classifier)
         share = float(probs.max() / max(probs.sum(), 1.0 if classifier is None else 1e-9))
-        return share if classifier is None else share * float(classifier.decisions.kept_promise)
+        return share if classifier is None else share * float(classifier.decisions.calibration_ratio)
 
     def requirements(self) -> dict[str, Any]:
         return super().requirements() | {"single": self.is_single}

@@ -13,7 +13,7 @@ from control_models.parameters import Parameters
 from errors import InvalidConfig, MediaError
 from features.extraction import VideoFeatures
 from learning.dataset import Features
-from learning.decisions import promised_f1
+from learning.decisions import expected_f1
 from utils.neural_nets import MultiLabelLSTM
 from video.labeling_frames import check_frame_rate, frame_rate
 from video.task_data import task_value
@@ -186,7 +186,7 @@ class Tag(ABC):
         """The expected F1 of a prediction, in [0, 1]."""
         if classifier is not None:
             return classifier.expected_f1(probs)
-        return promised_f1(probs, np.full(len(self.labels), self.threshold))
+        return expected_f1(probs, np.full(len(self.labels), self.threshold))
 
     def requirements(self) -> dict[str, Any]:
         """The parts of the config that a classifier is made for. A change of any value starts a new one."""

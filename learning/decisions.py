@@ -1,12 +1,11 @@
-"""From probabilities to labels: thresholds, smoothing and the score of a timeline, from held-out predictions.
+"""Make labels of probabilities: thresholds, smoothing, hysteresis and the score of a timeline.
 
-The frame F1 of calibrated probabilities is best at a threshold of half the best F1 to expect of them (Lipton, Elkan,
-Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure", ECML 2014): what is found half of the time
-anyway is worth a guess, what is found always is not.
+The F1 by frame of calibrated probabilities is best at a threshold of half the best expected F1 (Lipton, Elkan,
+Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
 
-A prediction that flickers for a few frames is right about most frames and wrong about the number of events. A median
-filter removes what is shorter than half its window and leaves the edges of longer events where they are; and an event
-has to be surer somewhere than at its edges (hysteresis; Canny, "A Computational Approach to Edge Detection", 1986).
+A prediction that flickers for a few frames is right about most frames, but wrong about the number of events. A median
+filter removes events that are shorter than half its window, and keeps the edges of longer ones. An event must also be
+more probable somewhere than at its edges (hysteresis; Canny, "A Computational Approach to Edge Detection", 1986).
 """
 
 from collections.abc import Sequence
@@ -18,34 +17,34 @@ from torch import Tensor, nn
 
 from learning.events import segments
 
-SHORT_EVENT_PERCENTILE = 10  # of the annotated durations: the very shortest may be a slip
-WINDOW = 0.5  # of the median filter, in lengths of a label's short events
-PEAK, EDGE = 1.3, 0.9  # thresholds that an event reaches somewhere, and everywhere
-# Share of the F1 that probabilities promise which held-out predictions usually have; counts as so many videos.
-PRIOR_SHARE, PRIOR_VIDEOS = 0.8, 2
+SHORT_EVENT_PERCENTILE = 10  # of the annotated durations; the very shortest may be a mistake
+WINDOW = 0.5  # of the median filter, as a multiple of the duration of a label's short events
+PEAK, EDGE = 1.3, 0.9  # of the threshold; an event reaches the first somewhere and the second everywhere
+# The usual ratio of the true F1 of held-out predictions to the expected F1; it counts as so many videos.
+PRIOR_RATIO, PRIOR_VIDEOS = 0.8, 2
 
 
 class Decisions(nn.Module):
-    """What was decided by label; a part of the classifier's file.
+    """The decisions of each label; a part of the classifier's file.
 
     Attributes:
         thresholds: [num_labels].
         windows: [num_labels], seconds of the median filter.
-        kept_promise: share of the promised F1 that held-out predictions had, at most 1.
+        calibration_ratio: the true F1 of held-out predictions over their expected F1, at most 1.
     """
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
         self.register_buffer("thresholds", torch.full((num_labels,), 0.5))
         self.register_buffer("windows", torch.zeros(num_labels))
-        self.register_buffer("kept_promise", torch.tensor(PRIOR_SHARE))
+        self.register_buffer("calibration_ratio", torch.tensor(PRIOR_RATIO))
 
     def take(self, decided: dict[str, Tensor]) -> None:
-        """Takes over what `decide` found."""
+        """Takes over the values from `decide`."""
         self.load_state_dict(decided)
 
     def smooth(self, probs: np.ndarray, frame_rate: float) -> np.ndarray:
-        """Probabilities [num_frames, num_labels] after each label's median filter."""
+        """Applies each label's median filter to probabilities [num_frames, num_labels]."""
         smoothed = probs.copy()
         for column, seconds in enumerate(self.windows.tolist()):
             window = int(seconds * frame_rate) // 2 * 2 + 1
@@ -54,7 +53,7 @@ class Decisions(nn.Module):
         return smoothed
 
     def labels(self, probs: np.ndarray) -> np.ndarray:
-        """The labels that probabilities say, both [num_frames, num_labels]; bool."""
+        """Makes labels, bool, of probabilities, both [num_frames, num_labels]."""
         thresholds = self.thresholds.numpy()
         labels = probs >= EDGE * thresholds
         for column, probabilities, threshold in zip(labels.T, probs.T, thresholds, strict=True):
@@ -63,24 +62,27 @@ class Decisions(nn.Module):
         return labels
 
     def expected_f1(self, probs: np.ndarray) -> float:
-        """The macro-F1 by frame to expect of a prediction, in [0, 1].
+        """The expected macro-F1 by frame of a prediction, in [0, 1], times the calibration ratio.
 
-        What the probabilities promise (with their thresholds, over the labels that are predicted or likely anywhere),
-        times the share of it that held-out annotated videos had: the score that an annotator sees at a prediction, and
-        low where an annotation teaches much.
+        It is the score that an annotator sees at a prediction, and low where an annotation teaches much.
 
         Args:
             probs: [num_frames, num_labels].
         """
-        return float(self.kept_promise) * promised_f1(probs, self.thresholds.numpy())
+        return float(self.calibration_ratio) * expected_f1(probs, self.thresholds.numpy())
 
 
-def promised_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """The macro-F1 that calibrated probabilities [num_frames, num_labels] let expect of the labels above thresholds.
+def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """The expected macro-F1 of the labels that calibrated probabilities give at thresholds.
 
-    Of a label: 2 * expected hits / (predicted frames + expected frames). A label of which less than one frame is
-    expected, and none predicted, counts for nothing; where that is all of them, the timeline is empty and rightly so
-    with the probability that no label is there. `weights` [num_frames] says how many frames each stands for.
+    The expected F1 of a label is 2 * expected hits / (predicted frames + expected frames). A label with no predicted
+    and less than one expected frame is left out. If that leaves none, the result is the probability that no frame has
+    a label, since the empty timeline is right then.
+
+    Args:
+        probs: [num_frames, num_labels].
+        thresholds: [num_labels].
+        weights: [num_frames], the number of frames that each stands for; None is 1 for each.
     """
     frames = np.ones((len(probs), 1)) if weights is None else weights[:, None]
     predicted = probs >= thresholds
@@ -93,38 +95,38 @@ def promised_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
 
 
 def decide(
-    probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, numbers: np.ndarray, durations: Sequence[list[float]]
+    probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, videos: np.ndarray, durations: Sequence[list[float]]
 ) -> dict[str, Tensor]:
-    """Thresholds, windows and the share of kept promises, as of `Decisions`.
+    """Finds the values of `Decisions`.
 
     Args:
         probs: held-out and calibrated, [num_rows, num_labels].
         labels: {0, 1}, of the same shape.
-        weights: [num_rows], how many frames each row stands for.
-        numbers: [num_rows], of their videos.
-        durations: of each label, the seconds of its events.
+        weights: [num_rows], the number of frames that each row stands for.
+        videos: [num_rows], the index of each row's video.
+        durations: for each label the seconds of its events.
     """
     thresholds = np.array([best_expected_f1(column, weights) / 2 for column in probs.T])
     windows = [WINDOW * np.percentile(found, SHORT_EVENT_PERCENTILE) if found else 0.0 for found in durations]
-    true, promised = [], []
-    for number in np.unique(numbers):
-        own = numbers == number
+    true, expected = [], []
+    for video in np.unique(videos):
+        own = videos == video
         found, truth, frames = probs[own] >= thresholds, labels[own] > 0, weights[own][:, None]
         items = (frames * found).sum(axis=0) + (frames * truth).sum(axis=0)
         f1 = 2 * (frames * (found & truth)).sum(axis=0) / np.maximum(items, 1e-9)
         true.append(f1[items > 0].mean() if (items > 0).any() else 1.0)
-        promised.append(promised_f1(probs[own], thresholds, weights[own]))
-    usual = PRIOR_VIDEOS * np.mean(promised)
-    kept = min(1.0, (sum(true) + PRIOR_SHARE * usual) / max(sum(promised) + usual, 1e-9))
+        expected.append(expected_f1(probs[own], thresholds, weights[own]))
+    usual = PRIOR_VIDEOS * np.mean(expected)
+    ratio = min(1.0, (sum(true) + PRIOR_RATIO * usual) / max(sum(expected) + usual, 1e-9))
     return {
         "thresholds": torch.tensor(thresholds, dtype=torch.float32),
         "windows": torch.tensor(windows, dtype=torch.float32),
-        "kept_promise": torch.tensor(float(kept)),
+        "calibration_ratio": torch.tensor(float(ratio)),
     }
 
 
 def best_expected_f1(probs: np.ndarray, weights: np.ndarray) -> float:
-    """The best F1 to expect of a label's calibrated probabilities [num_rows] at any threshold; 1 where it has none."""
+    """The best expected F1 of a label's calibrated probabilities [num_rows] at any threshold; 1 where all are 0."""
     order = np.argsort(-probs)
     probs, weights = probs[order], weights[order]
     expected = weights @ probs

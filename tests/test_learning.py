@@ -9,7 +9,7 @@ import torch
 from learning.blocks import BLOCKS, FILTERS, read, rows_of
 from learning.calibration import calibrate, logistic
 from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
-from learning.decisions import Decisions, decide, promised_f1
+from learning.decisions import Decisions, decide, expected_f1
 from learning.network import best_gate
 from learning.probe import Fit, fit_probe
 from utils.neural_nets import MultiLabelLSTM
@@ -454,22 +454,22 @@ def test_an_event_is_surer_somewhere_than_at_its_edges() -> None:
     np.testing.assert_array_equal(decisions.labels(probs), found)
 
 
-def test_the_promised_f1_of_calibrated_probabilities_is_kept() -> None:
+def test_calibrated_probabilities_have_the_expected_f1() -> None:
     random = np.random.default_rng(0)
     probs = random.beta(0.5, 0.7, (20_000, 2))
     truth = random.random(probs.shape) < probs
     thresholds = np.array([0.4, 0.5])
     true = np.mean([f1(truth[:, column], probs[:, column] >= thresholds[column]) for column in range(2)])
-    assert promised_f1(probs, thresholds) == pytest.approx(true, abs=0.01)
+    assert expected_f1(probs, thresholds) == pytest.approx(true, abs=0.01)
 
 
 def test_an_empty_timeline_is_as_good_as_it_is_sure() -> None:
-    assert promised_f1(np.full((50, 1), 0.001), np.array([0.5])) == pytest.approx(0.999)
-    unsure = promised_f1(np.full((50, 1), 0.3), np.array([0.5]))
+    assert expected_f1(np.full((50, 1), 0.001), np.array([0.5])) == pytest.approx(0.999)
+    unsure = expected_f1(np.full((50, 1), 0.3), np.array([0.5]))
     assert unsure == 0.0  # 15 frames are expected, and none is predicted
 
 
-def test_the_score_falls_with_the_share_of_promises_kept() -> None:
+def test_the_score_falls_with_the_calibration_ratio() -> None:
     labels = [np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32) for _ in range(8)]
     right = decided([one * 0.9 + 0.05 for one in labels], labels)
     wrong = decided([(1 - one) * 0.9 + 0.05 for one in labels], labels)
@@ -482,12 +482,12 @@ def test_the_score_falls_with_the_share_of_promises_kept() -> None:
     assert scores[1] < 0.3
 
 
-def test_the_score_is_never_above_what_the_probabilities_promise() -> None:
+def test_the_score_is_never_above_the_expected_f1() -> None:
     labels = [np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32) for _ in range(8)]
     unsure = [one * 0.6 + 0.2 for one in labels]  # and right everywhere
     decisions = Decisions(1)
     decisions.take(decided(unsure, labels))
-    assert decisions.expected_f1(unsure[0]) == pytest.approx(promised_f1(unsure[0], decisions.thresholds.numpy()))
+    assert decisions.expected_f1(unsure[0]) == pytest.approx(expected_f1(unsure[0], decisions.thresholds.numpy()))
 
 
 def test_a_correction_counts_as_far_as_it_helps_on_held_out_videos() -> None:
