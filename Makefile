@@ -68,7 +68,7 @@ format: .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 …")'
 	@if [ -e $@ ] && [ "$(TORCH)" = "$(TORCH_INSTALLED)" ]; then echo "Updating .venv: the requirements changed …"; \
 		else echo "Installing the backend into .venv: $(SIZE_$(TORCH)) of disk. The download takes some minutes, once."; fi
-	@test "$(TORCH)" = "$(TORCH_INSTALLED)" || rm -rf .venv
+	@test "$(TORCH)" = "$(or $(TORCH_INSTALLED),$(TORCH))" || rm -rf .venv
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 \
 		--require-hashes -r requirements-uv.txt \
