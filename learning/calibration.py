@@ -1,4 +1,4 @@
-"""From a probe's scores to probabilities, by label.
+"""Make probabilities of a probe's scores, for each label.
 
 A logistic regression (Platt, "Probabilistic Outputs for Support Vector Machines", 1999) on held-out scores. These are
 of a few videos, in each of which a label is a bit fainter or stronger than in the others; frames of one video don't
@@ -10,9 +10,9 @@ import numpy as np
 
 STEPS = 100  # of Newton's method, at most; it converges in ten
 TOLERANCE = 1e-10  # of the loss, relative
-PENALTY = 1e-3  # on the slope, in standard deviations of the scores: keeps it finite where they tell labels apart
-# How much videos differ before it is known, as a share of the distance of frames with the label from those without;
-# it counts as much as one video.
+PENALTY = 1e-3  # on the slope, in standard deviations of the scores; keeps it finite for separable labels
+# The prior of how much videos differ, as a share of the distance between frames with and without the label; it counts
+# as much as one video.
 USUAL_SPREAD = 0.3
 QUANTILES = np.array([-1.28, -0.52, 0.0, 0.52, 1.28])  # the normal distribution in five equal parts
 
@@ -39,7 +39,7 @@ def calibrate(
             x = np.concatenate([x + deviate * spread for deviate in QUANTILES])
         repeats = len(x) // len(y)
         slope, offset = logistic(x, np.tile(y, repeats), np.tile(weights, repeats))
-        if slope < 0:  # the scores say nothing of a label that is on where they are low
+        if slope < 0:  # scores that are lower with the label than without say nothing
             slope, offset = logistic(np.zeros(len(y)), y, weights)
         fitted.append((slope, offset))
     slope, offset = np.array(fitted, np.float32).T
@@ -51,7 +51,7 @@ def _mean(x: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _spread(x: np.ndarray, weights: np.ndarray, numbers: np.ndarray, apart: float) -> float:
-    """By how much the next video's mean is to differ from that of these videos, as a standard deviation."""
+    """The standard deviation of the next video's mean from that of these videos."""
     size = np.bincount(numbers, weights)
     means = np.bincount(numbers, weights * x)[size > 0] / size[size > 0]
     squares = ((means - _mean(x, weights)) ** 2).sum() + (USUAL_SPREAD * apart) ** 2
@@ -59,7 +59,7 @@ def _spread(x: np.ndarray, weights: np.ndarray, numbers: np.ndarray, apart: floa
 
 
 def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """The slope and offset of a weighted logistic regression of y on x, both [num_cases], by damped Newton steps."""
+    """Fits slope and offset of a weighted logistic regression of y on x, both [num_cases], by damped Newton steps."""
     weights = weights / weights.sum()
     centre = float(weights @ x)
     deviation = max(float(np.sqrt(weights @ (x - centre) ** 2)), 1e-9)

@@ -1,4 +1,4 @@
-"""What a project has annotated: examples, and the frames of them that a model is fitted to."""
+"""The annotated examples of a project, and the choice of videos and frames that a model is fitted to."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 
 from learning.events import segments
 
-FRAME_RATE = 25.0  # frames per second where nobody says another
-READ = 256  # frames that are read at once
-# Frames that a model is fitted to, whatever the videos' number and length: the cost grows with the cube. All of them
-# where there are no more. Else half are spread evenly over what was annotated, a quarter over the frames that have a
-# label and a quarter over those around its boundaries, alike for each label.
+FRAME_RATE = 25.0  # frames per second, by default
+READ = 256  # frames of one reading
+# About so many frames are fitted, since the cost grows with their cube. If there are more, half are spread evenly over
+# the annotated frames, a quarter over the frames with a label, and a quarter over those around its boundaries; each
+# label gets the same part.
 ROWS = 1000
 BOUNDARY_SECONDS = 0.4
-# Videos that a model is fitted to. All of them where there are no more. Else a quarter are those annotated last, a
-# quarter is spread evenly over all, and half over those that show a label, alike for each label.
+# About so many videos are fitted. If there are more, a quarter are those annotated last, a quarter are spread evenly
+# over all, and half over those that show a label; each label gets the same part.
 MAX_VIDEOS = 300
 
 Progress = Callable[[float], None]
 
 
 class Features(Protocol):
-    """A video's features, [num_frames, width], of which slices are read: an array will do.
+    """A video's features, [num_frames, dim], that are read in slices, such as an array.
 
-    It may know `content`, a hash of the video, and `layout`, its blocks' names and widths.
+    They may have `content`, a hash of the video, and `layout`, block -> dim.
     """
 
     @property
@@ -42,12 +42,12 @@ class Example(NamedTuple):
 
     Attributes:
         task_id: the video's task.
-        features: [num_frames, width].
+        features: [num_frames, dim].
         labels: [num_frames, num_labels], 0 or 1.
-        weight: share of its task: the annotations of one task share a weight of 1.
-        mask: [num_frames] bool, the frames that were annotated; None for all. Others count for nothing.
+        weight: the annotations of one task have a weight of 1 together.
+        mask: [num_frames] bool, the annotated frames; None for all. The others are left out.
         frame_rate: labeling frames per second.
-        stands_for: how many videos of the project this one was chosen from, as of `choose_videos`.
+        stands_for: the number of the project's videos that this one stands for, as of `choose_videos`.
     """
 
     task_id: int
@@ -60,17 +60,17 @@ class Example(NamedTuple):
 
     @property
     def reviewed(self) -> np.ndarray:
-        """The mask, [num_frames] bool, also where there is none."""
+        """The annotated frames, [num_frames] bool, also where the mask is None."""
         return np.ones(len(self.labels), bool) if self.mask is None else self.mask
 
     def annotated(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """The runs of annotated frames among rows [num_frames, …]."""
+        """Yields the runs of annotated frames of rows [num_frames, …]."""
         for start, end in segments(self.reviewed):
             yield rows[start:end]
 
 
 def content_of(features: Features) -> str:
-    """What tells a video from any other: the hash of its file, or else of all its features."""
+    """Identifies a video: the hash of its file, or else of all its features."""
     known = getattr(features, "content", None)
     if known:
         return str(known)
@@ -81,30 +81,30 @@ def content_of(features: Features) -> str:
 
 
 def num_videos(examples: Sequence[Example]) -> int:
-    """Videos among the examples by task; several annotations of one count once."""
+    """The number of videos of examples, by task; several annotations of one count once."""
     return len({example.task_id for example in examples})
 
 
 class Dataset:
-    """Examples that a model is fitted to.
+    """The examples that a model is fitted to.
 
     Args:
-        examples: of at least one frame that counts; a video may be there several times.
+        examples: with at least one annotated frame; several may be of one video.
 
     Attributes:
-        contents: of each example.
-        numbers: of each example's video: those of equal content have one number.
+        contents: each example's content hash.
+        numbers: the index of each example's video, which follows from its content.
 
     Raises:
-        ValueError: labels other than 0 and 1, another number of frames than the features', a weight that isn't
-            positive, no frame that counts.
+        ValueError: labels other than 0 and 1, labels and features of different lengths, a weight that isn't positive,
+            or no annotated frame.
     """
 
     def __init__(self, examples: Sequence[Example], num_labels: int) -> None:
         self.examples = [_checked(example, num_labels) for example in examples]
         self.num_labels = num_labels
         if not any(example.reviewed.any() for example in self.examples):
-            raise ValueError("no frame counts: each is masked")
+            raise ValueError("no frame is annotated: all are masked")
         self.contents = [content_of(example.features) for example in self.examples]
         known: dict[str, int] = {}
         self.numbers = np.array([known.setdefault(content, len(known)) for content in self.contents])
@@ -112,14 +112,14 @@ class Dataset:
 
     @cached_property
     def shown(self) -> np.ndarray:
-        """[num_videos, num_labels] bool: which video has a frame with which label."""
+        """Which video has a frame with which label, [num_videos, num_labels] bool."""
         shown = np.zeros((self.num_videos, self.num_labels), bool)
         for number, example in zip(self.numbers, self.examples, strict=True):
             shown[number] |= example.labels[example.reviewed].any(axis=0)
         return shown
 
     def durations(self) -> list[list[float]]:
-        """Of each label, how many seconds its events last."""
+        """For each label the seconds of its events."""
         durations: list[list[float]] = [[] for _ in range(self.num_labels)]
         for example in self.examples:
             for run in example.annotated(example.labels > 0):
@@ -128,9 +128,8 @@ class Dataset:
         return durations
 
     def sample(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The frames to fit to: of each example their indices, ascending, and how many frames each stands for.
-
-        A frame of a video that stands for several stands for as many times more.
+        """Chooses the frames to fit: for each example their indices, ascending, and the number of frames that each
+        stands for. It is multiplied by the number of videos that the example stands for.
         """
         totals = sum(np.concatenate([group.sum(axis=0) for group in _groups(example)]) for example in self.examples)
         share = _shares(totals, ROWS * np.array([0.5] + 2 * self.num_labels * [0.25 / self.num_labels]), ROWS)
@@ -142,15 +141,15 @@ class Dataset:
 
 
 def choose_videos(shown: np.ndarray, order: np.ndarray, limit: int = MAX_VIDEOS) -> tuple[np.ndarray, np.ndarray]:
-    """The videos of many that a model is fitted to: about `limit` of them.
+    """Chooses about `limit` videos to fit.
 
     Args:
         shown: [num_videos, num_labels] bool, which video shows which label.
         order: [num_videos], greater for a video that was annotated later.
-        limit: all are chosen where there are no more.
+        limit: up to this number, all videos are chosen.
 
     Returns:
-        Their indices, ascending, and how many videos each stands for.
+        Their indices, ascending, and the number of videos that each stands for.
     """
     last = np.zeros(len(shown), bool)
     last[np.argsort(order, kind="stable")[-limit // 4 :]] = True
@@ -161,8 +160,8 @@ def choose_videos(shown: np.ndarray, order: np.ndarray, limit: int = MAX_VIDEOS)
 
 
 def _shares(totals: np.ndarray, budget: np.ndarray, limit: int) -> np.ndarray:
-    """The probability that each of overlapping groups gives its members, so that of a group of that size as many as its
-    budget are taken; the first is everybody, of whom all are taken where there are no more than `limit`."""
+    """The probability that each of several overlapping groups gives to its members, so that a group's budget of them is
+    taken. The first group holds all; all of them are taken if there are no more than `limit`."""
     share = np.divide(budget, totals, out=np.zeros(len(totals)), where=totals > 0)
     if totals[0] <= limit:
         share[0] = 1.0
@@ -188,8 +187,8 @@ def _systematic(probability: np.ndarray, passed: float) -> tuple[np.ndarray, np.
 
 
 def _groups(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bool arrays: frames that count, [num_frames, 1], those with a label and those around its boundaries, [num_frames,
-    num_labels]."""
+    """Bool arrays: the annotated frames [num_frames, 1], those with a label and those around its boundaries, both
+    [num_frames, num_labels]."""
     near = np.zeros(example.labels.shape, bool)
     reach = max(1, round(BOUNDARY_SECONDS * example.frame_rate))
     for frame, column in np.argwhere(np.diff(example.labels > 0, axis=0)):

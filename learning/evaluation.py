@@ -1,4 +1,4 @@
-"""Predictions of videos that their models didn't know, beside what was annotated: what a report is made of."""
+"""Compare predictions of held-out videos with their annotations, for reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from learning.events import segments
 from learning.metrics import frame_metrics, segment_f1
 
-# Enough for two digits of a 95 % interval.
+# Resamples of the bootstrap, enough for two digits of a 95 % interval.
 RESAMPLES = 1000
 # An onset further away than this from any true one belongs to another event.
 MAX_BOUNDARY_ERROR_SECONDS = 2.0
@@ -41,15 +41,15 @@ class Case(NamedTuple):
 
     @property
     def marks(self) -> np.ndarray:
-        """[num_frames] booleans: `reviewed`, also where it is None."""
+        """The annotated frames, [num_frames] bool, also where `reviewed` is None."""
         return np.ones(len(self.truth), bool) if self.reviewed is None else self.reviewed
 
     def counted(self, rows: np.ndarray) -> np.ndarray:
-        """The annotated frames among rows [num_frames, …]."""
+        """The rows of annotated frames, of rows [num_frames, …]."""
         return rows[self.marks]
 
     def runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """The runs of annotated frames among rows [num_frames, …]."""
+        """Yields the runs of annotated frames of rows [num_frames, …]."""
         for start, end in segments(self.marks):
             yield rows[start:end]
 
@@ -74,11 +74,12 @@ class Evaluation:
 
     @property
     def num_videos(self) -> int:
-        """Videos; several annotations of one count once."""
+        """The number of videos; several annotations of one count once."""
         return len({case.task_id for case in self.cases})
 
     def score(self) -> dict[str, Any]:
-        """Over all videos: videos, their number; frames, as of `frame_metrics`; segments, as of `segment_f1`."""
+        """The scores over all videos: videos, the number of them; frames, as of `frame_metrics`; segments, as of
+        `segment_f1`."""
         return {"videos": self.num_videos, **score_cases(self.cases, self.labels)}
 
     def intervals(self, seed: int = 0) -> dict[str, dict[str, tuple[float, float]]]:
@@ -100,8 +101,8 @@ class Evaluation:
         return intervals
 
     def boundary_errors(self, label: str) -> dict[str, list[int]]:
-        """How many labeling frames too late (too early: below 0) predicted events of a label begin ("onset") and end
-        ("offset"), for each true one that a predicted one overlaps."""
+        """The errors of a label's "onset" and "offset" in labeling frames, below 0 for too early, for each true event
+        that a predicted one overlaps."""
         column = self.labels.index(label)
         limit = round(MAX_BOUNDARY_ERROR_SECONDS * self.frame_rate)
         errors: dict[str, list[int]] = {"onset": [], "offset": []}
@@ -136,7 +137,7 @@ class Evaluation:
 
 
 def score_cases(cases: Sequence[Case], labels: Sequence[str]) -> dict[str, Any]:
-    """The scores of cases taken together."""
+    """The scores of all cases together."""
     # A frame without labels between two videos, or parts of one, keeps their segments apart.
     gap = np.zeros((1, len(labels)), dtype=bool)
     truth = np.concatenate([part for case in cases for run in case.runs(case.truth) for part in (run, gap)])
@@ -145,7 +146,7 @@ def score_cases(cases: Sequence[Case], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _counts(cases: Sequence[Case], kind: str) -> np.ndarray:
-    """[3, num_labels]: matched, true and predicted items."""
+    """The numbers of matched, true and predicted items, [3, num_labels]."""
     names = [str(column) for column in range(cases[0].truth.shape[1])]
     rows = score_cases(cases, names)[kind]["per_label"].values()
     true = [row["support"] for row in rows]
@@ -159,7 +160,7 @@ def _counts(cases: Sequence[Case], kind: str) -> np.ndarray:
 
 
 def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float:
-    """Agreement beyond chance of two arrays [n] of booleans: 1 for equal ones, 0 for chance."""
+    """Cohen's kappa of two arrays [n] of booleans: 1 for equal ones, 0 for agreement by chance."""
     observed = float((first == second).mean())
     by_chance = float(first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean()))
     return 1.0 if by_chance == 1 else (observed - by_chance) / (1 - by_chance)

@@ -1,4 +1,4 @@
-"""Runs of frames in arrays of labels."""
+"""Find, join and drop runs of frames in arrays of labels."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ def segments(mask: ArrayLike) -> list[tuple[int, int]]:
 
 
 def merge_gaps(labels: np.ndarray, frames: int) -> np.ndarray:
-    """Labels [num_frames, num_labels] bool with each label's gaps of at most so many frames filled.
+    """Fills each label's gaps of at most so many frames in labels [num_frames, num_labels] bool.
 
     What lies before its first event or behind its last one is no gap.
     """
@@ -28,7 +28,7 @@ def merge_gaps(labels: np.ndarray, frames: int) -> np.ndarray:
 
 
 def drop_short(labels: np.ndarray, frames: int) -> np.ndarray:
-    """Labels [num_frames, num_labels] bool without the events that are shorter than so many frames."""
+    """Removes events that are shorter than so many frames from labels [num_frames, num_labels] bool."""
     kept = labels.copy()
     for column in kept.T:
         for start, end in segments(column):
@@ -38,6 +38,6 @@ def drop_short(labels: np.ndarray, frames: int) -> np.ndarray:
 
 
 def check_probabilities(probs: np.ndarray) -> None:
-    """Raises ValueError where `probs` holds NaN or values outside [0, 1]."""
+    """Raises ValueError where `probs` has NaN or values outside [0, 1]."""
     if not np.all((probs >= 0) & (probs <= 1)):
         raise ValueError("probs must lie in [0, 1]; they hold NaN or values outside")

@@ -1,4 +1,4 @@
-"""Decode labels that exclude each other: at most one a frame, with durations and transitions learnt from annotations.
+"""Decode exclusive labels, at most one in a frame, with durations and transitions learnt from annotations.
 
 A hidden Markov model whose states are the labels and "none of them". Its emissions are the calibrated probabilities,
 its transitions are counted in the annotated videos, and how long a state lasts is the mean of its annotated durations
@@ -12,13 +12,13 @@ import numpy as np
 
 from learning.events import segments
 
-PSEUDO_COUNT = 0.5  # of each transition (Krichevsky and Trofimov 1981): what was never annotated stays possible
-LEAST_PROBABILITY = 1e-4  # a calibrated probability is never surer: one frame must not outweigh a minute of others
-NO_DURATION = 5.0  # seconds that a state lasts which no annotation shows from its beginning to its end
+PSEUDO_COUNT = 0.5  # of each transition (Krichevsky and Trofimov 1981), so that unseen ones stay possible
+LEAST_PROBABILITY = 1e-4  # bounds probabilities, so that one frame can't outweigh a minute of others
+NO_DURATION = 5.0  # seconds of a state that no annotation shows from beginning to end
 
 
 class StateModel(NamedTuple):
-    """How annotated states last and follow each other. State 0 is "no label", state k + 1 is label k.
+    """Durations and transitions of annotated states. State 0 is "no label", state k + 1 is label k.
 
     Attributes:
         transitions: [num_states, num_states], probability of the next state where a state ends; the diagonal is 0.
@@ -32,7 +32,7 @@ class StateModel(NamedTuple):
 
 
 def states_of(labels: np.ndarray) -> np.ndarray:
-    """[num_frames] int: each frame's state. Of several labels in one frame, the one that began last."""
+    """Each frame's state, [num_frames] int. Of several labels in a frame, it is the one that began last."""
     num_frames, num_labels = labels.shape
     states = np.zeros(num_frames, np.int64)
     runs = [(start, end, label) for label in range(num_labels) for start, end in segments(labels[:, label] > 0)]
@@ -72,7 +72,7 @@ def learn_states(
 
 
 def decode(probs: np.ndarray, model: StateModel, frame_rate: float) -> np.ndarray:
-    """The most probable course of exclusive labels: [num_frames, num_labels] bool, at most one a frame.
+    """Finds the most probable course of exclusive labels, [num_frames, num_labels] bool, at most one in a frame.
 
     Args:
         probs: [num_frames, num_labels], calibrated, each label's by itself.
@@ -103,7 +103,7 @@ def decode(probs: np.ndarray, model: StateModel, frame_rate: float) -> np.ndarra
 
 
 def _emissions(probs: np.ndarray, model: StateModel) -> np.ndarray:
-    """[num_frames, num_states]: log likelihood of each state, but for a constant of each frame.
+    """The log likelihood of each state up to a constant of each frame, [num_frames, num_states].
 
     Labels that exclude each other have the odds of each against "no label"; divided by a state's share of the
     annotated frames, its posterior probability is its likelihood (Bourlard and Morgan 1994).

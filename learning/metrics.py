@@ -1,4 +1,4 @@
-"""How good a prediction is, and how sure: frame and segment F1, calibration, the score that orders tasks.
+"""Score predictions: F1 by frame and by segment, and calibration.
 
 Counted here rather than by scikit-learn: its multi-label functions take a single column for a binary problem, and it
 has no segment measure, which needs the same ratios of counts. The tests compare the two.
@@ -70,7 +70,7 @@ def segment_f1(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """Predicted probability against observed frequency, in bins of equal width; NaN where a bin is empty."""
+    """Predicted probability and observed frequency in bins of equal width; NaN where a bin is empty."""
 
     mean_probability: np.ndarray  # [bins]
     observed_frequency: np.ndarray  # [bins]
@@ -79,7 +79,7 @@ class ReliabilityCurve:
 
 
 def reliability_curve(truth: ArrayLike, probs: ArrayLike, bins: int = 10) -> ReliabilityCurve:
-    """Shows whether what is predicted with probability p is true in a share p of the cases.
+    """Compares predicted probabilities with observed frequencies.
 
     Each frame and label is a case of its own. Most are easy negatives near 0, which make the error over all look small:
     to judge regions, pass the cases at or above the threshold.
@@ -126,7 +126,7 @@ def _as_labels(labels: ArrayLike) -> np.ndarray:
 
 
 def _summary(label_names: Sequence[str], hits: ArrayLike, true: ArrayLike, predicted: ArrayLike) -> dict[str, Any]:
-    """Turns counts [num_labels] of matched, true and predicted items into scores."""
+    """Makes scores of counts [num_labels] of matched, true and predicted items."""
     per_label = {}
     occurring = []
     for label, *counts in zip(label_names, *np.array([hits, true, predicted]).tolist(), strict=True):
@@ -148,9 +148,9 @@ def _scores(hits: int, true: int, predicted: int) -> dict[str, float]:
 
 
 def _matches(true: list[tuple[int, int]], predicted: list[tuple[int, int]], iou: float) -> int:
-    """Counts the pairs of the largest one-to-one matching of two ordered lists of disjoint segments."""
-    # One sweep finds it: pairs that overlap never cross, so matching the first two where they fit costs at most one
-    # other pair; and where they don't, the one that ends first overlaps nothing after the other.
+    """The number of pairs in the largest one-to-one matching of two ordered lists of disjoint segments."""
+    # One sweep finds it. Overlapping pairs never cross, so that matching the first two, where they fit, costs at most
+    # one other pair. Where they don't fit, the one that ends first overlaps nothing after the other.
     hits = i = j = 0
     while i < len(true) and j < len(predicted):
         (true_start, true_end), (predicted_start, predicted_end) = true[i], predicted[j]

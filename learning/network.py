@@ -1,4 +1,4 @@
-"""How `MultiLabelLSTM`'s layers behind the probe learn what context in time corrects, and how far they are believed."""
+"""Train `MultiLabelLSTM`'s layers behind the probe, which correct its scores by their context, and weigh them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from learning.dataset import Progress
 
-STEPS, BATCH_SIZE = 120, 32  # batches of windows until it has converged
+STEPS, BATCH_SIZE = 120, 32  # batches of windows; the training has converged then
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
-LEAST_GAIN = 0.05  # of the log loss, as a share: less is chance, on half of the videos
-CERTAIN = 1e-4  # nothing is more improbable
+LEAST_GAIN = 0.05  # of the log loss, as a share; less may be chance, on half of the videos
+CERTAIN = 1e-4  # bounds probabilities
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
