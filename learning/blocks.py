@@ -80,18 +80,20 @@ class Block(NamedTuple):
 
 LOOKS, PLACE = Part("appearance", (0,)), Part("cells", (0,))
 MOTION, SOUND = Part("motion", (0, 1)), Part("sound", (0, 1))
+LOOKS_CENTRED, PLACE_CENTRED, MOTION_CENTRED, SOUND_CENTRED = (
+    part._replace(centred=True) for part in (LOOKS, PLACE, MOTION, SOUND)
+)
 CHANGE = Part("appearance", (1, 2))
-CENTRED = [part._replace(centred=True) for part in (LOOKS, PLACE, MOTION, SOUND)]
 BLOCKS = {
     "appearance": Block((LOOKS,)),
-    "appearance, centred": Block((CENTRED[0],), prior=4.0),  # most labels are things
+    "appearance, centred": Block((LOOKS_CENTRED,), prior=4.0),  # most labels are things
     "change": Block((CHANGE,)),
     "place": Block((PLACE,)),
     "motion": Block((MOTION,), penalty=0.3),
-    "motion, centred": Block((CENTRED[2],), penalty=0.3),
+    "motion, centred": Block((MOTION_CENTRED,), penalty=0.3),
     "sound": Block((SOUND,), penalty=0.3),
-    "sound, centred": Block((CENTRED[3],), penalty=0.3),
-    "all, centred": Block((*CENTRED, CHANGE)),
+    "sound, centred": Block((SOUND_CENTRED,), penalty=0.3),
+    "all, centred": Block((LOOKS_CENTRED, CHANGE, PLACE_CENTRED, MOTION_CENTRED, SOUND_CENTRED)),
 }
 SCALED = ("motion", "sound")  # of which each number counts in its own deviation: they have different units
 

@@ -199,9 +199,9 @@ class _Rows:
             means.append(mean)
         sizes = [len(frames) for frames, _ in sampled]
         own = np.repeat(np.arange(len(sampled)), sizes)
-        self.signals = {name: np.concatenate([part[name] for part in parts], axis=1) for name in layout}
+        signals = {name: np.concatenate([part[name] for part in parts], axis=1) for name in layout}
         # Silent videos have numbers for their sound, too: zeros.
-        self.signals = {name: values for name, values in self.signals.items() if values.any()}
+        self.signals = {name: values for name, values in signals.items() if values.any()} or signals
         where = columns(layout)
         self.means = {name: np.stack(means)[own][:, where[name]] for name in layout}
         self.truth = np.concatenate(
@@ -328,9 +328,9 @@ def _mixture(
     blocks, start = strengths[:num_blocks], strengths[num_blocks:]
     videos = shown.sum(axis=0)
     lent, pooled = 1 / np.maximum(videos, 1), blocks @ np.maximum(videos, NOTHING)
-    mixed = (1 - lent) * blocks / blocks.sum(axis=0) + lent * (pooled / pooled.sum())[:, None]
+    mixture = (1 - lent) * blocks / blocks.sum(axis=0) + lent * (pooled / pooled.sum())[:, None]
     # A probe to start from has seen no part of the only video that shows a label.
-    blocks = mixed * blocks.sum(axis=0) * np.where(videos == 1, SEEN_SCORE_FACTOR**SHARPNESS, 1)
+    blocks = mixture * blocks.sum(axis=0) * np.where(videos == 1, SEEN_SCORE_FACTOR**SHARPNESS, 1)
     shares = np.concatenate([blocks, start])
     varies = deviation > NOTHING  # not where all rows are equal, nor a start's for labels that it doesn't know
     shares = np.where(varies | ~varies.any(axis=0), shares, 0)

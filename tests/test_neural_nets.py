@@ -201,6 +201,12 @@ def test_any_length_is_predicted(frames: int) -> None:
     assert model.predict(np.zeros((frames, FEATURES))).shape == (frames, 2)
 
 
+def test_features_that_are_all_zero_teach_nothing_and_break_nothing() -> None:
+    model = small_model()
+    model.partial_fit(np.zeros((60, FEATURES), np.float32), video(seed=1)[1])
+    assert np.isfinite(model.predict(video(seed=2)[0])).all()
+
+
 def test_bad_examples_are_refused_with_a_sentence() -> None:
     model = small_model()
     features, truth = video(seed=1)
