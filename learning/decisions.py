@@ -19,7 +19,9 @@ from learning.events import segments
 
 SHORT_EVENT_PERCENTILE = 10  # of the annotated durations; the very shortest may be a mistake
 WINDOW = 0.5  # of the median filter, as a multiple of the duration of a label's short events
-PEAK, EDGE = 1.3, 0.9  # of the threshold; an event reaches the first somewhere and the second everywhere
+# Of the threshold; an event reaches the first somewhere and the second everywhere. Both are 1 for a label that only one
+# video shows: how high its probabilities are in others isn't known.
+PEAK, EDGE = 1.3, 0.9
 # The usual ratio of the true F1 of held-out predictions to the expected F1; it counts as so many videos.
 PRIOR_RATIO, PRIOR_VIDEOS = 0.8, 2
 
@@ -29,13 +31,15 @@ class Decisions(nn.Module):
 
     Attributes:
         thresholds: [num_labels].
+        peaks, edges: [num_labels], probabilities that an event reaches somewhere and everywhere.
         windows: [num_labels], seconds of the median filter.
         calibration_ratio: the true F1 of held-out predictions over their expected F1, at most 1.
     """
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
-        self.register_buffer("thresholds", torch.full((num_labels,), 0.5))
+        for name in ("thresholds", "peaks", "edges"):
+            self.register_buffer(name, torch.full((num_labels,), 0.5))
         self.register_buffer("windows", torch.zeros(num_labels))
         self.register_buffer("calibration_ratio", torch.tensor(PRIOR_RATIO))
 
@@ -54,11 +58,10 @@ class Decisions(nn.Module):
 
     def labels(self, probs: np.ndarray) -> np.ndarray:
         """Makes labels, bool, of probabilities, both [num_frames, num_labels]."""
-        thresholds = self.thresholds.numpy()
-        labels = probs >= EDGE * thresholds
-        for column, probabilities, threshold in zip(labels.T, probs.T, thresholds, strict=True):
+        labels = probs >= self.edges.numpy()
+        for column, probabilities, peak in zip(labels.T, probs.T, self.peaks.numpy(), strict=True):
             for start, end in segments(column):
-                column[start:end] = probabilities[start:end].max() >= PEAK * threshold
+                column[start:end] = probabilities[start:end].max() >= peak
         return labels
 
     def expected_f1(self, probs: np.ndarray) -> float:
@@ -107,6 +110,7 @@ def decide(
         durations: for each label the seconds of its events.
     """
     thresholds = np.array([best_expected_f1(column, weights) / 2 for column in probs.T])
+    several = np.array([len(np.unique(videos[column > 0])) > 1 for column in labels.T])
     windows = [WINDOW * np.percentile(found, SHORT_EVENT_PERCENTILE) if found else 0.0 for found in durations]
     true, expected = [], []
     for video in np.unique(videos):
@@ -120,6 +124,8 @@ def decide(
     ratio = min(1.0, (sum(true) + PRIOR_RATIO * usual) / max(sum(expected) + usual, 1e-9))
     return {
         "thresholds": torch.tensor(thresholds, dtype=torch.float32),
+        "peaks": torch.tensor(np.where(several, PEAK, 1) * thresholds, dtype=torch.float32),
+        "edges": torch.tensor(np.where(several, EDGE, 1) * thresholds, dtype=torch.float32),
         "windows": torch.tensor(windows, dtype=torch.float32),
         "calibration_ratio": torch.tensor(float(ratio)),
     }

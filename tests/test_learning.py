@@ -446,12 +446,17 @@ def test_flicker_is_smoothed_by_how_long_a_labels_events_last() -> None:
 
 
 def test_an_event_is_surer_somewhere_than_at_its_edges() -> None:
-    decisions = Decisions(1)
+    """But for a label that one video shows."""
+    labels = np.repeat(np.arange(4) % 2, 25).astype(np.float32)[:, None]
     probs = np.zeros((60, 1), np.float32)
     probs[5:15], probs[25:45], probs[30:32], probs[50:55] = 0.6, 0.46, 0.7, 0.4
-    found = np.zeros((60, 1), bool)
-    found[25:45] = True
-    np.testing.assert_array_equal(decisions.labels(probs), found)
+    sure = np.zeros((60, 1), bool)
+    sure[25:45] = True
+    for num_videos, expected in ((1, probs >= 0.5), (2, sure)):
+        decisions = Decisions(1)
+        decisions.take(decided([labels] * num_videos, [labels] * num_videos))
+        assert decisions.thresholds.item() == pytest.approx(0.5)
+        np.testing.assert_array_equal(decisions.labels(probs), expected)
 
 
 def test_calibrated_probabilities_have_the_expected_f1() -> None:

@@ -37,7 +37,7 @@ __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_ext
 STARTED_FROM = "started from"  # the share, in `describe`, of the classifier that a training started from
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
-FORMAT_VERSION = 6  # of the header and the tensors; a file of another version is refused, which means: trained again
+FORMAT_VERSION = 7  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
 # Annotated videos from which on the layers behind the probe are trained: with ten and twenty they cost more on things
