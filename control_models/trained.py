@@ -64,8 +64,15 @@ class TrainedMode:
         Raises:
             NotReady: there is none for the present config and encoder.
         """
-        classifier = self._published.present()
         name = self._tag.from_name
+        try:
+            classifier = self._published.present()
+        except UnusableClassifier as error:
+            logger.warning("%s", error)
+            raise NotReady(
+                f'The model of "{name}" was made by another release of this backend, or its file is damaged: it is '
+                "being trained again."
+            ) from error
         if classifier is None:
             raise NotReady(
                 f'"{name}" isn\'t trained yet: annotate a video and submit it. The first prediction follows the first '

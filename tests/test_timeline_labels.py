@@ -366,6 +366,8 @@ def test_a_corrupt_classifier_is_replaced_by_the_next_training(make_model: Any, 
     path = control(model).get_classifier_path("1")
     path.write_bytes(path.read_bytes()[:1000])
     assert "unreadable" in model.model_version
+    with pytest.raises(NotReady, match="another release of this backend, or its file is damaged"):
+        model.predict([red_blue])
     assert model.needs_training()
     assert model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])["tl"]["published"]
     assert model.predict([red_blue]).predictions[0]["result"]
