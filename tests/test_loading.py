@@ -205,7 +205,7 @@ def test_a_request_reads_no_video(settings: Settings, opened: Callable[[], set[s
 def test_a_model_file_that_is_replaced_under_the_running_server_is_used(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker looks for it."""
+    """The worker looks for it, and for a classifier's file that is damaged."""
     monkeypatch.setattr(worker, "LOOK_SECONDS", 0.0)
     app = init_app(YOLO, settings=settings)
     client, jobs = app.test_client(), app.extensions["jobs"]
@@ -225,7 +225,10 @@ def test_a_model_file_that_is_replaced_under_the_running_server_is_used(
         return answer.json["results"][0]["model_version"]
 
     assert predicted_by() == "efficientnet-lite0-v1 (1 video)"
-    for version, names in ((2, {0: "a", 1: "b"}), (3, {0: "a", 1: "b", 2: "c"})):
+    (classifier,) = settings.model_root.glob("timelinelabels-1-*.safetensors")
+    classifier.write_bytes(b"damaged")
+    assert predicted_by() == "efficientnet-lite0-v2 (1 video)"
+    for version, names in ((3, {0: "a", 1: "b"}), (4, {0: "a", 1: "b", 2: "c"})):
         save_classifier(settings.model_root / "yolov8n-cls.pt", names)
         for _ in range(2):  # once for each change
             assert predicted_by() == f"yolov8n-cls-v{version} (1 video)"

@@ -130,7 +130,7 @@ class WorkerProcess:
         known = self._fingerprints.get(project_id)
         try:
             model = self._jobs.registry.get(project_id)
-            fingerprint = model.fingerprint()
+            fingerprint = f"{model.fingerprint()} {model.model_version}"  # it changes where a file is damaged
             if known != fingerprint and model.needs_training():
                 self._store.request_training(project_id)
         except BackendError as error:
