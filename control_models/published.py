@@ -116,7 +116,7 @@ class PublishedClassifiers:
         earlier = [row for row in known if row.version <= version]  # newest first
         if not earlier:
             numbers = ", ".join(str(row.version) for row in reversed(known)) or "none"
-            raise InvalidRequest(f'"{self._from_name}" has no version {version} to go back to, but {numbers}.')
+            raise InvalidRequest(f'"{self._from_name}" has no version {version} to go back to. It has {numbers}.')
         try:
             return MultiLabelLSTM.load(self._root / earlier[0].file)
         except FileNotFoundError as error:

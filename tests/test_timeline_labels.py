@@ -405,7 +405,7 @@ def test_going_back_is_one_update_and_keeps_every_file(
     assert other_process.predict([red_blue]).predictions[0] == first_answer
     assert not model.needs_training()
     assert model.roll_back(2) == second
-    with pytest.raises(InvalidRequest, match="it has: 1, 2"):
+    with pytest.raises(InvalidRequest, match="It has 1, 2"):
         model.roll_back(0)
     with pytest.raises(InvalidRequest, match="another labeling config"):
         make_model(config(labels=("Red", "Green"))).roll_back(1, "tl")
