@@ -46,7 +46,7 @@ FILTERS = {
     "motion": (Filter(0.04), Filter(0.16)),
     "sound": (Filter(0.04), Filter(0.16)),
 }
-ROOTED = ("appearance", "motion")  # cells and sound come compressed
+SIGNED_ROOTS = ("appearance", "motion")  # cells and sound come compressed
 
 
 class Part(NamedTuple):
@@ -55,13 +55,13 @@ class Part(NamedTuple):
     Attributes:
         signal: a block of the layout.
         filters: indices of its `FILTERS`.
-        centred: whether the video's own mean is taken out. Where a camera stands still, it is the very state that fills
-            a video; where scenes differ, it hides what is alike in them. A derivative's mean is nothing anyway.
+        mean_subtracted: whether the video's own mean is subtracted. With a fixed camera the mean is the state that
+            fills a video; where scenes differ, it hides what they have in common. A derivative's mean is 0 anyway.
     """
 
     signal: str
     filters: tuple[int, ...]
-    centred: bool = False
+    mean_subtracted: bool = False
 
 
 class Block(NamedTuple):
@@ -80,20 +80,20 @@ class Block(NamedTuple):
 
 LOOKS, PLACE = Part("appearance", (0,)), Part("cells", (0,))
 MOTION, SOUND = Part("motion", (0, 1)), Part("sound", (0, 1))
-LOOKS_CENTRED, PLACE_CENTRED, MOTION_CENTRED, SOUND_CENTRED = (
-    part._replace(centred=True) for part in (LOOKS, PLACE, MOTION, SOUND)
+LOOKS_SUBTRACTED, PLACE_SUBTRACTED, MOTION_SUBTRACTED, SOUND_SUBTRACTED = (
+    part._replace(mean_subtracted=True) for part in (LOOKS, PLACE, MOTION, SOUND)
 )
 CHANGE = Part("appearance", (1, 2))
 BLOCKS = {
     "appearance": Block((LOOKS,)),
-    "appearance, centred": Block((LOOKS_CENTRED,), prior=4.0),  # most labels are things
+    "appearance, mean subtracted": Block((LOOKS_SUBTRACTED,), prior=4.0),  # most labels are things
     "change": Block((CHANGE,)),
     "place": Block((PLACE,)),
     "motion": Block((MOTION,), penalty=0.3),
-    "motion, centred": Block((MOTION_CENTRED,), penalty=0.3),
+    "motion, mean subtracted": Block((MOTION_SUBTRACTED,), penalty=0.3),
     "sound": Block((SOUND,), penalty=0.3),
-    "sound, centred": Block((SOUND_CENTRED,), penalty=0.3),
-    "all, centred": Block((LOOKS_CENTRED, CHANGE, PLACE_CENTRED, MOTION_CENTRED, SOUND_CENTRED)),
+    "sound, mean subtracted": Block((SOUND_SUBTRACTED,), penalty=0.3),
+    "all, mean subtracted": Block((LOOKS_SUBTRACTED, CHANGE, PLACE_SUBTRACTED, MOTION_SUBTRACTED, SOUND_SUBTRACTED)),
 }
 SCALED = ("motion", "sound")  # of which each number counts in its own deviation: they have different units
 
@@ -109,7 +109,7 @@ def read(sequence: Features, layout: dict[str, int], start: int, end: int) -> np
     which tames the few numbers that are large in one scene (Tukey)."""
     values = np.array(sequence[start:end], np.float32)
     for name, where in columns(layout).items():
-        if name in ROOTED:
+        if name in SIGNED_ROOTS:
             part = values[:, where]
             values[:, where] = np.copysign(np.sqrt(np.abs(part)), part)
     return values

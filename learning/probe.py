@@ -3,7 +3,7 @@
 Ridge regression generalises better from a handful of videos than a network of thousands of inputs trained by gradient
 descent, costs one factorisation, and forgets what is left out. What helps differs from project to project and from
 label to label: how a thing looks, where it is, how it moves or changes; with the video's own mean or without. So the
-probe is a mixture of one regression for each of `BLOCKS`, and each label's shares of them follow from how well each
+probe is a mixture of one regression for each of `BLOCKS`. A label's mixture weights follow from how well each of them
 predicts it on videos that were left out. Another project's probe can be one of them.
 
 What is said of the probe (calibration, thresholds) is learnt from such held-out scores too (cross-fitting; Wolpert,
@@ -94,13 +94,13 @@ class Fit(NamedTuple):
     Attributes:
         probe: of all videos.
         held_out: of the sampled frames.
-        shares: [num_labels, len(BLOCKS) + 1], of each block in a label's mixture, and of the probe to start from.
+        mixture_weights: [num_labels, len(BLOCKS) + 1], of each block, and of the probe to start from.
         without: of each fold of videos, the probe of the others; a video's fold is its number modulo their count.
     """
 
     probe: Probe
     held_out: HeldOut
-    shares: np.ndarray
+    mixture_weights: np.ndarray
     without: list[Probe]
 
 
@@ -162,7 +162,7 @@ def fit_probe(
     mixture = _mixture(np.stack(held_out), len(ridges), np.array(priors), rows, known, data.shown)
     scores, once = mixture.scores, data.shown.sum(axis=0) == 1
     if data.num_videos > 1:  # of one alone, nothing says how high scores are in a video where a label is off
-        own = mixture.shares[: len(ridges)].sum(axis=0)[once]
+        own = mixture.mixture_weights[: len(ridges)].sum(axis=0)[once]
         scores[:, once] *= SEEN_SCORE_FACTOR * own + 1 - own
 
     def collected(duals: list[np.ndarray], labels: np.ndarray | slice) -> Probe:
@@ -173,12 +173,12 @@ def fit_probe(
     if data.num_videos >= keep_without:
         for number, fold in enumerate(folds[: rows.num_video_folds]):
             without.append(collected([ridge.dual_without[number] for ridge in ridges.values()], fold.labels))
-    shares = dict(zip((*ridges, None), mixture.shares, strict=False))
+    mixture_weights = dict(zip((*ridges, None), mixture.mixture_weights, strict=False))
     nothing = np.zeros(data.num_labels, np.float32)
     return Fit(
         collected([ridge.dual for ridge in ridges.values()], slice(None)),
         HeldOut(scores, rows.truth, rows.stands_for, rows.numbers),
-        np.stack([shares.get(name, nothing) for name in (*BLOCKS, None)], axis=1).astype(np.float32),
+        np.stack([mixture_weights.get(name, nothing) for name in (*BLOCKS, None)], axis=1).astype(np.float32),
         without,
     )
 
@@ -230,7 +230,7 @@ class _Rows:
         if part not in self._seen:
             weight, root = self.weight / self.weight.sum(), np.sqrt(self.weight)[:, None]
             rows = self.signals[part.signal][list(part.filters)]
-            if part.centred:  # a smoothed mean is the mean
+            if part.mean_subtracted:  # a smoothed mean is the mean
                 rows = rows - self.means[part.signal]
             mean = weight @ rows
             rows = rows - mean[:, None]
@@ -292,13 +292,13 @@ class _Mixture(NamedTuple):
     """How regressions' predictions add up to scores.
 
     Attributes:
-        shares: [num_regressions, num_labels], each label's adding up to 1.
+        mixture_weights: [num_regressions, num_labels]; those of a label add up to 1.
         gains: of the same shape, what a prediction less the labels' mean is multiplied by.
         bias: [num_labels].
         scores: held-out, [num_rows, num_labels].
     """
 
-    shares: np.ndarray
+    mixture_weights: np.ndarray
     gains: np.ndarray
     bias: np.ndarray
     scores: np.ndarray
@@ -309,9 +309,9 @@ def _mixture(
 ) -> _Mixture:
     """Mixes held-out predictions [num_regressions, num_rows, num_labels].
 
-    Each counts in units of its deviation, by the label's shares; the mixture is brought to the labels' scale by a
-    regression of the labels on it. One video says little of what predicts a label, so labels lend each other what they
-    found: of the blocks' shares of a label that n videos show, one n-th is that of all labels together.
+    Each counts in units of its deviation, by the label's mixture weights; a regression of the labels on the mixture
+    brings it to their scale. One video says little of what predicts a label, so labels lend each other what they found:
+    of the mixture weights of a label that n videos show, one n-th is that of all labels together.
 
     Args:
         held_out: of each regression, some rows' unknown.
@@ -321,7 +321,7 @@ def _mixture(
         shown: [num_videos, num_labels] bool, which video shows which label.
     """
     count = np.maximum(known.sum(axis=0), NOTHING)
-    x, y = _centred(held_out, known), _centred(rows.truth, known)
+    x, y = _without_mean(held_out, known), _without_mean(rows.truth, known)
     deviation = np.sqrt((x * x).sum(axis=1) / count)
     correlation = (x * y).sum(axis=1) / (count * np.maximum(deviation * np.sqrt((y * y).sum(axis=0) / count), NOTHING))
     strengths = np.maximum(correlation, LEAST_CORRELATION) ** SHARPNESS * priors[:, None]
@@ -331,23 +331,23 @@ def _mixture(
     mixture = (1 - lent) * blocks / blocks.sum(axis=0) + lent * (pooled / pooled.sum())[:, None]
     # A probe to start from has seen no part of the only video that shows a label.
     blocks = mixture * blocks.sum(axis=0) * np.where(videos == 1, SEEN_SCORE_FACTOR**SHARPNESS, 1)
-    shares = np.concatenate([blocks, start])
+    mixture_weights = np.concatenate([blocks, start])
     varies = deviation > NOTHING  # not where all rows are equal, nor a start's for labels that it doesn't know
-    shares = np.where(varies | ~varies.any(axis=0), shares, 0)
-    shares /= shares.sum(axis=0)
-    gains = shares / np.maximum(deviation, NOTHING)
+    mixture_weights = np.where(varies | ~varies.any(axis=0), mixture_weights, 0)
+    mixture_weights /= mixture_weights.sum(axis=0)
+    gains = mixture_weights / np.maximum(deviation, NOTHING)
     mixed = (gains[:, None] * (held_out - rows.base)).sum(axis=0)
-    x = _centred(mixed, known)
+    x = _without_mean(mixed, known)
     slope = (x * y).sum(axis=0) / np.maximum((x * x).sum(axis=0), NOTHING)
     # Where nothing held out says that it helps, the mean of the predictions, which are at the labels' scale.
     helps = slope > 0
     gains = gains * np.where(helps, slope, 1 / gains.sum(axis=0))
     bias = np.where(helps, ((rows.truth - slope * mixed) * known).sum(axis=0) / count, rows.base)
     scores = bias + (gains[:, None] * (held_out - rows.base)).sum(axis=0)
-    return _Mixture(shares, gains.astype(np.float32), bias.astype(np.float32), scores.astype(np.float32))
+    return _Mixture(mixture_weights, gains.astype(np.float32), bias.astype(np.float32), scores.astype(np.float32))
 
 
-def _centred(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _without_mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Columns of [..., num_rows, num_labels] less their weighted means, by the root of the weight: of products of them
     the weight remains."""
     mean = (values * known).sum(axis=-2, keepdims=True) / np.maximum(known.sum(axis=0), NOTHING)
@@ -367,7 +367,7 @@ def _collected(
             own = gain * ((rows.transpose(0, 2, 1) @ dual) * scale[..., None])
             bias -= np.einsum("fw,fwl->l", taken_out, own)
             weights[part.signal][list(part.filters)] += own
-            if part.centred:
+            if part.mean_subtracted:
                 mean[where[part.signal]] -= own.sum(axis=0)
     return Probe(weights, mean, bias)
 

@@ -72,7 +72,7 @@ def test_labels_lend_each_other_what_they_rest_on() -> None:
         return np.concatenate([scene, moving], axis=1).astype(np.float32), labels
 
     layout = {"appearance": FEATURES, "motion": MOTION}
-    shares = fit_probe(dataset([video(seed) for seed in range(5)]), layout, lambda share: None).shares
+    shares = fit_probe(dataset([video(seed) for seed in range(5)]), layout, lambda share: None).mixture_weights
     moves = [number for number, name in enumerate(BLOCKS) if name.startswith("motion")]
     assert shares[:2, moves].sum(axis=1).min() > 0.5
     assert shares[2, moves].sum() > 0.5
@@ -92,7 +92,7 @@ def test_a_state_that_fills_a_video_is_seen_where_the_scene_is_the_same() -> Non
     assert model.predict_labels(still(51)[0]).mean() > 0.9
     assert model.predict_labels(still(50)[0]).mean() < 0.1
     described = model.describe()["0"]
-    assert described["appearance"] > described["appearance, centred"]
+    assert described["appearance"] > described["appearance, mean subtracted"]
 
 
 def test_a_scene_that_differs_is_taken_out() -> None:
@@ -109,7 +109,7 @@ def test_a_scene_that_differs_is_taken_out() -> None:
     features, truth = example(50)
     assert f1(truth, model.predict_labels(features)) > 0.85
     described = model.describe()["0"]
-    assert described["appearance, centred"] > described["appearance"]
+    assert described["appearance, mean subtracted"] > described["appearance"]
 
 
 def test_motion_is_used_where_it_is_the_label() -> None:

@@ -270,7 +270,7 @@ class MultiLabelLSTM(BaseNN):
             **{f"probe_{name}": torch.zeros(len(FILTERS[name]), w, output_size) for name, w in self.layout.items()},
             "probe_mean": torch.zeros(input_size, output_size),
             "probe_bias": torch.zeros(output_size),
-            "shares": torch.zeros(output_size, len(BLOCKS) + 1),
+            "mixture_weights": torch.zeros(output_size, len(BLOCKS) + 1),
             "slope": torch.ones(output_size),
             "offset": torch.zeros(output_size),
             "gate": torch.zeros(output_size),
@@ -400,7 +400,7 @@ class MultiLabelLSTM(BaseNN):
             )
             self._set(
                 **{f"probe_{name}": weights for name, weights in probe.weights.items()},
-                **{"probe_mean": probe.mean, "probe_bias": probe.bias, "shares": fit.shares},
+                **{"probe_mean": probe.mean, "probe_bias": probe.bias, "mixture_weights": fit.mixture_weights},
                 **{"slope": slope, "offset": offset, "gate": np.zeros(self.output_size)},
                 **{f"state_{name}": values for name, values in states._asdict().items()},
                 label_has_example=data.shown.any(axis=0),
@@ -513,21 +513,20 @@ class MultiLabelLSTM(BaseNN):
         return self.probe.scores(sequence, self.layout, frame_rate, progress)
 
     def describe(self) -> dict[str, dict[str, float]]:
-        """What was found out about each label: label (its column where no label map was set) ->
+        """Describes what was learnt about each label: label (its column where no label map was set) ->
 
-        the share of each of `BLOCKS`, and of the classifier that it started from, adding up to 1; threshold, the
-        probability from which on it is on; smoothing, the seconds of the median filter: what is shorter than half of it
-        is no event, and a gap of this length none; network, how much of the LSTM's correction counts.
+        the mixture weights of `BLOCKS` and of the classifier that it started from, which add up to 1; threshold;
+        smoothing, the seconds of the median filter; network, how much of the LSTM's correction counts.
         """
         names = {column: label for label, column in self._label_map.items()}
         return {
             names.get(column, str(column)): {
-                **{name: float(share) for name, share in zip((*BLOCKS, STARTED_FROM), shares, strict=True)},
+                **{name: float(weight) for name, weight in zip((*BLOCKS, STARTED_FROM), weights, strict=True)},
                 "threshold": float(self.decisions.thresholds[column]),
                 "smoothing": float(self.decisions.windows[column]),
                 "network": float(self.gate[column]),
             }
-            for column, shares in enumerate(self.shares)
+            for column, weights in enumerate(self.mixture_weights)
         }
 
     def predict(
