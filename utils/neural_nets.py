@@ -247,7 +247,7 @@ class MultiLabelLSTM(BaseNN):
             "sequence_size": sequence_size,
         }
         rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "dropout_rate": dropout_rate}
-        # As pairs: the order of a JSON object's keys is nobody's promise.
+        # As pairs: the order of a JSON object's keys isn't guaranteed.
         super().__init__(**sizes, **rates, layout=list(dict(layout or {}).items()), seed=seed)
         for name, value in sizes.items():
             if not isinstance(value, int) or value < 1:
@@ -357,22 +357,22 @@ class MultiLabelLSTM(BaseNN):
     ) -> dict[str, Any]:
         """Train on everything given, and on nothing else.
 
-        Pass all annotated videos each time: what is left out is forgotten, and a label without a positive frame
-        in this call isn't predicted until it has one again.
+        Pass all annotated videos each time. Others are forgotten, and a label without a frame isn't predicted.
 
         Args:
             sequences: one video's features [num_frames, input_size], or a list of them; only slices of them are read.
             labels: {0, 1} of the same form, [num_frames, num_labels].
             weights: one positive number a sequence (two annotators of one task: 0.5 each); 1 where None.
-            masks: [num_frames] bool a sequence, False for frames that count for nothing; None where all count.
+            masks: [num_frames] bool for each sequence, the annotated frames; None for all.
             frame_rates: frames per second of each sequence; 25 where None.
-            stands_for: how many videos each sequence was chosen from; 1 where None.
-            start_from: another project's classifier for the same features. Its probe of the labels of the same name
-                counts as much as it says of the held-out videos.
+            stands_for: the number of videos that each sequence stands for; 1 where None.
+            start_from: another project's classifier for the same features. Its probe of labels of the same name is
+                weighted by how well it predicts held-out videos.
             epochs: at most this many passes of the network over its windows.
             f1_threshold, accuracy_threshold: the network isn't trained where the probe's macro-F1 or accuracy on
                 held-out videos reaches it.
-            progress: told the share done, in [0, 1], every second or so; what it raises ends the training.
+            progress: called with the share done, in [0, 1], about each second; an exception that it raises ends the
+                training.
 
         Returns:
             loss, f1_score (macro), precision, recall (macro too), accuracy (over frames and labels), all on held-out
