@@ -56,9 +56,9 @@ def test_a_cell_is_the_mean_of_the_part_of_the_map_that_it_covers(shape):
     projection = CellProjection(40)
     cells = by_place(projection(feature_map).numpy())
     assert cells.shape == (2, *GRID, 40)
-    rooted = torch.sign(feature_map) * feature_map.abs().sqrt()
+    roots = torch.sign(feature_map) * feature_map.abs().sqrt()
     # Each position in as many equal parts as the grid has cells, and the other way round: no part is cut.
-    fine = rooted.repeat_interleave(GRID[0], 2).repeat_interleave(GRID[1], 3)
+    fine = roots.repeat_interleave(GRID[0], 2).repeat_interleave(GRID[1], 3)
     expected = torch.nn.functional.avg_pool2d(fine, shape).permute(0, 2, 3, 1) @ projection.directions
     np.testing.assert_allclose(cells, expected, atol=1e-4)
 

@@ -251,7 +251,7 @@ def test_a_project_of_which_half_is_reviewed_is_learnt() -> None:
 
 
 def test_held_out_scores_know_nothing_of_their_video() -> None:
-    """Labels that are chance: a readout that has seen a video scores them well, one that hasn't doesn't."""
+    """Labels that are chance: a probe that has seen a video scores them well, one that hasn't doesn't."""
     random = np.random.default_rng(0)
     videos = [random.normal(size=(40, 200)).astype(np.float32) for _ in range(4)]
     labels = [(random.random((40, 1)) < 0.5).astype(np.float32) for _ in range(4)]
