@@ -564,7 +564,7 @@ def test_annotations_that_do_not_fit(make_model: Any, red_blue: dict[str, Any], 
     gone = {"id": 2, "data": {"video": str(settings.local_files_document_root / "gone.mp4")}}
     result = model.fit("START_TRAINING", {}, tasks=[annotated(red_blue, drawn), annotated(gone, annotation(2))])["tl"]
     assert list(result["unavailable"]) == ["2"]
-    with pytest.raises(MediaError, match="can be had"):
+    with pytest.raises(MediaError, match="No annotated video can be fetched"):
         model.fit("START_TRAINING", {}, tasks=[annotated(gone, annotation(2))])
     with pytest.raises(MediaError, match='no "video"'):
         model.predict([{"id": 3, "data": {}}])
@@ -633,7 +633,7 @@ def test_a_request_never_decodes_a_video(
     monkeypatch.setattr(cache_module, "open_video", lambda path: pytest.fail("a video is decoded"))
     assert in_request.predict([red_blue]).predictions
     model.evict(red_blue)
-    with pytest.raises(NotReady, match="ask again"):
+    with pytest.raises(NotReady, match="Ask again"):
         in_request.predict([red_blue])
 
 

@@ -74,7 +74,7 @@ def test_chance_is_not_found_where_every_video_is_there_twice(trainer: Trainer) 
 
 
 def test_a_video_that_is_there_twice_leaves_nothing_to_train_on(trainer: Trainer) -> None:
-    with pytest.raises(ValueError, match="no annotated video is left"):
+    with pytest.raises(ValueError, match="no other annotated video is left"):
         trainer.held_out([chance(1, seed=0), chance(2, seed=0)], [{1}], None)
 
 
