@@ -12,7 +12,7 @@ from label_studio_sdk.label_interface.object_tags import ObjectTag
 from control_models.parameters import Parameters
 from errors import InvalidConfig, MediaError
 from features.extraction import VideoFeatures
-from learning.dataset import Features
+from learning.dataset import FrameFeatures
 from learning.decisions import expected_f1
 from utils.neural_nets import MultiLabelLSTM
 from video.labeling_frames import check_frame_rate, frame_rate
@@ -147,7 +147,7 @@ class Tag(ABC):
     # -- of a video
 
     @abstractmethod
-    def sequence(self, features: VideoFeatures, frame_rate: float) -> Features:
+    def sequence(self, features: VideoFeatures, frame_rate: float) -> FrameFeatures:
         """The video's features for the classifier, [num_rows, dim].
 
         Raises:

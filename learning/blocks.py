@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from learning.dataset import READ, Features, Progress
+from learning.dataset import READ, FrameFeatures, Progress
 
 REACH = 4.0  # standard deviations of a filter; what lies beyond weighs nothing
 LEAST_SIGMA = 0.5  # frames: a derivative needs neighbours
@@ -104,7 +104,7 @@ def columns(layout: dict[str, int]) -> dict[str, slice]:
     return {name: slice(int(end) - width, int(end)) for (name, width), end in zip(layout.items(), ends, strict=True)}
 
 
-def read(sequence: Features, layout: dict[str, int], start: int, end: int) -> np.ndarray:
+def read(sequence: FrameFeatures, layout: dict[str, int], start: int, end: int) -> np.ndarray:
     """A range of frames, [num_frames, width] float32; appearance and motion by the square root, with the sign kept,
     which tames the few numbers that are large in one scene (Tukey)."""
     values = np.array(sequence[start:end], np.float32)
@@ -116,7 +116,7 @@ def read(sequence: Features, layout: dict[str, int], start: int, end: int) -> np
 
 
 def rows_of(
-    sequence: Features,
+    sequence: FrameFeatures,
     frames: np.ndarray,
     layout: dict[str, int],
     frame_rate: float,

@@ -25,7 +25,7 @@ MAX_VIDEOS = 300
 Progress = Callable[[float], None]
 
 
-class Features(Protocol):
+class FrameFeatures(Protocol):
     """A video's features, [num_frames, dim], that are read in slices, such as an array.
 
     They may have `content`, a hash of the video, and `layout`, block -> dim.
@@ -51,7 +51,7 @@ class Example(NamedTuple):
     """
 
     task_id: int
-    features: Features
+    features: FrameFeatures
     labels: np.ndarray
     weight: float = 1.0
     mask: np.ndarray | None = None
@@ -69,7 +69,7 @@ class Example(NamedTuple):
             yield rows[start:end]
 
 
-def content_of(features: Features) -> str:
+def content_of(features: FrameFeatures) -> str:
     """Identifies a video: the hash of its file, or else of all its features."""
     known = getattr(features, "content", None)
     if known:

@@ -5,7 +5,7 @@ its transitions are counted in the annotated videos, and how long a state lasts 
 (geometric durations). The best path is Viterbi's (Rabiner, "A Tutorial on Hidden Markov Models", Proc. IEEE 77, 1989).
 """
 
-from collections.abc import Sequence as ListOf
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ def states_of(labels: np.ndarray) -> np.ndarray:
 
 
 def learn_states(
-    labels: ListOf[np.ndarray], masks: ListOf[np.ndarray], weights: ListOf[float], frame_rates: ListOf[float]
+    labels: Sequence[np.ndarray], masks: Sequence[np.ndarray], weights: Sequence[float], frame_rates: Sequence[float]
 ) -> StateModel:
     """Count states' durations, transitions and shares in annotations.
 

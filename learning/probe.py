@@ -19,7 +19,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from learning.blocks import BLOCKS, FILTERS, SCALED, Part, columns, read, rows_of
-from learning.dataset import READ, Dataset, Features, Progress
+from learning.dataset import READ, Dataset, FrameFeatures, Progress
 
 MAX_FOLDS = 10  # beyond it a probe of nine tenths of the videos is as good as one of all but one
 PARTS = 4  # of the only video that shows a label, each with as many of its frames
@@ -48,7 +48,7 @@ class Probe(NamedTuple):
     bias: np.ndarray
 
     def scores(
-        self, sequence: Features, layout: dict[str, int], frame_rate: float, progress: Progress | None = None
+        self, sequence: FrameFeatures, layout: dict[str, int], frame_rate: float, progress: Progress | None = None
     ) -> np.ndarray:
         """Scores [num_frames, num_labels] of a video: around 0 where a label is off, 1 where it is on. The video is
         read once, in pieces; `progress` is told the share that was read."""

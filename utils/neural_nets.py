@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence as ListOf
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from errors import BackendError
 from features.cache import cached_feature_extraction, cached_yolo_predict
 from learning.blocks import BLOCKS, FILTERS
 from learning.calibration import calibrate
-from learning.dataset import FRAME_RATE, Dataset, Example, Features, Progress
+from learning.dataset import FRAME_RATE, Dataset, Example, FrameFeatures, Progress
 from learning.decisions import Decisions, decide
 from learning.exclusive import StateModel, learn_states
 from learning.metrics import frame_metrics
@@ -343,12 +343,12 @@ class MultiLabelLSTM(BaseNN):
 
     def partial_fit(
         self,
-        sequences: Features | ListOf[Features],
-        labels: ArrayLike | ListOf[ArrayLike],
-        weights: ListOf[float] | None = None,
-        masks: ListOf[np.ndarray | None] | None = None,
-        frame_rates: ListOf[float] | None = None,
-        stands_for: ListOf[float] | None = None,
+        sequences: FrameFeatures | Sequence[FrameFeatures],
+        labels: ArrayLike | Sequence[ArrayLike],
+        weights: Sequence[float] | None = None,
+        masks: Sequence[np.ndarray | None] | None = None,
+        frame_rates: Sequence[float] | None = None,
+        stands_for: Sequence[float] | None = None,
         start_from: "MultiLabelLSTM | None" = None,
         epochs: int = 1000,
         f1_threshold: float = 0.95,
@@ -508,7 +508,7 @@ class MultiLabelLSTM(BaseNN):
         weights = {name: taken(values) for name, values in probe.weights.items()}
         return Probe(weights, taken(probe.mean), taken(probe.bias))
 
-    def _scores(self, sequence: Features, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
+    def _scores(self, sequence: FrameFeatures, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
         """The probe's scores [num_frames, output_size]."""
         return self.probe.scores(sequence, self.layout, frame_rate, progress)
 
@@ -531,7 +531,7 @@ class MultiLabelLSTM(BaseNN):
 
     def predict(
         self,
-        sequence: Features,
+        sequence: FrameFeatures,
         frame_rate: float = FRAME_RATE,
         progress: Progress | None = None,
     ) -> np.ndarray:
@@ -562,7 +562,7 @@ class MultiLabelLSTM(BaseNN):
         """The labels of a prediction, [num_frames, num_labels] bool: see `Decisions.labels`."""
         return self.decisions.labels(probs)
 
-    def predict_labels(self, sequence: Features, frame_rate: float = FRAME_RATE) -> np.ndarray:
+    def predict_labels(self, sequence: FrameFeatures, frame_rate: float = FRAME_RATE) -> np.ndarray:
         """The labels of every frame, [num_frames, num_labels] bool."""
         return self.labels(self.predict(sequence, frame_rate))
 
@@ -578,18 +578,18 @@ class MultiLabelLSTM(BaseNN):
         logits = self._gated(self._calibrated(values), values)[0].cpu()
         return (torch.sigmoid(logits) * self.label_has_example).numpy()
 
-    def _check_features(self, sequence: Features) -> None:
+    def _check_features(self, sequence: FrameFeatures) -> None:
         if len(sequence.shape) != 2 or sequence.shape[1] != self.input_size:
             raise ValueError(f"features must have shape [num_frames, {self.input_size}], not {list(sequence.shape)}")
 
     def _dataset(
         self,
-        sequences: Features | ListOf[Features],
-        labels: ArrayLike | ListOf[ArrayLike],
-        weights: ListOf[float] | None,
-        masks: ListOf[np.ndarray | None] | None,
-        frame_rates: ListOf[float] | None,
-        stands_for: ListOf[float] | None,
+        sequences: FrameFeatures | Sequence[FrameFeatures],
+        labels: ArrayLike | Sequence[ArrayLike],
+        weights: Sequence[float] | None,
+        masks: Sequence[np.ndarray | None] | None,
+        frame_rates: Sequence[float] | None,
+        stands_for: Sequence[float] | None,
     ) -> Dataset:
         """The examples, or ValueError."""
         if not isinstance(sequences, list | tuple):
