@@ -58,7 +58,7 @@ def test_one_line_per_fact_at_start(backend: Backend) -> None:
         "Authentication: off",
         f"Database: SQLite, {backend.folder}/data/state.db",
         rf"Cache: {backend.folder}/cache, up to 20\.0GB",
-        r"Encoder: the bundled EfficientNet-Lite0 stands in for yolov8n-cls\.pt, .* put yolov8n-cls\.pt into",
+        r"Encoder: the bundled EfficientNet-Lite0 stands in for yolov8n-cls\.pt, .* put it into",
         "Precision: .*, on the (CPU|GPU)",
         r"Label Studio: the address that it sends; LABEL_STUDIO_URL isn't set\.",
     ):
