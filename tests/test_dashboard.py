@@ -123,7 +123,7 @@ class Server:
             prequential = {"frames": {"per_label": f1}, "segments": {"per_label": f1}} if number > 1 else None
             segments = {"segments": {"per_label": {label: {"support": number} for label in f1}}}
             training = self.store.start_training(project, number, number)
-            learnt = {"Close": {"context": 0.4, "threshold": 0.5}}
+            learnt = {"Close": {"context": 0.4, "change": 1.9e-25, "threshold": 0.5}}
             metrics = {"tl": {"prequential": prequential, "score": segments, "tasks": number, "learnt": learnt}}
             self.store.end_training(training, TrainingStatus.PUBLISHED, 1.5, f"drawn-v{number}", metrics)
 
@@ -265,6 +265,7 @@ def test_a_project_of_ten_annotations(server: Server, browser: Browser) -> None:
     assert "Wing extended: 0.50, level; 10 annotated events." in shown
     assert browser.run("return document.querySelectorAll('.chart polyline').length") == 2
     assert "context" in shown
+    assert "e-25" not in shown, "a share of nothing is shown as 0"
     order = browser.run(
         "return [...document.querySelectorAll('[aria-label=Tasks] tbody th')].map(e => e.textContent.trim())"
     )
