@@ -110,6 +110,35 @@ class Dataset:
         self.numbers = np.array([known.setdefault(content, len(known)) for content in self.contents])
         self.num_videos = len(known)
 
+    @classmethod
+    def of_lists(
+        cls,
+        sequences: Sequence[FrameFeatures],
+        labels: Sequence[np.ndarray],
+        weights: Sequence[float] | None = None,
+        masks: Sequence[np.ndarray | None] | None = None,
+        frame_rates: Sequence[float] | None = None,
+        stands_for: Sequence[float] | None = None,
+        *,
+        num_labels: int,
+    ) -> Dataset:
+        """Makes a dataset of an entry for each sequence in each list; a list that is None holds the default.
+
+        Raises:
+            ValueError: also lists of different lengths, or none.
+        """
+        count = len(sequences)
+        given = {
+            "label arrays": labels,
+            "weights": [1.0] * count if weights is None else weights,
+            "masks": [None] * count if masks is None else masks,
+            "frame rates": [FRAME_RATE] * count if frame_rates is None else frame_rates,
+            "numbers of videos": [1.0] * count if stands_for is None else stands_for,
+        }
+        if not count or any(len(values) != count for values in given.values()):
+            raise ValueError(f"{count} sequences, " + ", ".join(f"{len(v)} {name}" for name, v in given.items()))
+        return cls([Example(*row) for row in zip(range(count), sequences, *given.values(), strict=True)], num_labels)
+
     @cached_property
     def shown(self) -> np.ndarray:
         """Which video has a frame with which label, [num_videos, num_labels] bool."""

@@ -38,6 +38,34 @@ def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[
     return {**summary, "accuracy": float((truth == predicted).mean())}
 
 
+def held_out_metrics(
+    labels: np.ndarray, probs: np.ndarray, weights: np.ndarray, thresholds: np.ndarray
+) -> dict[str, float]:
+    """Scores the held-out predictions of sampled frames.
+
+    Args:
+        labels, probs: [num_rows, num_labels]; labels in {0, 1}, probs in [0, 1].
+        weights: [num_rows], how many frames each row stands for.
+        thresholds: [num_labels], the probabilities from which on a label is on.
+
+    Returns:
+        loss (log loss), f1_score, precision, recall (macro, over the labels that occur), accuracy.
+    """
+    weights = weights[:, None] / weights.sum()
+    likely = np.where(labels > 0, probs, 1 - probs).clip(1e-6)
+    found = probs >= thresholds
+    names = list(map(str, range(labels.shape[1])))
+    per_label = frame_metrics(labels, found, names)
+    rows = [row for name, row in per_label["per_label"].items() if labels[:, int(name)].any()]
+    macro = {name: float(np.mean([row[name] for row in rows])) if rows else 1.0 for name in ("precision", "recall")}
+    return {
+        "loss": float(-(weights * np.log(likely)).sum(axis=0).mean()),
+        "f1_score": per_label["macro_f1"],
+        **macro,
+        "accuracy": float((weights * (found == (labels > 0))).sum(axis=0).mean()),
+    }
+
+
 def segment_f1(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str], iou: float = 0.5) -> dict[str, Any]:
     """Compares labels segment by segment: the segmental F1@IoU of Lea et al. 2017.
 

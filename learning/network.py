@@ -1,19 +1,124 @@
-"""Train `MultiLabelLSTM`'s layers behind the probe, which correct its scores by their context, and weigh them."""
+"""The layers of `MultiLabelLSTM` behind the probe, which correct its scores by their context: their windows, initial
+weights and training, and the gate that says where they help."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learning.dataset import Progress
+from learning.dataset import Dataset, Progress
+from learning.probe import Fit
 
+# Annotated videos from which on these layers are trained: with ten and twenty they cost more on things that move than
+# they brought elsewhere (benchmarks/fewshot.md).
+NETWORK_VIDEOS = 30
+NETWORK_FRAMES = 1000  # of each video that they learn from, and
+NETWORK_MAX_VIDEOS = 100  # so many videos, spread over all
 STEPS, BATCH_SIZE = 120, 32  # batches of windows; the training has converged then
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 LEAST_GAIN = 0.05  # of the log loss, as a share; less may be chance, on half of the videos
 CERTAIN = 1e-4  # bounds probabilities
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+class Windows(NamedTuple):
+    """A sequence cut for training.
+
+    Attributes:
+        sequence: [num_windows, sequence_size, dim] float32, zeros where padded.
+        labels: [num_windows, sequence_size, num_labels] float32, or None where no labels were given.
+        mask: [num_windows, sequence_size] bool, True for a real frame, False for padding.
+    """
+
+    sequence: np.ndarray
+    labels: np.ndarray | None
+    mask: np.ndarray
+
+
+def cut_windows(sequence: ArrayLike, size: int, labels: ArrayLike | None = None, overlap: int = 2) -> Windows:
+    """Cuts a sequence into windows of `size` frames; the last one is padded.
+
+    Args:
+        sequence: [num_frames, dim], of features or of scores.
+        size: frames of a window.
+        labels: [num_frames, num_labels], or None.
+        overlap: frames that neighbouring windows share.
+    """
+    sequence = np.asarray(sequence, dtype=np.float32)
+    step = size - overlap if size > overlap else 1
+    starts = np.arange(0, max(len(sequence) - size, 0) + step, step)
+    index = starts[:, None] + np.arange(size)
+    mask = index < len(sequence)
+    index = np.minimum(index, len(sequence) - 1)
+    label_windows = None
+    if labels is not None:
+        label_windows = np.asarray(labels, dtype=np.float32)[index] * mask[..., None]
+    return Windows(sequence[index] * mask[..., None], label_windows, mask)
+
+
+def windows_of_halves(
+    data: Dataset, fit: Fit, layout: dict[str, int], size: int, progress: Progress
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Cuts windows of held-out scores of two halves of the videos.
+
+    Args:
+        data: the annotated videos; of more than `NETWORK_MAX_VIDEOS`, so many are read.
+        fit: the probes that have not seen them.
+        layout: of the features.
+        size: frames of a window.
+        progress: told the share of the videos that was read.
+
+    Returns:
+        Of each half: scores and labels [num_windows, size, num_labels], and the weight of each frame
+        [num_windows, size]. Empty where no video of the half has an annotated frame.
+    """
+    halves: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
+    chosen = list(zip(data.examples, data.numbers, strict=True))[:: -(-len(data.examples) // NETWORK_MAX_VIDEOS)]
+    for done, (example, number) in enumerate(chosen, start=1):
+        frames = slice(0, min(NETWORK_FRAMES, example.features.shape[0]))
+        probe = fit.without[number % len(fit.without)]
+        scores = probe.scores(example.features[frames], layout, example.frame_rate)
+        windows = cut_windows(scores, size, example.labels[frames])
+        counts = cut_windows(example.reviewed[frames, None], size).sequence[..., 0] * example.weight
+        if counts.any():
+            halves[number % 2].append((windows.sequence, windows.labels, counts.astype(np.float32)))
+        progress(done / len(chosen))
+    first, second = ([torch.from_numpy(np.concatenate(part)) for part in zip(*half, strict=True)] for half in halves)
+    return first, second
+
+
+class SeededDropout(nn.Module):
+    """Dropout with a generator of its own: training neither reads nor disturbs the process's random state."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.generator = torch.Generator()
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training:
+            return values
+        kept = torch.rand(values.shape, generator=self.generator) >= self.rate
+        return values * kept / (1 - self.rate)
+
+
+def initialise(layers: dict[nn.Module, int], layer_norm: nn.LayerNorm, seed: int) -> None:
+    """Fills weights as torch.nn does: uniform within 1 / sqrt(fan in), the layer norm the identity.
+
+    Args:
+        layers: each with its fan in, in the order of drawing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.ones_(layer_norm.weight)
+    nn.init.zeros_(layer_norm.bias)
+    for layer, fan_in in layers.items():
+        for parameter in layer.parameters():
+            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
 
 
 def train(

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from learning.dataset import ROWS
-from utils.neural_nets import NETWORK_VIDEOS, MultiLabelLSTM, UnusableClassifier
+from learning.network import NETWORK_VIDEOS
+from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 FEATURES = 24
 LABELS = {"Ball": 0, "Cat": 1}

@@ -1,196 +1,38 @@
-"""The trainable part of the backend: a small bidirectional LSTM over frame features, and its files.
+"""The trainable classifier of frame features, `MultiLabelLSTM`."""
 
-A classifier is data, never code: a safetensors file with a JSON header (architecture, label map and whatever the
-caller adds), written beside its destination and renamed, so that a reader sees the old file or the new one,
-never half of one.
-"""
-
-import json
-import os
-import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from errors import BackendError
 from features.cache import cached_feature_extraction, cached_yolo_predict
 from learning.blocks import BLOCKS, FILTERS
 from learning.calibration import calibrate
-from learning.dataset import FRAME_RATE, Dataset, Example, FrameFeatures, Progress
+from learning.classifier_file import BaseNN, UnusableClassifier
+from learning.dataset import FRAME_RATE, Dataset, FrameFeatures, Progress
 from learning.decisions import Decisions, decide
 from learning.exclusive import StateModel, learn_states
-from learning.metrics import frame_metrics
-from learning.network import BATCH_SIZE, best_gate, train
-from learning.probe import Fit, HeldOut, Probe, fit_probe
+from learning.metrics import held_out_metrics
+from learning.network import (
+    BATCH_SIZE,
+    NETWORK_VIDEOS,
+    SeededDropout,
+    Windows,
+    best_gate,
+    cut_windows,
+    initialise,
+    train,
+    windows_of_halves,
+)
+from learning.probe import Fit, Probe, fit_probe
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
 STARTED_FROM = "started from"  # the share, in `describe`, of the classifier that a training started from
-HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
-MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
-FORMAT_VERSION = 7  # of the header and the tensors; a file of another version is refused, which means: trained again
-
-
-# Annotated videos from which on the layers behind the probe are trained: with ten and twenty they cost more on things
-# that move than they brought elsewhere (benchmarks/fewshot.md).
-NETWORK_VIDEOS = 30
-NETWORK_FRAMES = 1000  # of each video that they learn from, and
-NETWORK_MAX_VIDEOS = 100  # so many videos, spread over all
-
-
-class UnusableClassifier(BackendError):
-    """A classifier file is corrupt, foreign or of another version."""
-
-
-class BaseNN(nn.Module):
-    """What every classifier has: a label map, and a file format without pickle.
-
-    A subclass passes the arguments of its constructor to `super().__init__` as keywords, JSON values only; they
-    are stored in the file and rebuild the network on loading.
-
-    Attributes:
-        header: the caller's entries of the file it was loaded from or saved to (encoder fingerprint, version,
-        metrics).
-    """
-
-    def __init__(self, **architecture: Any) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.header: dict[str, Any] = {}
-        self._label_map: dict[str, int] = {}
-
-    def set_label_map(self, label_map: dict[str, int]) -> None:
-        """Remember which output column belongs to which label."""
-        self._label_map = dict(label_map)
-
-    def get_label_map(self) -> dict[str, int]:
-        """Label -> output column; empty where none was set."""
-        return dict(self._label_map)
-
-    def save(self, path: str | Path, header: dict[str, Any] | None = None) -> None:
-        """Write the classifier to `path`, atomically.
-
-        Args:
-            path: the file; its folder is made if missing.
-            header: JSON values to store with it (encoder fingerprint, version, metrics); None keeps `self.header`.
-        """
-        path = Path(path)
-        if header is not None:
-            self.header = dict(header)
-        metadata = {
-            "format": FORMAT_VERSION,
-            "class": type(self).__name__,
-            "architecture": self.architecture,
-            "label_map": self._label_map,
-            "header": self.header,
-        }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(descriptor)
-        try:
-            save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(metadata)})
-            with open(temporary, "rb+") as file:
-                os.fsync(
-                    file.fileno()
-                )  # a power cut after the rename must not leave an empty file under the final name
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-    @classmethod
-    def load(cls, path: str | Path) -> "BaseNN":
-        """Read a classifier that `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            UnusableClassifier: the file isn't a classifier of this class and format, or is damaged.
-        """
-        path = Path(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})[HEADER_KEY])
-                if metadata["format"] != FORMAT_VERSION or metadata["class"] != cls.__name__:
-                    raise ValueError(f"it holds {metadata['class']} in format {metadata['format']}")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            model = cls(**metadata["architecture"])
-            model.load_state_dict(tensors)
-            model.set_label_map(metadata["label_map"])
-            model.header = metadata["header"]
-        except FileNotFoundError:
-            raise
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UnusableClassifier(
-                f"{path} is not a usable {cls.__name__} classifier ({error}). Remove the file to start a new one."
-            ) from error
-        return model
-
-    @classmethod
-    def load_cached_model(cls, path: str | Path) -> "BaseNN | None":
-        """The classifier in `path`, read again only when the file changed; None where there is no file.
-
-        Every caller gets the same object: call `predict` on it from any number of threads, and train a copy from
-        `load`.
-
-        Raises:
-            UnusableClassifier: as `load`.
-        """
-        path = Path(path).absolute()
-        with _loaded_models_lock:
-            try:
-                status = path.stat()
-                state = (status.st_mtime_ns, status.st_size, status.st_ino)
-                if path not in _loaded_models or _loaded_models[path][0] != state:
-                    _loaded_models[path] = (state, cls.load(path))
-                    while len(_loaded_models) > MAX_LOADED_MODELS:
-                        del _loaded_models[next(iter(_loaded_models))]  # loaded longest ago
-            except FileNotFoundError:
-                _loaded_models.pop(path, None)
-                return None
-            return _loaded_models[path][1]
-
-
-_loaded_models: dict[Path, tuple[tuple[int, int, int], BaseNN]] = {}  # (mtime, size, inode) of the file that was read
-_loaded_models_lock = threading.Lock()
-
-
-class Windows(NamedTuple):
-    """A sequence cut for training.
-
-    Attributes:
-        sequence: [num_windows, sequence_size, numbers] float32, zeros where padded.
-        labels: [num_windows, sequence_size, num_labels] float32, or None where no labels were given.
-        mask: [num_windows, sequence_size] bool, True for a real frame, False for padding.
-    """
-
-    sequence: np.ndarray
-    labels: np.ndarray | None
-    mask: np.ndarray
-
-
-class SeededDropout(nn.Module):
-    """Dropout with a generator of its own: training neither reads nor disturbs the process's random state."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.generator = torch.Generator()
-
-    def forward(self, values: Tensor) -> Tensor:
-        if not self.training:
-            return values
-        kept = torch.rand(values.shape, generator=self.generator) >= self.rate
-        return values * kept / (1 - self.rate)
 
 
 class MultiLabelLSTM(BaseNN):
@@ -205,9 +47,9 @@ class MultiLabelLSTM(BaseNN):
     (`learning/decisions.py`).
 
     Args:
-        input_size: numbers per frame.
+        input_size: dim of a frame's features.
         output_size: number of labels.
-        fc_size: numbers between the scores and the LSTM.
+        fc_size: dim of the layer between the scores and the LSTM.
         hidden_size: units of the LSTM in each direction.
         num_layers: layers of the LSTM.
         sequence_size: frames per training window.
@@ -215,7 +57,7 @@ class MultiLabelLSTM(BaseNN):
         weight_decay: of these layers.
         dropout_rate: between the layer norm and the LSTM.
         device: where to predict and train; None for the CPU, where layers this small are fastest.
-        layout: the blocks that a row consists of, name -> how many of its numbers, in their order: "appearance",
+        layout: the blocks that a row consists of, name -> dim, in their order: "appearance",
             "cells", "motion", "sound", any of them. None: all of it is appearance.
         seed: of the initial weights, the order of windows and dropout. Same seed, data and machine: same model.
     """
@@ -281,22 +123,13 @@ class MultiLabelLSTM(BaseNN):
         }.items():
             self.register_buffer(name, values)
         self.decisions = Decisions(output_size)
-        self._initialise(hidden_size)
+        self._initialise()
         self.to(device or "cpu")
         self.eval()
 
-    def _initialise(self, hidden_size: int) -> None:
-        """Fill the weights as torch.nn does: uniform within 1 / sqrt(fan in), the layer norm the identity."""
-        generator = torch.Generator().manual_seed(self.seed)
-        nn.init.ones_(self.layer_norm.weight)
-        nn.init.zeros_(self.layer_norm.bias)
-        for layer, fan_in in (
-            (self.input_layer, self.output_size),
-            (self.lstm, hidden_size),
-            (self.output_layer, 2 * hidden_size),
-        ):
-            for parameter in layer.parameters():
-                nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+    def _initialise(self) -> None:
+        layers = {self.input_layer: self.output_size, self.lstm: self.lstm.hidden_size}
+        initialise(layers | {self.output_layer: self.output_layer.in_features}, self.layer_norm, self.seed)
         for parameter in self.output_layer.parameters():
             parameter.data.mul_(self.CORRECTION)
 
@@ -323,23 +156,8 @@ class MultiLabelLSTM(BaseNN):
         return self.decisions.thresholds.numpy().copy()
 
     def preprocess_sequence(self, sequence: ArrayLike, labels: ArrayLike | None = None, overlap: int = 2) -> Windows:
-        """Cut a sequence into windows of `sequence_size` frames for training; the last one is padded.
-
-        Args:
-            sequence: [num_frames, numbers], of features or of scores.
-            labels: [num_frames, num_labels], or None.
-            overlap: frames that neighbouring windows share.
-        """
-        sequence = np.asarray(sequence, dtype=np.float32)
-        step = self.sequence_size - overlap if self.sequence_size > overlap else 1
-        starts = np.arange(0, max(len(sequence) - self.sequence_size, 0) + step, step)
-        index = starts[:, None] + np.arange(self.sequence_size)
-        mask = index < len(sequence)
-        index = np.minimum(index, len(sequence) - 1)
-        label_windows = None
-        if labels is not None:
-            label_windows = np.asarray(labels, dtype=np.float32)[index] * mask[..., None]
-        return Windows(sequence[index] * mask[..., None], label_windows, mask)
+        """Cut a sequence into windows of `sequence_size` frames: see `cut_windows`."""
+        return cut_windows(sequence, self.sequence_size, labels, overlap)
 
     def partial_fit(
         self,
@@ -386,7 +204,11 @@ class MultiLabelLSTM(BaseNN):
         """
         started = time.monotonic()
         progress = progress or (lambda share: None)
-        data = self._dataset(sequences, labels, weights, masks, frame_rates, stands_for)
+        if not isinstance(sequences, list | tuple):
+            sequences, labels = [sequences], [labels]
+        for sequence in sequences:
+            self._check_features(sequence)
+        data = Dataset.of_lists(sequences, labels, weights, masks, frame_rates, stands_for, num_labels=self.output_size)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # matrices this small are multiplied faster by one thread, and in the same order
         try:
@@ -407,7 +229,7 @@ class MultiLabelLSTM(BaseNN):
             )
             probs = self._probabilities(held_out.scores)
             self.decisions.take(decide(probs, *held_out[1:], data.durations()))
-            metrics = self._held_out_metrics(probs, held_out)
+            metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.thresholds)
             steps, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
                 reason = "f1_threshold"
@@ -447,38 +269,13 @@ class MultiLabelLSTM(BaseNN):
         )
         return Probe(dict(zip(self.layout, weights, strict=True)), mean, bias)
 
-    def _held_out_metrics(self, probs: np.ndarray, held_out: HeldOut) -> dict[str, float]:
-        labels, weights = held_out.labels, held_out.weights[:, None] / held_out.weights.sum()
-        likely = np.where(labels > 0, probs, 1 - probs).clip(1e-6)
-        found = probs >= self.thresholds
-        per_label = frame_metrics(labels, found, list(map(str, range(self.output_size))))
-        rows = [row for name, row in per_label["per_label"].items() if labels[:, int(name)].any()]
-        macro = {name: float(np.mean([row[name] for row in rows])) if rows else 1.0 for name in ("precision", "recall")}
-        return {
-            "loss": float(-(weights * np.log(likely)).sum(axis=0).mean()),
-            "f1_score": per_label["macro_f1"],
-            **macro,
-            "accuracy": float((weights * (found == (labels > 0))).sum(axis=0).mean()),
-        }
-
     def _train_network(self, data: Dataset, fit: Fit, epochs: int, progress: Progress) -> tuple[int, int]:
         """Trains the layers behind the probe on half of the videos, and finds the gate by the others; the steps there
         were, and how many make an epoch."""
-        self._initialise(self.lstm.hidden_size)
-        halves: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
-        chosen = list(zip(data.examples, data.numbers, strict=True))[:: -(-len(data.examples) // NETWORK_MAX_VIDEOS)]
-        for done, (example, number) in enumerate(chosen, start=1):
-            frames = slice(0, min(NETWORK_FRAMES, example.features.shape[0]))
-            probe = fit.without[number % len(fit.without)]
-            scores = probe.scores(example.features[frames], self.layout, example.frame_rate)
-            windows = self.preprocess_sequence(scores, example.labels[frames])
-            counts = self.preprocess_sequence(example.reviewed[frames, None]).sequence[..., 0] * example.weight
-            if counts.any():
-                halves[number % 2].append((windows.sequence, windows.labels, counts.astype(np.float32)))
-            progress(0.6 * done / len(chosen))
-        if not all(halves):
+        self._initialise()
+        mine, other = windows_of_halves(data, fit, self.layout, self.sequence_size, lambda share: progress(0.6 * share))
+        if not mine or not other:
             return 0, 1
-        mine, other = ([torch.from_numpy(np.concatenate(part)) for part in zip(*half, strict=True)] for half in halves)
         num_batches = -(-len(mine[0]) // BATCH_SIZE)
         self.train()
         self.dropout.generator.manual_seed(self.seed)
@@ -581,34 +378,3 @@ class MultiLabelLSTM(BaseNN):
     def _check_features(self, sequence: FrameFeatures) -> None:
         if len(sequence.shape) != 2 or sequence.shape[1] != self.input_size:
             raise ValueError(f"features must have shape [num_frames, {self.input_size}], not {list(sequence.shape)}")
-
-    def _dataset(
-        self,
-        sequences: FrameFeatures | Sequence[FrameFeatures],
-        labels: ArrayLike | Sequence[ArrayLike],
-        weights: Sequence[float] | None,
-        masks: Sequence[np.ndarray | None] | None,
-        frame_rates: Sequence[float] | None,
-        stands_for: Sequence[float] | None,
-    ) -> Dataset:
-        """The examples, or ValueError."""
-        if not isinstance(sequences, list | tuple):
-            sequences, labels = [sequences], [labels]
-        count = len(sequences)
-        weights = [1.0] * count if weights is None else weights
-        masks = [None] * count if masks is None else masks
-        frame_rates = [FRAME_RATE] * count if frame_rates is None else frame_rates
-        stands_for = [1.0] * count if stands_for is None else stands_for
-        given = {
-            "label arrays": labels,
-            "weights": weights,
-            "masks": masks,
-            "frame rates": frame_rates,
-            "numbers of videos": stands_for,
-        }
-        if not count or any(len(values) != count for values in given.values()):
-            raise ValueError(f"{count} sequences, " + ", ".join(f"{len(v)} {name}" for name, v in given.items()))
-        for sequence in sequences:
-            self._check_features(sequence)
-        rows = zip(range(count), sequences, labels, weights, masks, frame_rates, stands_for, strict=True)
-        return Dataset([Example(*row) for row in rows], self.output_size)

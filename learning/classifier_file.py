@@ -1,0 +1,140 @@
+"""A classifier's file: the base class of networks that are saved and loaded without pickle.
+
+A classifier is data, never code: a safetensors file with a JSON header (architecture, label map and whatever the
+caller adds), written beside its destination and renamed, so that a reader sees the old file or the new one,
+never half of one.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from errors import BackendError
+
+HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
+MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
+FORMAT_VERSION = 7  # of the header and the tensors; a file of another version is refused, which means: trained again
+
+
+class UnusableClassifier(BackendError):
+    """A classifier file is corrupt, foreign or of another version."""
+
+
+class BaseNN(nn.Module):
+    """What every classifier has: a label map, and a file format without pickle.
+
+    A subclass passes the arguments of its constructor to `super().__init__` as keywords, JSON values only; they
+    are stored in the file and rebuild the network on loading.
+
+    Attributes:
+        header: the caller's entries of the file it was loaded from or saved to (encoder fingerprint, version,
+        metrics).
+    """
+
+    def __init__(self, **architecture: Any) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.header: dict[str, Any] = {}
+        self._label_map: dict[str, int] = {}
+
+    def set_label_map(self, label_map: dict[str, int]) -> None:
+        """Remember which output column belongs to which label."""
+        self._label_map = dict(label_map)
+
+    def get_label_map(self) -> dict[str, int]:
+        """Label -> output column; empty where none was set."""
+        return dict(self._label_map)
+
+    def save(self, path: str | Path, header: dict[str, Any] | None = None) -> None:
+        """Write the classifier to `path`, atomically.
+
+        Args:
+            path: the file; its folder is made if missing.
+            header: JSON values to store with it (encoder fingerprint, version, metrics); None keeps `self.header`.
+        """
+        path = Path(path)
+        if header is not None:
+            self.header = dict(header)
+        metadata = {
+            "format": FORMAT_VERSION,
+            "class": type(self).__name__,
+            "architecture": self.architecture,
+            "label_map": self._label_map,
+            "header": self.header,
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(descriptor)
+        try:
+            save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(metadata)})
+            with open(temporary, "rb+") as file:
+                os.fsync(
+                    file.fileno()
+                )  # a power cut after the rename must not leave an empty file under the final name
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> "BaseNN":
+        """Read a classifier that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UnusableClassifier: the file isn't a classifier of this class and format, or is damaged.
+        """
+        path = Path(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})[HEADER_KEY])
+                if metadata["format"] != FORMAT_VERSION or metadata["class"] != cls.__name__:
+                    raise ValueError(f"it holds {metadata['class']} in format {metadata['format']}")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            model = cls(**metadata["architecture"])
+            model.load_state_dict(tensors)
+            model.set_label_map(metadata["label_map"])
+            model.header = metadata["header"]
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UnusableClassifier(
+                f"{path} is not a usable {cls.__name__} classifier ({error}). Remove the file to start a new one."
+            ) from error
+        return model
+
+    @classmethod
+    def load_cached_model(cls, path: str | Path) -> "BaseNN | None":
+        """The classifier in `path`, read again only when the file changed; None where there is no file.
+
+        Every caller gets the same object: call `predict` on it from any number of threads, and train a copy from
+        `load`.
+
+        Raises:
+            UnusableClassifier: as `load`.
+        """
+        path = Path(path).absolute()
+        with _loaded_models_lock:
+            try:
+                status = path.stat()
+                state = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if path not in _loaded_models or _loaded_models[path][0] != state:
+                    _loaded_models[path] = (state, cls.load(path))
+                    while len(_loaded_models) > MAX_LOADED_MODELS:
+                        del _loaded_models[next(iter(_loaded_models))]  # loaded longest ago
+            except FileNotFoundError:
+                _loaded_models.pop(path, None)
+                return None
+            return _loaded_models[path][1]
+
+
+_loaded_models: dict[Path, tuple[tuple[int, int, int], BaseNN]] = {}  # (mtime, size, inode) of the file that was read
+_loaded_models_lock = threading.Lock()
