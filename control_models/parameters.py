@@ -147,6 +147,8 @@ class TimelineLabelsParameters(Parameters):
         model_merge_gap: seconds; events of a label with no longer gap between them become one.
         model_reviewed_label: a label of the tag that marks the annotated frames of a video; the others are left out.
             None: all frames are annotated.
+        model_query_label: a label of the tag that predictions mark the spans with whose annotation would teach most.
+            None: they mark none.
     """
 
     control_type = "TimelineLabels"
@@ -155,6 +157,7 @@ class TimelineLabelsParameters(Parameters):
     model_min_duration: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
     model_merge_gap: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
     model_reviewed_label: str | None = None
+    model_query_label: str | None = None
 
 
 def _fault(fault: Any) -> str:

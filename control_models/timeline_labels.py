@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from control_models.base import ControlModel
+from control_models.base import ControlModel, ControlPrediction
 from control_models.tag import Region
 from control_models.timeline_tag import TimelineTag
 from errors import NotReady
@@ -24,6 +24,15 @@ class TimelineLabelsModel(ControlModel):
 
     tag_type = TimelineTag
     tag: TimelineTag
+
+    def _predict_file(
+        self, path: str | Path, frame_rate: float, task: dict[str, Any] | None = None
+    ) -> ControlPrediction:
+        """Predicts a video, with questions to its annotator where the config names a label for them. They say nothing
+        of the video, so a track has none."""
+        prediction = super()._predict_file(path, frame_rate, task)
+        asked = self.tag.questions(prediction.probabilities, frame_rate)
+        return prediction._replace(regions=prediction.regions + asked)
 
     def track(self, task: dict[str, Any]) -> Track:
         frame_rate, media = self.tag.frame_rate(task), self.tag.media(task)

@@ -14,6 +14,7 @@ from control_models.tag import Drawn, Region, Tag
 from errors import InvalidConfig, InvalidTask
 from features.extraction import VideoFeatures
 from features.sequence import FeatureSequence
+from learning.questions import questions, uncertainty
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, usable_regions
 from video.labeling_frames import labeling_frames
 from video.timeline import Clock
@@ -35,19 +36,33 @@ class TimelineTag(Tag):
 
     def __init__(self, control: ControlTag, score_threshold: float) -> None:
         super().__init__(control, score_threshold)
-        self._leave_out_reviewed_label()
+        self._leave_out_marks()
         self.decoder = LabelDecoder(self.parameters, self.threshold)
 
-    def _leave_out_reviewed_label(self) -> None:
-        reviewed = self.parameters.model_reviewed_label
-        if reviewed is None:
-            return
-        if reviewed not in self.labels or len(self.labels) < 2:
+    def _leave_out_marks(self) -> None:
+        """Leaves out the labels that say something of the annotation, and nothing of the video."""
+        reviewed, query = self.parameters.model_reviewed_label, self.parameters.model_query_label
+        marks = {"model_reviewed_label": reviewed, "model_query_label": query}
+        marks = {attribute: label for attribute, label in marks.items() if label is not None}
+        learnt = [label for label in self.labels if label not in marks.values()]
+        for attribute, label in marks.items():
+            if label not in self.labels or not learnt:
+                raise InvalidConfig(
+                    f'<{self.control_type} name="{self.from_name}" {attribute}="{label}">: it must be one of the '
+                    f'tag\'s labels, beside at least one to learn: add <Label value="{label}"/> to those.'
+                )
+        if query is not None and query == reviewed:
             raise InvalidConfig(
-                f'<{self.control_type} name="{self.from_name}" model_reviewed_label="{reviewed}">: it must be one of '
-                f'the tag\'s labels, and not the only one: add <Label value="{reviewed}"/> beside those to learn.'
+                f'<{self.control_type} name="{self.from_name}" model_query_label="{query}">: it must be another label '
+                "than model_reviewed_label, which marks what was answered."
             )
-        self.labels.remove(reviewed)
+        if query is not None and reviewed is None:
+            raise InvalidConfig(
+                f'<{self.control_type} name="{self.from_name}" model_query_label="{query}">: it needs a label for what '
+                'was answered, since only that is learnt. Add model_reviewed_label="Reviewed" and '
+                '<Label value="Reviewed"/>.'
+            )
+        self.labels = learnt
 
     def shown(self, features: VideoFeatures, frame_rate: float) -> np.ndarray:
         """The index of the video frame that is shown at each labeling frame's moment.
@@ -97,6 +112,18 @@ class TimelineTag(Tag):
         return convert_probs_to_timelinelabels(
             probs, self.label_map, self.from_name, to_name=self.to_name, labels=labels
         )
+
+    def questions(self, probs: np.ndarray, frame_rate: float) -> list[Region]:
+        """The regions that mark what to ask an annotator; empty without `model_query_label`. A region's score is the
+        mean uncertainty of its frames, in [0, 1]."""
+        label = self.parameters.model_query_label
+        if label is None or not self.parameters.model_trainable:  # simple mode learns from no answer
+            return []
+        asked = np.zeros((len(probs), 1), bool)
+        for start, end in questions(probs, frame_rate):
+            asked[start:end] = True
+        values = uncertainty(probs)[:, None]
+        return convert_probs_to_timelinelabels(values, {label: 0}, self.from_name, to_name=self.to_name, labels=asked)
 
     def requirements(self) -> dict[str, Any]:
         return super().requirements() | {"reviewed_label": self.parameters.model_reviewed_label}

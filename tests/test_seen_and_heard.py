@@ -1,5 +1,5 @@
-"""What a config makes the backend see, hear and start from, end to end over HTTP: region, image size, sound, another
-project's model."""
+"""What a config makes the backend see, hear, start from and ask, end to end over HTTP: region, image size, sound,
+another project's model, questions inside a video."""
 
 from __future__ import annotations
 
@@ -210,3 +210,43 @@ def test_what_can_not_be_started_from_is_said_with_the_config(
     assert answer.status_code == 400
     assert f'model_start_from="{name}"' in answer.json()["error"]
     assert reason in answer.json()["error"]
+
+
+def test_a_question_is_answered_and_only_the_answer_is_learnt(client: httpx.Client, settings: Settings) -> None:
+    """The lamp of the second video is half as bright for a while, of which the first one says nothing."""
+    attributes = 'model_trainable="true" model_reviewed_label="Reviewed" model_query_label="Check"'
+    label_config = config(attributes).replace("</Time", '<Label value="Reviewed"/><Label value="Check"/></Time')
+    first = task(settings, 1, lamps(in_event, in_event))
+    body = {"action": "ANNOTATION_CREATED", "project": {"id": 1, "label_config": label_config}}
+    drawn = annotation(1, region(*EVENT, "On"), region(1, 100, "Reviewed"))
+    assert client.post("/webhook", json=body | {"task": first, "annotation": drawn}).status_code == 201
+
+    def dim(index: int) -> np.ndarray:
+        picture = lamps(lambda _: False, in_event)(index)
+        if 150 <= index < 180:
+            picture[60:120, 220:260] = (140, 135, 75)
+        return picture
+
+    path = settings.local_files_document_root / "2.mp4"
+    write_video(path, dim, 250, size=SIZE)
+    second = {"id": 2, "data": {"video": str(path)}}
+
+    def asked() -> np.ndarray:
+        (prediction,) = predict(client, label_config, second)
+        marks = np.zeros(250, bool)
+        for part in prediction["result"]:
+            (label,) = part["value"]["timelinelabels"]
+            assert label in ("On", "Check")
+            if label == "Check":
+                assert 0 < part["score"] <= 1
+                marks[part["value"]["ranges"][0]["start"] - 1 : part["value"]["ranges"][0]["end"]] = True
+        return marks
+
+    question = asked()
+    assert 0 < question.mean() <= 0.5
+    start, end = np.flatnonzero(question)[[0, -1]] + 1
+    answer = annotation(2, region(int(start), int(end), "Reviewed"), region(1, 20, "On"), region(240, 250, "Check"))
+    answer = client.post("/webhook", json=body | {"task": second, "annotation": answer})
+    status = client.post("/job_status", json={"job": answer.json()["job"]}).json()
+    assert status["result"]["tl"]["num_frames"] == 100 + end - start + 1
+    assert not asked()[start - 1 : end].any()

@@ -837,6 +837,39 @@ def test_a_reviewed_label_that_the_tag_does_not_have(make_model: Any, labels: tu
         make_model(config(REVIEWED, labels))
 
 
+QUERY = 'model_trainable="true" model_reviewed_label="Reviewed" model_query_label="Check"'
+
+
+def test_the_query_label_is_neither_learnt_nor_predicted(
+    settings: Settings, make_model: Any, red_blue: dict[str, Any]
+) -> None:
+    """A question that was left where it stood counts for nothing, and what was answered isn't asked again."""
+    text = config(QUERY, ("Red", "Blue", "Reviewed", "Check"))
+    model = make_model(text)
+    assert control(model).tag.labels == ["Red", "Blue"]
+    regions = [*RED_BLUE["result"], region(1, 60, "Reviewed"), region(70, 90, "Check")]
+    metrics = model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, annotation(1, *regions))])["tl"]
+    assert metrics["num_frames"] == 60
+    assert set(metrics["learnt"]) == {"Red", "Blue"}
+    assert notes(model) == []
+    other = make_model(config(QUERY.replace("Check", "Ask"), ("Red", "Blue", "Reviewed", "Ask")))
+    assert not other.needs_training()  # the query label's name changes nothing of the model
+
+
+@pytest.mark.parametrize(
+    ("attributes", "labels", "fault"),
+    [
+        (QUERY, ("Red", "Reviewed"), '<Label value="Check"/>'),
+        (QUERY, ("Reviewed", "Check"), "at least one to learn"),
+        (QUERY.replace("Check", "Reviewed"), ("Red", "Reviewed"), "another label"),
+        (QUERY.replace('model_reviewed_label="Reviewed"', ""), ("Red", "Check"), "model_reviewed_label"),
+    ],
+)
+def test_a_query_label_that_can_not_work(make_model: Any, attributes: str, labels: tuple[str, ...], fault: str) -> None:
+    with pytest.raises(InvalidConfig, match=f"model_query_label=.*{fault}|model_reviewed_label=.*{fault}"):
+        make_model(config(attributes, labels))
+
+
 # -- the documented interface
 
 
