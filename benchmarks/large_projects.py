@@ -62,7 +62,7 @@ def make_project(folder: Path, frames: list[int]) -> None:
     """Annotated tasks of so many frames each, with features in the cache."""
     from features.array_store import ArrayFolder
     from features.extraction import rows
-    from ml_backend.base import Services
+    from ml_backend.context import Services
     from model import YOLO
 
     settings = settings_of(folder)
@@ -173,7 +173,7 @@ class _Enough(Exception):
 def train(folder: Path, whole: bool = True) -> dict[str, Any]:
     """The project's training as a worker's job does it: looked up, read, learnt."""
     from control_models.trainer import Trainer
-    from ml_backend.base import Services
+    from ml_backend.context import Services
     from ml_backend.jobs.handlers import Handlers
     from ml_backend.jobs.queue import Jobs
     from ml_backend.registry import ModelRegistry
@@ -206,7 +206,7 @@ def train(folder: Path, whole: bool = True) -> dict[str, Any]:
 
 def predict(folder: Path) -> dict[str, Any]:
     """The longest video's prediction."""
-    from ml_backend.base import Services
+    from ml_backend.context import Services
     from model import YOLO
 
     settings = settings_of(folder)
@@ -236,7 +236,7 @@ def dashboard(folder: Path) -> dict[str, Any]:
 
 def export(folder: Path) -> dict[str, Any]:
     """All annotated and predicted events of the project, as a table."""
-    from ml_backend.base import Services
+    from ml_backend.context import Services
     from model import YOLO
     from terminal.exchange import What, _timelines
     from terminal.formats.registry import FORMATS

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.stub_backend import CONFIG as STUB_CONFIG
 from ml_backend import LabelStudioMLBase
-from ml_backend.base import Services
+from ml_backend.context import Services
 from ml_backend.jobs.queue import Jobs
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings

@@ -1,4 +1,4 @@
-"""`Context`: what the backend gives to the models of a project's control tags."""
+"""What the backend gives to a model (`Services`), and to those of a project's control tags (`Context`)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ from ml_backend.settings import Settings
 from ml_backend.store import Store
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the backend gives to its models.
+
+    Attributes:
+        settings: the environment.
+        store: the state; without one a model's values are kept in memory.
+        in_request: whether the caller's thread answers a request now.
+    """
+
+    settings: Settings
+    store: Store | None = None
+    in_request: Callable[[], bool] = lambda: False
 
 
 class ProjectMedia:

@@ -6,7 +6,8 @@ import threading
 from collections import OrderedDict
 
 from errors import InvalidRequest
-from ml_backend.base import LabelStudioMLBase, Services
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.context import Services
 from ml_backend.store import Store
 
 # A model without its encoder is small. More projects at once are unusual, and a dropped model is made again.

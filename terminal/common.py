@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from errors import InvalidRequest
-from ml_backend.base import Services
+from ml_backend.context import Services
 from ml_backend.settings import get_settings
 from ml_backend.store import Store
 

@@ -16,7 +16,7 @@ from control_models.choices import ChoicesModel
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import InvalidConfig, InvalidRequest, NotReady
 from ml_backend import init_app
-from ml_backend.base import Services
+from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from model import YOLO

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import cli
 from errors import BackendError, InvalidRequest, NotReady
-from ml_backend.base import Services
+from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from model import YOLO

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from control_models.parameters import TimelineLabelsParameters
 from errors import EncoderError, InvalidConfig
-from ml_backend.base import Services
+from ml_backend.context import Services
 from ml_backend.registry import MAX_CONFIG_CHARS, MAX_MODELS, ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store

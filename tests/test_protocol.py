@@ -355,7 +355,7 @@ def test_values_are_shared_between_processes_of_one_store(app: Flask, make_app: 
 
 
 def test_task_data_is_preloaded(settings: Any, tmp_path: Any) -> None:
-    from ml_backend.base import Services
+    from ml_backend.context import Services
 
     image = tmp_path / "videos" / "a.png"
     image.write_bytes(b"png")

@@ -19,7 +19,7 @@ from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidReques
 from features import cache as cache_module
 from features.checkpoints import import_ultralytics
 from learning.metrics import frame_metrics
-from ml_backend.base import Services
+from ml_backend.context import Services
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store

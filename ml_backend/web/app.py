@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, Forbidden, InternalError, InvalidRequest
-from ml_backend.base import LabelStudioMLBase, Services
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.context import Services
 from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.metrics import Metrics
 from ml_backend.dashboard.views import Dashboard, wants_page
