@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +16,9 @@ import typer
 from errors import BackendError, InvalidRequest
 from terminal.common import Backend, OutputOption, ProjectOption, end, errors, progress, say_left_out
 from terminal.formats.label_studio import tasks_with_annotations
-from terminal.formats.registry import FORMATS
-from video.timeline import Timeline
+from terminal.formats.names import file_name
+from terminal.formats.registry import FORMATS, Format
+from video.timeline import Observation, Timeline
 
 if TYPE_CHECKING:
     from model import YOLO
@@ -67,32 +69,27 @@ def _timelines(model: YOLO, task: dict[str, Any], what: What) -> Iterator[Timeli
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A table of events, or a BORIS project.", exists=True, dir_okay=False)],
+    files: Annotated[list[Path], typer.Argument(help="Files of another program.", exists=True, dir_okay=False)],
     project: ProjectOption,
     form: Annotated[
-        ImportFormat | None, typer.Option("--format", help="The file's format; by default it follows from the suffix.")
+        ImportFormat | None, typer.Option("--format", help="The files' format; by default it follows from the suffix.")
     ] = None,
     media: Annotated[
         str,
-        typer.Option("--media", help="The URL in Label Studio's tasks before each file's name."),
+        typer.Option("--media", help="The URL in Label Studio's tasks before each video's name."),
     ] = "/data/local-files/?d=",
+    suffix: Annotated[
+        str | None,
+        typer.Option("--suffix", help="The videos' suffix, such as .mp4, for formats that name videos without it."),
+    ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Convert events of another program to annotations, as JSON for Label Studio's Import."""
+    """Convert events of other programs to annotations, as JSON for Label Studio's Import."""
     model = Backend().model(project)
-    name = form.value if form else next((n for n in ImportFormat.__members__ if FORMATS[n].suffix == file.suffix), None)
-    if name is None:
-        raise typer.BadParameter(f"{file.suffix or file.name} is no known suffix: give --format.")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
-            observations = FORMATS[name].read(opened)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{file.name} isn't text in UTF-8, which tables of events and BORIS projects are."
-        ) from error
     tag = next((part.tag for part in model.control_models if part.has_timeline), None)
     if tag is None:
         raise InvalidRequest(f"The labeling config of project {project} has no timeline, so events mean nothing there.")
+    observations = [one for file in files for one in _observations(file, _format(file, form), suffix)]
     unknown = {event.label for observation in observations for event in observation.events} - set(tag.labels)
     if unknown:
         raise InvalidRequest(
@@ -105,8 +102,32 @@ def import_(
         data_key=tag.object.value_name,
         from_name=tag.from_name,
         to_name=tag.to_name,
-        url=lambda video: f"{media}{Path(video).name}",
+        url=lambda video: f"{media}{file_name(video)}",
     )
     with output.open("w") if output else nullcontext(sys.stdout) as target:
         json.dump(tasks, target, indent=1, ensure_ascii=False)
         target.write("\n")
+
+
+def _format(file: Path, form: ImportFormat | None) -> Format:
+    suffix = file.suffix.lower()
+    name = form.value if form else next((n for n in ImportFormat.__members__ if FORMATS[n].suffix == suffix), None)
+    if name is None:
+        raise typer.BadParameter(f"{file.suffix or file.name} is no known suffix: give --format.")
+    return FORMATS[name]
+
+
+def _observations(file: Path, form: Format, suffix: str | None) -> list[Observation]:
+    """A file's observations. Errors name the file."""
+    if form.without_suffix and not suffix:
+        raise typer.BadParameter(f"{file.name} names videos without their suffix: give it, such as --suffix .mp4.")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
+            observations = form.read(opened)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{file}: this isn't text in UTF-8, as {form.description} is.") from error
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{file}: {error}") from error
+    if not form.without_suffix:
+        return observations
+    return [replace(observation, video=f"{observation.video}{suffix}") for observation in observations]

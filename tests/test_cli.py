@@ -121,6 +121,13 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     run("export", "--project", "1", "--format", "boris", "--output", str(boris))
     assert len(json.loads(run("import", str(boris), "--project", "1").stdout)) == 3
 
+    rttm = tmp_path / "events.rttm"
+    run("export", "--project", "1", "--format", "rttm", "--output", str(rttm))
+    imported = json.loads(run("import", str(rttm), "--project", "1", "--suffix", ".mp4").stdout)
+    assert [task["data"]["video"].rpartition("=")[2] for task in imported] == ["1.mp4", "2.mp4", "3.mp4"]
+    assert [len(task["annotations"]) for task in imported] == [1, 1, 1]
+    assert frames(imported[0]["annotations"][0]["result"]) == (11, 40)
+
     result = run("evaluate", "--project", "1", "--leave-one-out", "--report", str(tmp_path / "report"))
     (row,) = [line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["Red"]]
     precision, recall, f1, segment_f1 = map(float, row[1:])
@@ -229,6 +236,11 @@ def test_import_refuses_what_the_project_does_not_know(project: Settings, tmp_pa
     assert "no label 'Blue'" in refused(InvalidRequest, "import", str(table), "--project", "1")
     (tmp_path / "events.txt").write_text("")
     run("import", str(tmp_path / "events.txt"), "--project", "1", code=2)
+    (tmp_path / "events.rttm").write_text("SPEAKER kick 1 0.4 0.8 <NA> <NA> Red <NA> <NA>\nSPEAKER kick 1 x\n")
+    said = run("import", str(tmp_path / "events.rttm"), "--project", "1", code=2).stderr
+    assert "such as suffix mp4" in " ".join(re.findall(r"\w+", said))  # from a framed box
+    told = refused(InvalidRequest, "import", str(tmp_path / "events.rttm"), "--suffix", ".mp4", "--project", "1")
+    assert told.startswith(f"{tmp_path}/events.rttm: Line 2 has 4 fields")
 
 
 def test_a_file_that_cant_be_read_or_written_is_a_sentence_before_the_work(project: Settings, tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Names of videos' files, from the paths and URLs of Label Studio's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, count
+from pathlib import PurePath
+
+LOCAL_FILE = "?d="  # Label Studio's URLs of local files name the path in their query
+
+
+def file_name(video: str) -> str:
+    """The name of a video's file.
+
+    >>> file_name("/data/local-files/?d=clips/kick.mp4"), file_name("https://example.org/kick.mp4?key=1")
+    ('kick.mp4', 'kick.mp4')
+    """
+    before, local, path = video.partition(LOCAL_FILE)
+    if not local:
+        path = before.partition("?")[0] if "://" in video or video.startswith("/data/") else video
+    return PurePath(path).name
+
+
+def stems(videos: Iterable[str]) -> dict[str, str]:
+    """A name without suffix for each video. Videos of one name are numbered, from the second on.
+
+    >>> stems(["a/kick.mp4", "b/kick.mp4"])
+    {'a/kick.mp4': 'kick', 'b/kick.mp4': 'kick (2)'}
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for video in dict.fromkeys(videos):
+        stem = PurePath(file_name(video)).stem or "video"
+        numbered = (f"{stem} ({number})" for number in count(2))
+        found[video] = next(name for name in chain([stem], numbered) if name not in taken)
+        taken.add(found[video])
+    return found
