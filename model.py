@@ -134,6 +134,20 @@ class YOLO(LabelStudioMLBase):
         return cls._health
 
     @classmethod
+    def facts(cls) -> dict[str, str]:
+        """The image network and the device, in words."""
+        health = cls._health
+        if "encoder_error" in health:
+            return {"Image network": f"none: {health['encoder_error']}"}
+        if "device" not in health:
+            return {"Image network": "being loaded"}
+        network = health["encoder"]
+        if health["encoder_is_fallback"]:
+            network = f"the bundled network stands in for {DEFAULT_MODEL.removesuffix('.pt')}"
+        device = {"cpu": "CPU", "cuda": "GPU"}.get(health["device"], health["device"])
+        return {"Image network": network, "Computes": f"on the {device}, in {PRECISION_WORDS[health['precision']]}"}
+
+    @classmethod
     def shut_down(cls) -> None:
         """Removes the marks of videos that are being read, since a worker that stops didn't die of them."""
         Attempts.take_back_all()

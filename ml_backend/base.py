@@ -114,6 +114,11 @@ class LabelStudioMLBase(ProjectModel):
         return {}
 
     @classmethod
+    def facts(cls) -> dict[str, str]:
+        """What `health` says, in words for the dashboard: name -> text."""
+        return {name.replace("_", " ").capitalize(): str(value) for name, value in cls.health().items()}
+
+    @classmethod
     def shut_down(cls) -> None:
         """Called when a worker stops; its threads may still be working."""
 

@@ -123,7 +123,10 @@ class Server:
             prequential = {"frames": {"per_label": f1}, "segments": {"per_label": f1}} if number > 1 else None
             segments = {"segments": {"per_label": {label: {"support": number} for label in f1}}}
             training = self.store.start_training(project, number, number)
-            learnt = {"Close": {"context": 0.4, "change": 1.9e-25, "threshold": 0.5}}
+            learnt = {
+                "Close": {"motion": 0.4, "motion, mean subtracted": 0.2, "place": 0.3, "change": 1.9e-25},
+                "Wing extended": {"appearance": 0.9, "sound": 0.1, "smoothing": 0.8},
+            }
             metrics = {"tl": {"prequential": prequential, "score": segments, "tasks": number, "learnt": learnt}}
             self.store.end_training(training, TrainingStatus.PUBLISHED, 1.5, f"drawn-v{number}", metrics)
 
@@ -214,6 +217,17 @@ def test_programs_still_get_json(server: Server) -> None:
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]
 
 
+def test_a_project_is_called_by_its_title(server: Server) -> None:
+    server.annotate(1)
+    event = {"action": "PROJECT_UPDATED", "project": {"id": 1, "title": "Kiosk & table", "label_config": CONFIG}}
+    assert httpx.post(f"{server.url}/webhook", json=event).is_success
+    server.job(JobKind.EXTRACT, "a", task={"id": 1, "data": {}})
+    for path in ("/", "/queue", "/projects/1", "/projects/1/tasks/1"):
+        page = httpx.get(server.url + path, headers={"Accept": "text/html"}).text
+        assert "Kiosk &amp; table" in page
+        assert "roject 1<" not in page, path
+
+
 @needs_browser
 def test_a_running_jobs_bar_moves_without_reload(server: Server, browser: Browser) -> None:
     server.annotate(1)
@@ -264,8 +278,8 @@ def test_a_project_of_ten_annotations(server: Server, browser: Browser) -> None:
     assert "Close: 0.78, still rising; 10 annotated events." in shown
     assert "Wing extended: 0.50, level; 10 annotated events." in shown
     assert browser.run("return document.querySelectorAll('.chart polyline').length") == 2
-    assert "context" in shown
-    assert "e-25" not in shown, "a share of nothing is shown as 0"
+    assert "Close: decided mostly by motion; place counts too." in shown
+    assert "Wing extended: decided by almost nothing but looks. Events of less than 0.4 s are ignored." in shown
     order = browser.run(
         "return [...document.querySelectorAll('[aria-label=Tasks] tbody th')].map(e => e.textContent.trim())"
     )

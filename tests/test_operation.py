@@ -68,6 +68,12 @@ def test_one_line_per_fact_at_start(backend: Backend) -> None:
     assert health["worker"] == "alive"
     assert health["device"] in ("cpu", "cuda")
 
+    def said() -> bool:
+        page = backend.http.get("/", headers={"Accept": "text/html"}).text
+        return "the bundled network stands in for yolov8n-cls<" in page
+
+    wait_until(said, START_SECONDS, "the encoder's words on the overview")
+
 
 @pytest.mark.parametrize(
     ("variables", "words"),

@@ -44,6 +44,21 @@ def annotation(number: int, updated_at: str = T1, result: Any = "x", **keys: Any
     return {"id": number, "result": [{"value": result}], "updated_at": updated_at} | keys
 
 
+# What migrations added after the first two that tests go back to.
+ADDED_LATER = {"0011": {"projects": ["title"], "annotations": ["lead_time", "origins"]}}
+
+
+def go_back(store: Store, version: str) -> None:
+    """Makes the database one of an earlier schema, without the columns and tables (an empty list) of later ones."""
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{version}'")
+        for table, columns in ((table, columns) for added in ADDED_LATER.values() for table, columns in added.items()):
+            for column in columns:
+                connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+            if not columns:
+                connection.exec_driver_sql(f"DROP TABLE {table}")
+
+
 def save(store: Store, annotation: dict[str, Any], number: int = 1) -> bool:
     return store.save_annotations("1", "<View/>", [(task(number), annotation)], "ANNOTATION_UPDATED")
 
@@ -100,8 +115,8 @@ def test_a_database_with_huey_s_queue_keeps_its_jobs(store: Store, database_url:
     """Schema 0006: the same tables, and messages beside them."""
     job = store.add_job(JobKind.TRAIN, QueueName.TRAIN, "train:1", "project:1", "1", {}, priority=10)
     messages = Path(f"{store.engine.url.database}.queue")
+    go_back(store, "0006")
     with store.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
         if store.is_sqlite:
             messages.touch()
         else:
@@ -118,8 +133,8 @@ def test_a_database_keeps_its_jobs_that_prepare(store: Store, database_url: str)
     names = {"extract:1:7": JobKind.EXTRACT, "extract_many:1:0": JobKind.EXTRACT_MANY}
     for name, kind in names.items():
         store.add_job(kind, QueueName.EXTRACT, name, name, "1", {}, priority=0)
+    go_back(store, "0007")
     with store.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0007'")
         for column in ("kind", "key"):
             connection.exec_driver_sql(f"UPDATE jobs SET {column} = replace({column}, 'extract', 'prepare')")
     opened = Store(database_url)
@@ -393,3 +408,47 @@ def test_jobs_are_counted_from_an_index_alone(tmp_path: Path) -> None:
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
     assert ["USING COVERING INDEX" in row.detail for row in plan] == [True], plan
     store.close()
+
+
+# Titles, and what an annotation took
+
+
+def test_a_title_follows_label_studio_s(store: Store) -> None:
+    store.adopt("1", 5, "Unknown project")
+    assert store.project("1") is None
+    store.update_project("1", "<View/>")
+    assert store.project("1").name == "Project 1"
+    for title in ("Flies", "Flies\0and mice"):
+        store.adopt("1", 5, title)
+        store.adopt("1", None, None)  # a request that doesn't say it
+    assert store.project("1").name == "Flies\\0and mice"
+    assert store.project("1").created == 5
+
+
+def region(name: str, origin: str | None = None) -> dict[str, Any]:
+    return {"id": name, "value": {"ranges": [{"start": 1, "end": 2}]}} | ({"origin": origin} if origin else {})
+
+
+def test_what_came_of_a_prediction_is_counted(store: Store) -> None:
+    """The marks that Label Studio's page puts on regions, and the copy of the prediction that it stores."""
+    predicted = {"result": [region("a"), region("b"), region("c")]}
+    result = [region("a", "prediction"), region("b", "prediction-changed"), region("d", "manual")]
+    corrected = {"id": 1, "result": result, "parent_prediction": 9, "prediction": predicted, "lead_time": 30.5}
+    drawn = {"id": 2, "result": [region("e", "manual")], "prediction": {}, "lead_time": 120}
+    imported = {"id": 3, "result": [region("f")], "lead_time": "soon"}
+    for number, one in enumerate((corrected, drawn, imported), start=1):
+        assert save(store, {"updated_at": T1} | one, number)
+    found = {task: store.annotations_of("1", task)[0] for task in (1, 2, 3)}
+    assert found[1].lead_time == 30.5
+    assert found[1].origins == {"from_prediction": True, "kept": 1, "changed": 1, "drawn": 1, "removed": 1}
+    assert found[2].origins == {"from_prediction": False, "kept": 0, "changed": 0, "drawn": 1, "removed": 0}
+    assert (found[3].lead_time, found[3].origins) == (None, None)
+
+
+def test_a_lead_time_that_comes_later_is_stored_and_trains_nothing(store: Store) -> None:
+    """The state of an earlier release, and an annotation that was opened again without a change."""
+    save(store, annotation(1))
+    revision = store.project("1").revision
+    assert not store.replace_annotations("1", [task(1, annotation(1, lead_time=12.0))])
+    assert store.annotations_of("1", 1)[0].lead_time == 12.0
+    assert store.project("1").revision == revision

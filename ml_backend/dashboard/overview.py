@@ -53,6 +53,7 @@ def projects(store: Store) -> list[dict[str, Any]]:
         entries.append(
             {
                 "id": project.id,
+                "name": project.name,
                 "model_version": _present_model(present.get(project.id, {}), trainings),
                 "annotated_tasks": annotated.get(project.id, 0),
                 "f1": prequential_scores(trainings[0]) if trainings else {},
@@ -99,17 +100,27 @@ def prequential_scores(training: Training) -> dict[str, float]:
 
 def live_jobs(store: Store, project_id: str | None = None) -> list[dict[str, Any]]:
     """The running and waiting jobs, as `job_entry`; running ones first."""
-    jobs = store.next_jobs(project_id, SHOWN_JOBS)
-    return [job_entry(job) for job in jobs]
+    return _entries(store, store.next_jobs(project_id, SHOWN_JOBS))
 
 
-def job_entry(job: Job) -> dict[str, Any]:
+def ended_jobs(store: Store, limit: int) -> list[dict[str, Any]]:
+    """The jobs that ended, as `job_entry`, the latest first."""
+    return _entries(store, store.ended_jobs(None, limit))
+
+
+def _entries(store: Store, jobs: list[Job]) -> list[dict[str, Any]]:
+    names = {project.id: project.name for project in store.projects()} if jobs else {}
+    return [job_entry(job, names.get(job.project_id, f"Project {job.project_id}")) for job in jobs]
+
+
+def job_entry(job: Job, project_name: str) -> dict[str, Any]:
     """A job as the pages and commands show it."""
     task = (job.arguments or {}).get("task") or {}
     return {
         "id": job.id,
         "kind": JOB_NAMES[job.kind],
         "project": job.project_id,
+        "project_name": project_name,
         "task": task.get("id"),
         "status": str(job.status),
         "live": job.status in LIVE,
@@ -135,7 +146,8 @@ def last_error(store: Store, project_id: str | None = None) -> dict[str, str] | 
     job = store.last_failed_job(project_id)
     if job is None:
         return None
-    what = f"{JOB_NAMES[job.kind]}, project {job.project_id}"
+    project = store.project(job.project_id)
+    what = f"{JOB_NAMES[job.kind]}, {project.name if project else f'project {job.project_id}'}"
     return {"when": _iso(job.ended_at) or "", "what": what, "error": job.error or ""}
 
 

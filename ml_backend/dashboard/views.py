@@ -10,7 +10,7 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 
 from errors import BackendError, NotFound, NotReady
 from ml_backend.base import LabelStudioMLBase
-from ml_backend.dashboard import overview, timelines
+from ml_backend.dashboard import learnt, overview, timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
 from ml_backend.dashboard.charts import line_chart
 from ml_backend.dashboard.curves import learning_curve
@@ -108,7 +108,7 @@ class Dashboard:
         """The overview."""
         response = self._page(
             "overview.html",
-            health=self._registry.model_class.health(),
+            facts=self._registry.model_class.facts(),
             reached=self._label_studio(),
             cache=(self._cache_size(), int(self._settings.cache_size_limit)),
             database=self._store.engine.url.render_as_string(hide_password=True),
@@ -148,7 +148,8 @@ class Dashboard:
             "colours": colours,
             "lessons": lessons,
             "chart": line_chart(title, [one.series for one in lessons], "annotated videos"),
-            "learnt": latest.get("learnt") or {},
+            "learnt": (goes_by := learnt.sentences(latest)),
+            "meanings": learnt.meanings(goes_by),
             "present": self._store.present_version(str(trainings[0].project_id), name) if trainings else None,
         }
 
@@ -202,7 +203,7 @@ class Dashboard:
     def queue(self) -> Response:
         """The queue's page: running, waiting and ended jobs."""
         state = overview.state(self._store)
-        ended = [overview.job_entry(job) for job in self._store.ended_jobs(None, SHOWN_ENDED_JOBS)]
+        ended = overview.ended_jobs(self._store, SHOWN_ENDED_JOBS)
         return self._page("queue.html", state=state, ended=ended)
 
     def state(self) -> Response:

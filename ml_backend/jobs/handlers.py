@@ -210,6 +210,8 @@ class Handlers:
         project, connection = self._in_label_studio(project_id)
         self._store.begin_reconciliation(project_id)
         self._prove_webhook(project, connection)
+        with suppress(LabelStudioError):  # the title is only shown; the annotations' request raises it again
+            self._store.adopt(project_id, None, label_studio.title(connection, int(project.number)))
         fetched = 0
 
         def page(done: int, total: int) -> None:

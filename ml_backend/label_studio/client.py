@@ -26,6 +26,7 @@ TASKS_PER_PAGE = 100
 
 TASK_FIELDS = ("id", "project", "data", "annotations")
 ANNOTATION_FIELDS = ("id", "result", "was_cancelled", "ground_truth", "completed_by", "created_at", "updated_at")
+ANNOTATION_FIELDS += ("lead_time", "parent_prediction", "prediction")
 HAS_ANNOTATIONS = {
     "filters": {
         "conjunction": "and",
@@ -224,6 +225,16 @@ def created(connection: Connection, project_id: int) -> int:
     """
     with explained(f"Project {project_id}", LabelStudioError):
         return int(_client(connection).projects.get(id=project_id).created_at.timestamp())
+
+
+def title(connection: Connection, project_id: int) -> str | None:
+    """A project's title.
+
+    Raises:
+        LabelStudioError: it can't be reached or refuses, or there is no such project.
+    """
+    with explained(f"Project {project_id}", LabelStudioError):
+        return _client(connection).projects.get(id=project_id).title
 
 
 def tasks(connection: Connection, project_id: int, task_ids: Collection[int] | None = None) -> Iterator[dict[str, Any]]:

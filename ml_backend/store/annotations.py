@@ -45,6 +45,38 @@ def _is_ground_truth(annotation: dict[str, Any]) -> bool:
     return bool(annotation.get("ground_truth"))
 
 
+def _lead_time(annotation: dict[str, Any]) -> float | None:
+    seconds = annotation.get("lead_time")
+    usable = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < float("inf")
+    return float(seconds) if usable else None
+
+
+def origins(annotation: dict[str, Any]) -> dict[str, Any] | None:
+    """Counts an annotation's regions by where they come from, as Label Studio's page marks them (`origin`).
+
+    Returns:
+        from_prediction, whether the annotator began with a prediction; kept, changed and drawn, the numbers of regions
+        that are the prediction's, that were the prediction's, and that aren't; removed, the number of the prediction's
+        regions that are gone. None where the regions have no mark: they were imported.
+    """
+    regions = [one for one in _result(annotation) if isinstance(one, dict) and "value" in one]
+    marks = [one.get("origin") for one in regions]
+    if regions and not any(marks):
+        return None
+    prediction = annotation.get("prediction")
+    predicted = prediction.get("result") if isinstance(prediction, dict) else None
+    left = {one.get("id") for one in regions}
+    removed = [one for one in predicted or () if isinstance(one, dict) and one.get("id") not in left]
+    kept, changed = marks.count("prediction"), marks.count("prediction-changed")
+    return {
+        "from_prediction": annotation.get("parent_prediction") is not None or kept + changed > 0,
+        "kept": kept,
+        "changed": changed,
+        "drawn": len(marks) - kept - changed,
+        "removed": len(removed),
+    }
+
+
 class Annotations(Projects):
     """The annotations and their tasks."""
 
@@ -120,6 +152,7 @@ class Annotations(Projects):
         same_result = stored.result == _result(annotation) and stored.ground_truth == ground_truth
         same = was == state and same_result and same_task
         stored.task_id, stored.state, stored.updated_at = task["id"], state, _updated_at(annotation)
+        stored.lead_time, stored.origins = _lead_time(annotation), origins(annotation)
         if not same:
             stored.result, stored.ground_truth = _result(annotation), ground_truth
             stored.revision = project.revision + 1
@@ -230,9 +263,9 @@ class Annotations(Projects):
                     .join(Task, sa.and_(Task.project_id == Annotation.project_id, Task.id == Annotation.task_id))
                     .where(Annotation.project_id == project_id, Annotation.id.in_(batch))
                 )
-                stored.update(
-                    (row.id, (row.state, row.updated_at, row.result, row.ground_truth, data)) for row, data in rows
-                )
+                for row, data in rows:
+                    effort = (row.lead_time, row.origins)
+                    stored[row.id] = (row.state, row.updated_at, row.result, row.ground_truth, *effort, data)
         return [
             (task, annotation)
             for task, annotation in pairs
@@ -242,6 +275,8 @@ class Annotations(Projects):
                 _updated_at(annotation),
                 _result(annotation),
                 _is_ground_truth(annotation),
+                _lead_time(annotation),
+                origins(annotation),
                 task["data"],
             )
         ]

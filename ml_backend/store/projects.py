@@ -22,6 +22,7 @@ from ml_backend.store.tables import (
     Task,
     Training,
     Value,
+    storable,
 )
 
 OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note, Prediction)
@@ -57,15 +58,20 @@ class Projects(Database):
         known = self.project(number)
         return number if known is None or known.created in (None, created) else f"{number}-{created}"
 
-    def adopt(self, project_id: str, created: int | None) -> None:
-        """Stores when Label Studio created a project, where that isn't stored yet: an earlier release, or a request
-        without the time, added the project."""
+    def adopt(self, project_id: str, created: int | None, title: str | None = None) -> None:
+        """Stores what Label Studio says of a known project: its title, and when it was created, where that isn't stored
+        yet (an earlier release, or a request without the time, added the project)."""
         known = self.project(project_id)
-        if created is None or known is None or known.created is not None:
+        if known is None:
             return
-        unknown = sa.and_(Project.id == project_id, Project.created.is_(None))
-        with self._transaction() as session:
-            session.execute(sa.update(Project).where(unknown).values(created=created))
+        values: dict[str, Any] = {}
+        if created is not None and known.created is None:
+            values["created"] = sa.func.coalesce(Project.created, created)
+        if title and storable(title) != known.title:
+            values["title"] = title
+        if values:
+            with self._transaction() as session:
+                session.execute(sa.update(Project).where(Project.id == project_id).values(values))
 
     def numbered(self, number: str) -> list[Project]:
         """The projects that have this number in their Label Studios."""

@@ -129,6 +129,7 @@ class Project(Base):
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(primary_key=True)
     created: Mapped[int | None]  # when Label Studio created it, in seconds of Unix time; None while unknown
+    title: Mapped[str | None]  # in Label Studio; None while unknown
     label_config: Mapped[str] = mapped_column(LongText, default="")
     hostname: Mapped[str | None]
     access_token: Mapped[str | None]
@@ -145,6 +146,11 @@ class Project(Base):
     def number(self) -> str:
         """The project's id in Label Studio."""
         return self.id.removesuffix(f"-{self.created}")
+
+    @property
+    def name(self) -> str:
+        """What pages call the project: its title, or its number where that isn't known."""
+        return self.title or f"Project {self.id}"
 
 
 class Task(Base):
@@ -169,6 +175,8 @@ class Annotation(Base):
     ground_truth: Mapped[bool] = mapped_column(default=False)
     state: Mapped[AnnotationState] = mapped_column(default=AnnotationState.PRESENT)
     revision: Mapped[int] = mapped_column(default=0)  # the project's revision when this row last changed
+    lead_time: Mapped[float | None]  # seconds that the annotator took, as Label Studio's page measured them
+    origins: Mapped[dict[str, Any] | None]  # numbers of events by where they come from (`annotations.origins`)
     __table_args__ = (sa.Index("ix_annotations_task", "project_id", "task_id", "state"),)
 
 

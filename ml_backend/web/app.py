@@ -243,7 +243,7 @@ class Routes:
         with about(project=body.project and body.project.id, task=body.task and body.task.id):
             self._check_proof(body)
             if body.project is not None:
-                self._store.adopt(body.project.id, created)
+                self._store.adopt(body.project.id, created, body.project.title)
             return self._follow(body.project, self._events.apply(body))
 
     def _follow(self, project: Project, work: Work) -> tuple[Response, int]:

@@ -58,6 +58,7 @@ Regions = Annotated[list[Any], BeforeValidator(_list)]
 
 
 MAX_FAULTS = 10  # that are named in one answer
+MAX_TITLE_CHARS = 200  # Label Studio allows 50
 # Of tasks or annotations in one request; Label Studio sends a page of tasks.
 MAX_ITEMS = 20_000
 # A config of a thousand labels has some 50 kB.
@@ -73,6 +74,11 @@ def _address(value: Any) -> Any:
 
 
 Address = Annotated[str, BeforeValidator(_address)]
+
+
+def _title(value: Any) -> str | None:
+    """Shortens a title to what pages show; None of what isn't text, so that no event is refused for it."""
+    return value[:MAX_TITLE_CHARS] if isinstance(value, str) else None
 
 
 class _Sent(BaseModel):
@@ -107,6 +113,7 @@ class Project(_Sent):
     id: ProjectId
     label_config: LabelConfig | None = None
     created_at: Any = None
+    title: Annotated[str | None, BeforeValidator(_title)] = None
 
     @property
     def identity(self) -> Identity:
