@@ -27,7 +27,7 @@ from learning.dataset import Progress
 from learning.evaluation import Evaluation
 from ml_backend.context import Context
 from utils.neural_nets import MultiLabelLSTM
-from video.timeline import Track
+from video.timeline import Recording, Track
 
 if TYPE_CHECKING:
     from ml_backend.base import LabelStudioMLBase
@@ -188,6 +188,15 @@ class ControlModel(ABC):
 
         Raises:
             MediaError: the video can't be fetched or read.
+        """
+        raise NotImplementedError(f"{self.from_name} has no timeline.")
+
+    def recording(self, task: dict[str, Any]) -> Recording:
+        """The task's video, without predicting. Its duration is known where its features are cached or, outside
+        requests, where its file is here.
+
+        Raises:
+            MediaError: the task's data names no video.
         """
         raise NotImplementedError(f"{self.from_name} has no timeline.")
 

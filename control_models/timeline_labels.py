@@ -12,7 +12,7 @@ from control_models.base import ControlModel, ControlPrediction
 from control_models.tag import Region
 from control_models.timeline_tag import TimelineTag
 from errors import NotReady
-from video.timeline import Observation, Timeline, Track, events_of_regions
+from video.timeline import Observation, Recording, Timeline, Track, events_of_regions
 
 
 class TimelineLabelsModel(ControlModel):
@@ -46,6 +46,17 @@ class TimelineLabelsModel(ControlModel):
         observation = Observation(media, f"{self.encoder.name}-{prediction.version}", events, task.get("id"))
         timeline = Timeline(observation, clock, tuple(self.tag.labels), prediction.probabilities)
         return Track(self.from_name, media, clock, colours, timeline)
+
+    def recording(self, task: dict[str, Any]) -> Recording:
+        tag = self.tag
+        return Recording(
+            self.from_name,
+            tag.media(task),
+            tag.frame_rate(task),
+            self.videos.duration(task),
+            tuple(tag.labels),
+            tag.parameters.model_reviewed_label,
+        )
 
     # -- under the names of the published model
 

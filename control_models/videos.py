@@ -11,6 +11,7 @@ from control_models.tag import Tag
 from errors import MediaError, NotReady, UnreadableVideo
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder
+from features.extraction import open_video
 from learning.dataset import Progress
 from ml_backend.context import Context
 from video.labeling_frames import rate_mismatch
@@ -51,6 +52,18 @@ class Videos:
             MediaError: the video can't be fetched.
         """
         return self.cache.peek(self.encoder, self.place(task), self.view, self._stride)
+
+    def duration(self, task: dict[str, Any]) -> float | None:
+        """The video's seconds, None where its features aren't cached and its file isn't here or can't be read. In a
+        request no file is opened."""
+        try:
+            features = self.cached(task)
+            if features is not None:
+                return features.duration
+            path = None if self._in_request() else self._media.find(self._tag.media(task), task.get("id"))
+            return None if path is None else open_video(path).duration or None
+        except MediaError:
+            return None
 
     def are_cached(self, task: dict[str, Any]) -> bool:
         """Whether the cache has the video's features, intact or not."""

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from errors import InvalidRequest, Loading, NotReady
 from ml_backend.project_model import ProjectModel
-from video.timeline import Track
+from video.timeline import Recording, Track
 
 Progress = Callable[[float], None]
 
@@ -152,6 +152,14 @@ class LabelStudioMLBase(ProjectModel):
             MediaError: the task's media can't be fetched.
         """
         return [part.track(task) for part in self.control_models if part.has_timeline]
+
+    def recordings(self, task: dict[str, Any]) -> list[Recording]:
+        """The videos of the control tags with a timeline in a task, without reading them or predicting.
+
+        Raises:
+            MediaError: the task's data names no video.
+        """
+        return [part.recording(task) for part in self.control_models if part.has_timeline]
 
     def media(self, task: dict[str, Any]) -> dict[str, str]:
         """Control tag's name -> the address of its media in the task, for the dashboard."""

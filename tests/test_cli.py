@@ -162,11 +162,31 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     refused(NotReady, "predict", video, "--project", "1")
 
 
+def test_a_summary_of_files_that_no_training_read(project: Settings, tmp_path: Path) -> None:
+    """Lengths are read from the files; red stands in 30 frames of each, from frame 11, 21 and 31 on."""
+    shown = json.loads(run("summary", "--project", "1", "--json").stdout)
+    assert [row["observed_seconds"] for row in shown] == [pytest.approx(one) for one in (2.8, 3.2, 3.6)]
+    assert [row["latency_seconds"] for row in shown] == [0.4, 0.8, 1.2]
+    assert {row["total_seconds"] for row in shown} == {1.2}
+    table = tmp_path / "study.csv"
+    assert str(table) in run("summary", "--project", "1", "--table", "subjects", "--csv", str(table)).stdout.replace(
+        "\n", ""
+    )
+    (row,) = csv.DictReader(table.open())
+    assert (row["videos"], row["count"], row["total_seconds"]) == ("3", "3", "3.6")
+    assert "latency" in run("summary", "--project", "1").stdout
+    wrong = refused(InvalidRequest, "summary", "--project", "1", "--by", "animal")
+    assert wrong == "No task of project 1 has 'animal' in its data. It has 'video'."
+    refused(NotReady, "summary", "--project", "1", "--from", "predictions")
+    run("summary", "--project", "1", "--csv", str(tmp_path / "nowhere" / "a.csv"), code=2)
+
+
 @pytest.mark.parametrize(
     "command",
     [
         ("train",),
         ("evaluate",),
+        ("summary",),
         ("export",),
         ("reset", "--yes"),
         ("rollback", "--yes"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 import subprocess
 import threading
@@ -25,7 +27,7 @@ from ml_backend.store.tables import JobKind, JobStatus, QueueName, TrainingStatu
 from tests.live.browser import Browser
 from tests.servers import annotation, free_port, region, wait_until
 from tests.videos import write_video
-from video.timeline import Clock, Observation, Timeline, Track, events_of_regions
+from video.timeline import Clock, Observation, Recording, Timeline, Track, events_of_regions
 
 CHROMEDRIVER = shutil.which("chromedriver")
 AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"
@@ -68,6 +70,10 @@ class DrawnModel(LabelStudioMLBase):
 
     def media(self, task: dict[str, Any]) -> dict[str, str]:
         return {"tl": task["data"]["video"]}
+
+    def recordings(self, task: dict[str, Any]) -> list[Recording]:
+        seconds = None if task["id"] == 3 else NUM_FRAMES / 25
+        return [Recording("tl", task["data"]["video"], 25.0, seconds, ("Close", "Wing extended"))]
 
     def tracks(self, task: dict[str, Any]) -> list[Track]:
         colours = {"Close": "#d9480f", "Wing extended": "#1971c2"}
@@ -328,6 +334,51 @@ def test_a_tasks_page_seeks_its_video(server: Server, browser: Browser) -> None:
 
 
 @needs_browser
+def test_the_summary_counts_what_was_annotated(server: Server, browser: Browser) -> None:
+    """Each of three videos of 4 s has frames 21 to 50 and 80 to 90; the length of the third isn't known."""
+    server.annotate(3)
+    browser.open(f"{server.url}/projects/1")
+    focus_on(browser, "Summary of the study")
+    press(browser, ENTER)
+    wait_until(lambda: browser.run("return document.title").startswith("Summary"), SECONDS, "the summary")
+    rows = browser.run(
+        "return [...document.querySelectorAll('table')[0].rows].map(r => [...r.cells].map(c => c.textContent))"
+    )
+    close, wing = (dict(zip(rows[0], row, strict=True)) for row in rows[1:])
+    assert (close["Videos"], close["Bouts"], close["Total s"], close["Mean s"]) == ("3", "3", "3.60", "1.20")
+    assert (close["Share"], close["Latency s"], close["A minute"]) == ("0.30", "0.80", "15.00")
+    assert (wing["Total s"], wing["Share"], wing["Latency s"]) == ("1.32", "0.11", "3.16")
+    assert "The length of 1 video isn't known" in text(browser)
+
+
+def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
+    server.annotate(2)
+    server.store.save_predictions("1", [({"id": 20, "data": {"video": "b.mp4", "fly": "F7"}}, 0.9, "v1")])
+
+    def get(query: str, status: int = 200) -> httpx.Response:
+        answer = httpx.get(f"{server.url}/projects/1/summary{query}")
+        assert answer.status_code == status, answer.text
+        return answer
+
+    table = get(".csv?from=both&by=fly&table=subjects")
+    assert "project-1-subjects.csv" in table.headers["Content-Disposition"]
+    rows = {(row["subject"], row["from"], row["label"]): row for row in csv.DictReader(io.StringIO(table.text))}
+    predicted = rows["F7", "predictions", "Close"]
+    assert (predicted["count"], predicted["total_seconds"], predicted["share"]) == ("1", "1.2", "0.3")
+    assert float(predicted["expected_seconds"]) == pytest.approx(0.9 * 30 / 25, abs=1e-4)
+    assert 0 < float(predicted["expected_sd_seconds"]) < 1.2
+    assert rows["", "annotations", "Close"]["expected_seconds"] == ""
+    assert "isn&#39;t" not in get("?by=fly&from=predictions").text
+    assert "No task of project 1 has &#39;flea&#39; in its data. It has &#39;video&#39;." in get("?by=flea").text
+    assert "has &#39;flea&#39;" in get(".csv?by=flea", 400).text
+    assert "is none of annotations, predictions, both" in get("?from=dreams", 400).text
+    assert "There is no table" in get(".csv?table=dreams", 404).text
+    server.store.delete_tasks("1", [1, 2, 20])
+    assert "Project 1 has no annotation to summarise yet." in get("").text
+    assert "is known here yet" in get("?from=both").text
+
+
+@needs_browser
 def test_each_action_asks_first_and_does_what_it_says(server: Server, browser: Browser) -> None:
     server.annotate(2)
     for version in (1, 2):
@@ -450,7 +501,10 @@ def test_names_are_shown_as_text(server: Server) -> None:
 @needs_browser
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core isn't installed: npm install axe-core (.ci/run does)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/queue", "/projects/1", "/projects/1/tasks/1"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/queue", "/projects/1", "/projects/1/tasks/1", "/projects/1/summary", "/projects/1/summary?from=both"],
+)
 def test_accessibility(server: Server, browser: Browser, path: str, scheme: str) -> None:
     browser.prefer(scheme)
     server.annotate(10)

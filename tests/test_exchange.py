@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from errors import InvalidRequest
 from terminal.formats import boris, event_csv
-from terminal.formats.cells import FORMULA, TEXT, from_cell, to_cell
 from terminal.formats.label_studio import tasks_with_annotations
 from terminal.formats.registry import FORMATS
 from tests.servers import region
+from utils.cells import FORMULA, TEXT, from_cell, to_cell
 from video.timeline import Clock, Event, Observation, Timeline, events_of_regions, regions_of_events
 
 RATES = (1, 10, 12.5, 24, 25, 29.97, 30, 60, 120)

@@ -134,6 +134,40 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class Recording:
+    """The video of a control tag in one task, as far as it is known without its frames.
+
+    Attributes:
+        name: the control tag's name.
+        media: the video's path or URL, as in the task's data.
+        frame_rate: labeling frames per second.
+        duration: seconds, None where it isn't known.
+        labels: all labels of the control tag, in the order of the labeling config.
+        reviewed_label: the label that marks what was annotated, None where all of an annotated video was.
+    """
+
+    name: str
+    media: str
+    frame_rate: float
+    duration: float | None
+    labels: tuple[str, ...]
+    reviewed_label: str | None = None
+
+    def observed(self, regions: Iterable[Region], source: str, task: int | None) -> Observation:
+        """Makes the observation of an annotation's regions, without labels that the config no longer has."""
+        events = events_of_regions(regions, self.frame_rate, self.name)
+        return Observation(self.media, source, tuple(event for event in events if event.label in self.labels), task)
+
+    def reviewed(self, regions: Iterable[Region]) -> tuple[tuple[float, float], ...] | None:
+        """The intervals (start, stop) in seconds that an annotation marks as annotated; None for the whole video, of
+        unknown duration."""
+        if self.reviewed_label is not None:
+            events = events_of_regions(regions, self.frame_rate, self.name)
+            return tuple((event.start, event.stop) for event in events if event.label == self.reviewed_label)
+        return None if self.duration is None else ((0.0, self.duration),)
+
+
+@dataclass(frozen=True)
 class Track:
     """The timeline of a control tag in one task.
 

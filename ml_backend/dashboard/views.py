@@ -16,6 +16,7 @@ from ml_backend.dashboard.charts import line_chart
 from ml_backend.dashboard.curves import learning_curve
 from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.label_studio_state import LabelStudioState
+from ml_backend.dashboard.summary import Summary
 from ml_backend.dashboard.video_file import send_video
 from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
 from ml_backend.label_studio.client import Connection
@@ -87,6 +88,8 @@ class Dashboard:
         pages.add_url_rule(project, view_func=self.project)
         pages.add_url_rule(task, view_func=self.task)
         pages.add_url_rule(f"{task}/video/<name>", view_func=self.video)
+        for rule, view in Summary(self._store, self._project, self._page).routes().items():
+            pages.add_url_rule(f"{project}/{rule}", view_func=view)
         for rule, view in {
             f"{project}/train": self.train,
             f"{project}/reset": self.reset,

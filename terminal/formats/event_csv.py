@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from errors import InvalidRequest
-from terminal.formats.cells import from_cell, to_cell
+from utils.cells import from_cell, to_cell
 from video.timeline import SECONDS_DIGITS, Event, Observation, Timeline
 
 COLUMNS = (

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from typing import TextIO
 
-from terminal.formats.cells import to_cell
+from utils.cells import to_cell
 from video.timeline import SECONDS_DIGITS, Timeline
 
 COLUMNS = ("video", "task", "source", "frame", "seconds", "file_frame")

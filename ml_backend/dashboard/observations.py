@@ -1,0 +1,159 @@
+"""Collect what was annotated and predicted in a project's videos, for the summary's page, command and report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from errors import BackendError, InvalidRequest, NotReady
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.store import Store
+from study.budget import Observed
+from study.expected import expected_time, memory_of
+from video.task_data import task_value
+from video.timeline import Timeline
+
+TASKS_PER_QUERY = 500
+
+
+class Kind(str, Enum):
+    """Where observations come from."""
+
+    __str__ = str.__str__
+
+    ANNOTATIONS = "annotations"
+    PREDICTIONS = "predictions"
+    BOTH = "both"
+
+
+class Collected(NamedTuple):
+    """The observations of a project.
+
+    Attributes:
+        observed: of each control tag with a timeline, in order of tasks.
+        left_out: id of each task that is left out -> why.
+        fields: the names of values in the tasks' data, to group videos by.
+        more: how many tasks lie beyond `limit`.
+    """
+
+    observed: list[Observed]
+    left_out: dict[int, str]
+    fields: list[str]
+    more: int
+
+
+def collect(
+    model: LabelStudioMLBase,
+    store: Store,
+    kind: Kind,
+    by: str = "",
+    limit: int | None = None,
+    before: Callable[[dict[str, Any], int, int], None] | None = None,
+) -> Collected:
+    """Collects a project's observations: the annotations of its annotated tasks, and the present model's predictions of
+    all tasks that are known here.
+
+    Args:
+        model: the project's.
+        store: the state.
+        kind: what to collect.
+        by: the field of the tasks' data that names a video's subject, such as `animal` or `animal.id`.
+        limit: the largest number of tasks.
+        before: called before a task is predicted, with its place and the number of tasks, to extract its features.
+
+    Raises:
+        InvalidRequest: no task has such a field, or nothing is annotated or known.
+        NotReady: predictions are asked for, and there is no model yet.
+    """
+    annotated = {task["id"]: task for task in store.annotated_tasks(model.project_id)}
+    predicted = {} if kind is Kind.ANNOTATIONS else {task["id"]: task for task in _known_tasks(store, model.project_id)}
+    tasks = [(annotated | predicted)[id_] for id_ in sorted(annotated.keys() | predicted.keys())]
+    if not tasks:
+        raise InvalidRequest(
+            f"Project {model.project_id} has no annotation to summarise yet."
+            if kind is Kind.ANNOTATIONS
+            else f"No task of project {model.project_id} is known here yet: annotate one, or retrieve predictions."
+        )
+    fields = list(dict.fromkeys(name for task in tasks for name in task["data"]))
+    if by and all(task_value(f"${by}", task["data"]) is None for task in tasks):
+        raise InvalidRequest(f"No task of project {model.project_id} has {by!r} in its data. It has {_names(fields)}.")
+    if kind is not Kind.ANNOTATIONS:
+        model.check_ready()
+    chosen = tasks[:limit]
+    observed: list[Observed] = []
+    left_out: dict[int, str] = {}
+    with model.context.media.holding_connection():
+        for number, task in enumerate(chosen, start=1):
+            subject = _subject(task, by)
+            try:
+                found = []
+                if kind is not Kind.PREDICTIONS and task["id"] in annotated:
+                    found += annotations(model, annotated[task["id"]], subject)
+                if kind is not Kind.ANNOTATIONS:
+                    if before:
+                        before(task, number, len(chosen))
+                    found += predictions(model, task, subject)
+                observed += found
+            except BackendError as error:
+                left_out[task["id"]] = str(error)
+    return Collected(observed, left_out, fields, len(tasks) - len(chosen))
+
+
+def _known_tasks(store: Store, project_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        rows, total = store.known_tasks(project_id, TASKS_PER_QUERY, len(found))
+        found += [{"id": row.id, "data": row.data} for row in rows]
+        if len(found) >= total or not rows:
+            return found
+
+
+def _subject(task: dict[str, Any], by: str) -> str:
+    value = task_value(f"${by}", task["data"]) if by else None
+    return "" if value is None else str(value)
+
+
+def _names(fields: Sequence[str]) -> str:
+    return ", ".join(map(repr, fields)) or "nothing"
+
+
+def annotations(model: LabelStudioMLBase, task: dict[str, Any], subject: str) -> list[Observed]:
+    """The observations of a task's annotations, for each control tag."""
+    found = []
+    for recording in model.recordings(task):
+        for annotation in task["annotations"]:
+            regions = annotation["result"]
+            observation = recording.observed(regions, f"annotation {annotation['id']}", task["id"])
+            spans, weight = recording.reviewed(regions), 1 / len(task["annotations"])
+            found.append(Observed(observation, "annotations", recording.name, recording.labels, spans, subject, weight))
+    return found
+
+
+def predictions(model: LabelStudioMLBase, task: dict[str, Any], subject: str) -> list[Observed]:
+    """The observations of a task's prediction, for each control tag.
+
+    Raises:
+        NotReady: a control tag has no model yet.
+    """
+    found = []
+    for track in model.tracks(task):
+        timeline = track.prediction
+        if timeline is None:
+            raise NotReady(track.reason or "")
+        spans = ((0.0, timeline.clock.duration),)
+        expected = expected_times(timeline)
+        observation = timeline.observation
+        found.append(Observed(observation, "predictions", track.name, timeline.labels, spans, subject, 1.0, expected))
+    return found
+
+
+def expected_times(timeline: Timeline) -> dict[str, Any]:
+    """Label -> the total time that a prediction's probabilities let expect; empty where it has none."""
+    if timeline.probabilities is None:
+        return {}
+    rate, marks = timeline.clock.frame_rate, timeline.marks()
+    return {
+        label: expected_time(timeline.probabilities[:, column], rate, memory_of(marks[:, column], rate))
+        for column, label in enumerate(timeline.labels)
+    }

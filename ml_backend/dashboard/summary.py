@@ -1,0 +1,135 @@
+"""The page of a project's study: time budgets and transitions, and the same as CSV."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+from flask import Response, make_response, request
+
+from errors import InvalidRequest, NotFound
+from ml_backend.dashboard.observations import Collected, Kind, collect
+from ml_backend.store import Store
+from study.tables import TABLES, Cell
+
+# A page that predicts more videos takes seconds; the command has no limit.
+MAX_ANNOTATED, MAX_PREDICTED = 2000, 100
+# A page with more rows is slow, and nobody reads them all; the CSV has all.
+MAX_ROWS = 200
+# The page's words for the tables' columns.
+HEADINGS = {
+    "subject": "Subject",
+    "from": "From",
+    "control": "Tag",
+    "label": "Label",
+    "videos": "Videos",
+    "observed_seconds": "Observed s",
+    "count": "Bouts",
+    "total_seconds": "Total s",
+    "mean_seconds": "Mean s",
+    "sd_seconds": "SD s",
+    "share": "Share",
+    "latency_seconds": "Latency s",
+    "per_minute": "A minute",
+    "expected_seconds": "Expected s",
+    "expected_sd_seconds": "± s",
+    "next_label": "Next label",
+    "task": "Task",
+    "video": "Video",
+    "source": "Source",
+}
+
+
+class Summary:
+    """Serves the page.
+
+    Args:
+        store: the state.
+        project: finds a project, its model or None, and why it has none.
+        page: makes a page of a template and its values.
+    """
+
+    def __init__(
+        self, store: Store, project: Callable[[str], tuple[Any, Any, str | None]], page: Callable[..., Response]
+    ) -> None:
+        self._store = store
+        self._project = project
+        self._page = page
+
+    def routes(self) -> dict[str, Callable[..., Response]]:
+        """The addresses below a project's -> what serves them."""
+        return {"summary": self.summary, "summary.csv": self.summary_csv}
+
+    def summary(self, project_id: str) -> Response:
+        """The page."""
+        project, model, error = self._project(project_id)
+        kind, by, found = self._kind(), request.args.get("by", ""), None
+        try:
+            found = self._collect(model, error, kind, by)
+        except InvalidRequest as failure:
+            error = str(failure)
+        tables = {name: make(found.observed) for name, make in TABLES.items()} if found else {}
+        return self._page(
+            "summary.html",
+            project=project,
+            error=error,
+            found=found,
+            kind=kind,
+            kinds=list(Kind),
+            by=by,
+            fields=found.fields if found else _fields(self._store, project_id),
+            tables=tables,
+            shown={name: _shown(table) for name, table in tables.items()},
+            headings=HEADINGS,
+            max_rows=MAX_ROWS,
+            text=text,
+            unknown=len({one.observation.task for one in found.observed if one.seconds is None}) if found else 0,
+        )
+
+    def summary_csv(self, project_id: str) -> Response:
+        """A table of the page as CSV."""
+        project, model, error = self._project(project_id)
+        name = request.args.get("table", "videos")
+        if name not in TABLES:
+            raise NotFound(f"There is no table {name!r}. There are {', '.join(TABLES)}.")
+        found = self._collect(model, error, self._kind(), request.args.get("by", ""))
+        file = io.StringIO(newline="")
+        TABLES[name](found.observed).write(file)
+        response = make_response(file.getvalue())
+        response.mimetype = "text/csv"
+        response.headers["Content-Disposition"] = f'attachment; filename="project-{project.number}-{name}.csv"'
+        return response
+
+    def _collect(self, model: Any, error: str | None, kind: Kind, by: str) -> Collected:
+        if model is None:
+            raise InvalidRequest(error or "")
+        limit = MAX_ANNOTATED if kind is Kind.ANNOTATIONS else MAX_PREDICTED
+        return collect(model, self._store, kind, by, limit)
+
+    @staticmethod
+    def _kind() -> Kind:
+        asked = request.args.get("from", Kind.ANNOTATIONS.value)
+        if asked not in [kind.value for kind in Kind]:
+            raise InvalidRequest(f"from={asked!r} is none of {', '.join(Kind)}.")
+        return Kind(asked)
+
+
+def _fields(store: Store, project_id: str) -> list[str]:
+    return list(dict.fromkeys(name for task in store.annotated_tasks(project_id) for name in task["data"]))
+
+
+def _shown(table: Any) -> list[int]:
+    """The columns that have a value."""
+    return [
+        index
+        for index, name in enumerate(table.columns)
+        if name != "control" and any(row[index] not in (None, "") for row in table.rows)
+    ]
+
+
+def text(cell: Cell) -> str:
+    """A cell as the pages show it."""
+    if cell is None:
+        return ""
+    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
