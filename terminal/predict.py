@@ -167,7 +167,11 @@ def _project_model(backend: Backend, project: str, connection: Connection) -> YO
 
 def _chosen_tasks(backend: Backend, connection: Connection, project: str, tasks: str | None) -> list[dict[str, Any]]:
     wanted = _task_ids(tasks) if tasks else None
-    found = list(label_studio.tasks(connection, known_number(backend.store, project), wanted))
+    found = [
+        task
+        for task in label_studio.tasks(connection, known_number(backend.store, project))
+        if wanted is None or task["id"] in wanted
+    ]
     missing = sorted(set(wanted or ()) - {task["id"] for task in found})
     if missing:
         raise InvalidRequest(f"Project {project} has no task {', '.join(map(str, missing))}.")

@@ -44,8 +44,12 @@ def annotation(number: int, updated_at: str = T1, result: Any = "x", **keys: Any
     return {"id": number, "result": [{"value": result}], "updated_at": updated_at} | keys
 
 
-# What migrations added after the first two that tests go back to.
-ADDED_LATER = {"0011": {"projects": ["title"], "annotations": ["lead_time", "origins"]}}
+# What migrations added and removed after the first two that tests go back to.
+ADDED_LATER = {
+    "0011": {"projects": ["title"], "annotations": ["lead_time", "origins"]},
+    "0012": {"tasks": ["rank"]},
+}
+REMOVED_LATER = {"0012": {"predictions": ["data JSON"]}}
 
 
 def go_back(store: Store, version: str) -> None:
@@ -57,6 +61,9 @@ def go_back(store: Store, version: str) -> None:
                 connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
             if not columns:
                 connection.exec_driver_sql(f"DROP TABLE {table}")
+        for table, columns in ((table, columns) for gone in REMOVED_LATER.values() for table, columns in gone.items()):
+            for column in columns:
+                connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
 
 
 def save(store: Store, annotation: dict[str, Any], number: int = 1) -> bool:
@@ -139,6 +146,26 @@ def test_a_database_keeps_its_jobs_that_prepare(store: Store, database_url: str)
             connection.exec_driver_sql(f"UPDATE jobs SET {column} = replace({column}, 'extract', 'prepare')")
     opened = Store(database_url)
     assert {job.key: job.kind for job in opened.jobs(JobStatus.QUEUED)} == names
+    opened.close()
+
+
+def test_a_database_knows_its_predicted_tasks(store: Store, database_url: str) -> None:
+    """Schema 0008: the tasks that were predicted only stood with their predictions."""
+    save(store, annotation(1), number=1)
+    go_back(store, "0008")
+    with store.engine.begin() as connection:
+        for number in (1, 2):
+            connection.execute(
+                sa.text(
+                    "INSERT INTO predictions (project_id, task_id, data, score, predicted_at) "
+                    f"VALUES ('1', {number}, '{{\"video\": \"/{number}.mp4\"}}', 0.5, '2026-11-22 10:00:00')"
+                )
+            )
+    opened = Store(database_url)
+    assert [(row.id, row.data, row.annotations, row.score) for row in opened.known_tasks("1", 9)[0]] == [
+        (2, {"video": "/2.mp4"}, 0, 0.5),
+        (1, {"video": "/1.mp4"}, 1, 0.5),
+    ]
     opened.close()
 
 
@@ -346,9 +373,51 @@ def test_what_a_job_of_a_deleted_project_writes_late_is_no_new_project_s(store: 
     store.delete_project("1")
     store.add_notes("1", [(1, "late")])
     store.save_predictions("1", [(task(), 0.5, "v1")])
+    store.save_tasks("1", [task(2)])
+    store.save_ranks("1", [1])
     store.update_project("1", "<View/>")
     assert store.notes("1") == []
+    assert store.known_tasks("1", 10) == ([], 0)
+
+
+# Tasks
+
+
+def test_a_project_s_tasks_are_listed_with_those_first_that_teach_most(store: Store) -> None:
+    save(store, annotation(1), number=1)
+    store.save_tasks("1", [task(number) for number in range(1, 251)])
+    store.save_predictions("1", [(task(number), score, "v1") for number, score in ((3, 0.9), (2, 0.4), (5, 0.1))])
+    page, total = store.known_tasks("1", 4)
+    assert total == 250
+    assert [row.id for row in page] == [5, 2, 3, 4]
+    assert page[0] == (5, {"video": "/5.mp4"}, 0, 0.1, "v1")
+    assert [row.id for row in store.known_tasks("1", 10, 248)[0]] == [250, 1]
+    assert [one["id"] for one in store.unannotated_tasks("1", 3)] == [2, 3, 4]
+    store.save_ranks("1", [200, 3])
+    assert [row.id for row in store.known_tasks("1", 4)[0]] == [200, 3, 5, 2]
+    store.save_ranks("1", [4])
+    assert [row.id for row in store.known_tasks("1", 4)[0]] == [4, 5, 2, 3]
+
+
+def test_a_deleted_task_stays_deleted(store: Store) -> None:
+    store.update_project("1", "<View/>")
+    store.save_tasks("1", [task(1), task(2)])
+    store.delete_tasks("1", [1])
+    store.save_tasks("1", [task(1), task(2) | {"data": {"video": "/moved.mp4"}}])
+    store.save_predictions("1", [(task(1), 0.5, "v1")])
     assert store.known_task("1", 1) is None
+    assert store.known_task("1", 2) == {"id": 2, "data": {"video": "/moved.mp4"}}
+    assert store.task_ids("1") == {2}
+
+
+def test_known_tasks_aren_t_written_again(store: Store) -> None:
+    store.update_project("1", "<View/>")
+    store.save_tasks("1", [task(number) for number in range(300)])
+    written: list[str] = []
+    sa.event.listen(store.engine, "before_cursor_execute", lambda *event: written.append(event[2]))
+    store.save_tasks("1", [task(number) for number in range(300)])
+    assert len(written) == 3  # a look at each hundred
+    assert not any(statement.startswith(("INSERT", "UPDATE")) for statement in written)
 
 
 # Jobs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -205,7 +205,7 @@ class Handlers:
     # -- the other kinds
 
     def _reconcile(self, run: Run) -> dict[str, Any]:
-        """Makes the stored annotations the same as Label Studio's."""
+        """Makes the stored annotations and tasks the same as Label Studio's."""
         project_id = run.job.project_id
         project, connection = self._in_label_studio(project_id)
         self._store.begin_reconciliation(project_id)
@@ -230,7 +230,33 @@ class Handlers:
         )
         if changed:
             self._jobs.add_training(project_id)
-        return {"tasks": fetched, "changed": changed}
+        return {"tasks": fetched, "changed": changed, "known": self._know_tasks(project, connection, run)}
+
+    def _know_tasks(self, project: Project, connection: Connection, run: Run) -> int:
+        """Makes the stored tasks those of Label Studio, also the ones without annotations. Returns their number.
+
+        Two numbers tell whether any is missing: events bring nearly all that is new.
+        """
+        known = self._store.task_ids(project.id)
+        count, latest = label_studio.extent(connection, int(project.number))
+        if (count, latest) == (len(known), max(known, default=None)):
+            return count
+
+        def page(done: int, total: int) -> None:
+            run.progress(done / total if total else 0.0)
+
+        fetched: set[int] = set()
+
+        def remembered(tasks: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            for task in tasks:
+                fetched.add(task["id"])
+                yield task
+
+        self._store.save_tasks(project.id, remembered(label_studio.tasks(connection, int(project.number), page)))
+        gone = sorted(known - fetched)
+        if gone and self._store.delete_tasks(project.id, gone):
+            self._jobs.add_training(project.id)
+        return len(fetched)
 
     def _prove_webhook(self, project: Project, connection: Connection) -> None:
         """Puts the project's secret into its webhook, where webhooks need one (`webhook_secret.py`)."""
@@ -282,6 +308,8 @@ class Handlers:
         run.persist(lambda: self._store.save_predictions(run.job.project_id, [given]))
 
     def _extract_many(self, run: Run) -> dict[str, Any]:
+        tasks = [task for task in run.job.arguments["tasks"] if task.get("id") is not None]
+        run.persist(lambda: self._store.save_tasks(run.job.project_id, tasks))
         for task in run.job.arguments["tasks"]:
             run.check()
             self._jobs.add_extraction(run.job.project_id, task, PRIORITY_AHEAD)

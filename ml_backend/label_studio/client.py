@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # A running server accepts a connection at once; it may pause between two packets of a page of tasks.
 TIMEOUT = httpx.Timeout(60, connect=5)
 TASKS_PER_PAGE = 100
+SMALL_TASKS_PER_PAGE = 500  # without annotations
 
 TASK_FIELDS = ("id", "project", "data", "annotations")
 ANNOTATION_FIELDS = ("id", "result", "was_cancelled", "ground_truth", "completed_by", "created_at", "updated_at")
@@ -33,6 +34,8 @@ HAS_ANNOTATIONS = {
         "items": [{"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}],
     }
 }
+BY_ID = {"ordering": ["tasks:id"]}
+LATEST_FIRST = {"ordering": ["-tasks:id"]}
 
 TOKEN_ADVICE = (
     "Set LABEL_STUDIO_API_KEY to a personal access token (Label Studio: Account & Settings, Personal Access Token), "
@@ -150,29 +153,43 @@ def annotated_tasks(
     Raises:
         LabelStudioError: Label Studio can't be reached or refuses, or the tasks changed while they were fetched.
     """
-    with explained(f"Annotations of project {project_id}", LabelStudioError):
+    include = {*TASK_FIELDS, *ANNOTATION_FIELDS}
+    subject = f"Annotations of project {project_id}"
+    for task in _listed(connection, project_id, subject, include, HAS_ANNOTATIONS, progress):
+        yield {field: getattr(task, field) for field in TASK_FIELDS}
+
+
+def _listed(
+    connection: Connection,
+    project_id: int,
+    subject: str,
+    include: Collection[str],
+    query: dict[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+    page_size: int = TASKS_PER_PAGE,
+) -> Iterator[Any]:
+    """A project's tasks, page by page, as the SDK's objects with the keys of `include`; cloud URIs unresolved."""
+    with explained(subject, LabelStudioError):
         pages = _client(connection).tasks.list(
             project=project_id,
             fields="all",
-            # One list for both levels: Label Studio filters the annotations' keys by the same names.
-            include=",".join({*TASK_FIELDS, *ANNOTATION_FIELDS}),
-            query=json.dumps(HAS_ANNOTATIONS),
+            # One list for all levels: Label Studio filters the annotations' keys by the same names.
+            include=",".join(sorted(include)),
+            query=json.dumps(query),
             resolve_uri=False,
-            page_size=TASKS_PER_PAGE,
+            page_size=page_size,
         )
         done, total = 0, pages.response.total
         if progress:
             progress(done, total)
         for task in pages:
-            yield {field: getattr(task, field) for field in TASK_FIELDS}
+            yield task
             done += 1
             if progress:
                 progress(done, total)
     # The SDK takes an error on a later page for the end of the list.
     if done < total:
-        raise LabelStudioError(
-            f"Annotations of project {project_id}: {total} tasks announced, {done} received. Try again."
-        )
+        raise LabelStudioError(f"{subject}: {total} tasks announced, {done} received. Try again.")
 
 
 def who_am_i(connection: Connection) -> str:
@@ -237,24 +254,35 @@ def title(connection: Connection, project_id: int) -> str | None:
         return _client(connection).projects.get(id=project_id).title
 
 
-def tasks(connection: Connection, project_id: int, task_ids: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
+def tasks(
+    connection: Connection, project_id: int, progress: Callable[[int, int], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """A project's tasks, page by page: `{"id", "data"}`, cloud URIs unresolved.
 
     Args:
         connection: Label Studio, with a key.
         project_id: the project's id there.
-        task_ids: only these.
+        progress: called with the number of fetched tasks and of all tasks, first with (0, all).
+
+    Raises:
+        LabelStudioError: Label Studio can't be reached or refuses, or the tasks changed while they were fetched.
+    """
+    subject = f"Tasks of project {project_id}"
+    for task in _listed(connection, project_id, subject, ("id", "data"), BY_ID, progress, SMALL_TASKS_PER_PAGE):
+        yield {"id": task.id, "data": task.data}
+
+
+def extent(connection: Connection, project_id: int) -> tuple[int, int | None]:
+    """The number of a project's tasks, and the largest of their ids, None where it has none.
 
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Tasks of project {project_id}", LabelStudioError):
         pages = _client(connection).tasks.list(
-            project=project_id, fields="all", include="id,data", resolve_uri=False, page_size=TASKS_PER_PAGE
+            project=project_id, fields="all", include="id", query=json.dumps(LATEST_FIRST), page_size=1
         )
-        for task in pages:
-            if task_ids is None or task.id in task_ids:
-                yield {"id": task.id, "data": task.data}
+        return pages.response.total, next((task.id for task in pages.items or ()), None)
 
 
 def prediction_versions(connection: Connection, task_id: int) -> set[str]:

@@ -8,10 +8,11 @@ from ml_backend.store.annotations import Annotations
 from ml_backend.store.jobs import JobRows
 from ml_backend.store.models import Models
 from ml_backend.store.summaries import Summaries
+from ml_backend.store.tasks import Tasks
 from ml_backend.store.values import Values
 
 
-class Store(Annotations, JobRows, Models, Summaries, Values):
+class Store(Annotations, JobRows, Models, Summaries, Tasks, Values):
     """The state in one database; each base class holds the methods of one kind of row.
 
     Arguments and errors of the constructor are those of `Database`. Any method raises `DatabaseUnavailable` where the

@@ -154,13 +154,14 @@ class Project(Base):
 
 
 class Task(Base):
-    """A task that has or had an annotation."""
+    """A task, annotated or not."""
 
     __tablename__ = "tasks"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[dict[str, Any]]
     deleted_at_revision: Mapped[int | None]  # the project's revision then; a late event doesn't restore the task
+    rank: Mapped[int | None]  # its place among the tasks whose annotation would teach most; 0 is the first
 
 
 class Annotation(Base):
@@ -299,7 +300,6 @@ class Prediction(Base):
     __tablename__ = "predictions"
     project_id: Mapped[str] = mapped_column(primary_key=True)
     task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    data: Mapped[dict[str, Any]]  # the task's
     score: Mapped[float | None]
     model_version: Mapped[str | None]
     predicted_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,0 +1,168 @@
+"""The tasks of projects, annotated or not, with their latest predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ml_backend.store.projects import Projects
+from ml_backend.store.tables import Annotation, AnnotationState, Prediction, Project, Task, now
+
+# Rows of one INSERT; older builds of SQLite take 999 parameters.
+BATCH = 100
+
+
+class TaskRow(NamedTuple):
+    """A task and its latest prediction.
+
+    Attributes:
+        id: Label Studio's id.
+        data: the task's data.
+        annotations: the number of its annotations.
+        score: the score of its latest prediction, None where it has none.
+        model_version: the version that made the prediction.
+    """
+
+    id: int
+    data: dict[str, Any]
+    annotations: int
+    score: float | None
+    model_version: str | None
+
+
+class Tasks(Projects):
+    """The rows of tasks and predictions."""
+
+    def save_tasks(self, project_id: str, tasks: Iterable[dict[str, Any]]) -> None:
+        """Stores tasks, `{"id", "data"}`, in one statement for each hundred that is new or changed. Deleted tasks, and
+        those of a project that isn't stored, are left out."""
+        tasks = iter(tasks)
+        while batch := list(islice(tasks, BATCH)):
+            rows = {task["id"]: task["data"] for task in batch}
+            changed = self._changed_tasks(project_id, rows)
+            if not changed:
+                continue  # without a write there is no wait for a lock
+            with self._transaction() as session:
+                self._save_tasks(session, project_id, changed)
+
+    def _changed_tasks(self, project_id: str, rows: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """Those of the tasks, id -> data, that aren't stored so."""
+        query = sa.select(Task.id, Task.data, Task.deleted_at_revision)
+        with self._reading() as session:
+            stored = session.execute(query.where(Task.project_id == project_id, Task.id.in_(list(rows))))
+            same = {task_id for task_id, data, deleted in stored if deleted is not None or data == rows[task_id]}
+        return {task_id: data for task_id, data in rows.items() if task_id not in same}
+
+    def _save_tasks(self, session: Session, project_id: str, rows: dict[int, dict[str, Any]]) -> bool:
+        """Stores up to BATCH tasks, id -> data, unless they were deleted. Returns whether the project is stored.
+
+        The project's lock keeps a webhook from adding the same task meanwhile.
+        """
+        if session.get(Project, project_id, with_for_update=True) is None:
+            return False
+        values = [{"project_id": project_id, "id": task_id, "data": data} for task_id, data in rows.items()]
+        insert = self._insert(Task).values(values)
+        keys = [Task.project_id, Task.id]
+        there = Task.deleted_at_revision.is_(None)
+        session.execute(
+            insert.on_conflict_do_update(index_elements=keys, set_={"data": insert.excluded.data}, where=there)
+        )
+        return True
+
+    def save_predictions(
+        self, project_id: str, predictions: list[tuple[dict[str, Any], float | None, str | None]]
+    ) -> None:
+        """Stores the score and version of tasks' latest predictions, each (task, score, version), with their tasks.
+        Tasks without an id are left out."""
+        given = {task["id"]: (task["data"], *rest) for task, *rest in predictions if task.get("id") is not None}
+        ids = list(given)
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
+            rows = [
+                {"project_id": project_id, "task_id": task_id, "score": score, "model_version": version}
+                | {"predicted_at": now()}
+                for task_id in batch
+                for _, score, version in [given[task_id]]
+            ]
+            insert = self._insert(Prediction).values(rows)
+            changed = {name: insert.excluded[name] for name in ("score", "model_version", "predicted_at")}
+            with self._transaction() as session:
+                if self._save_tasks(session, project_id, {task_id: given[task_id][0] for task_id in batch}):
+                    keys = [Prediction.project_id, Prediction.task_id]
+                    session.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    def save_ranks(self, project_id: str, task_ids: list[int]) -> None:
+        """Stores how much tasks would teach, most first, in place of the earlier order."""
+        with self._transaction() as session:
+            if session.get(Project, project_id, with_for_update=True) is None:
+                return
+            ranked = sa.and_(Task.project_id == project_id, Task.rank.is_not(None))
+            session.execute(sa.update(Task).where(ranked).values(rank=None))
+            for start in range(0, len(task_ids), BATCH):
+                batch = task_ids[start : start + BATCH]
+                places = {task_id: start + place for place, task_id in enumerate(batch)}
+                rank = sa.case(places, value=Task.id)
+                these = sa.and_(Task.project_id == project_id, Task.id.in_(batch))
+                session.execute(sa.update(Task).where(these).values(rank=rank))
+
+    # -- reading
+
+    def known_tasks(self, project_id: str, limit: int, offset: int = 0) -> tuple[list[TaskRow], int]:
+        """A page of the project's tasks, and the number of all. Tasks whose annotation would teach most come first:
+        those without annotations, and among them by their rank, or else by the lowest score."""
+        present = sa.and_(Annotation.project_id == project_id, Annotation.state == AnnotationState.PRESENT)
+        counts = (
+            sa.select(Annotation.task_id, sa.func.count().label("annotations"))
+            .where(present)
+            .group_by(Annotation.task_id)
+        ).subquery()
+        predicted = sa.and_(Prediction.project_id == Task.project_id, Prediction.task_id == Task.id)
+        annotations = sa.func.coalesce(counts.c.annotations, 0)
+        order = (annotations > 0, Task.rank.is_(None), Task.rank, Prediction.score.is_(None), Prediction.score, Task.id)
+        page = (
+            sa.select(Task.id, annotations, Prediction.score, Prediction.model_version)
+            .outerjoin(Prediction, predicted)
+            .outerjoin(counts, counts.c.task_id == Task.id)
+            .where(self._of(project_id))
+            .order_by(*order)
+            .limit(limit)
+            .offset(offset)
+        )
+        with self._reading() as session:
+            total = session.scalar(sa.select(sa.func.count()).select_from(Task).where(self._of(project_id))) or 0
+            rows = session.execute(page).all()
+            # The data isn't sorted with the rest: it may be large.
+            these = sa.and_(Task.project_id == project_id, Task.id.in_([task_id for task_id, *_ in rows]))
+            data = dict(session.execute(sa.select(Task.id, Task.data).where(these)).all())
+        return [TaskRow(task_id, data.get(task_id, {}), *rest) for task_id, *rest in rows], total
+
+    @staticmethod
+    def _of(project_id: str) -> sa.ColumnElement[bool]:
+        """The project's tasks that aren't deleted."""
+        return sa.and_(Task.project_id == project_id, Task.deleted_at_revision.is_(None))
+
+    def known_task(self, project_id: str, task_id: int) -> dict[str, Any] | None:
+        """A task, `{"id", "data"}`, or None."""
+        with self._reading() as session:
+            row = session.get(Task, (project_id, task_id))
+            return {"id": task_id, "data": row.data} if row and row.deleted_at_revision is None else None
+
+    def task_ids(self, project_id: str) -> set[int]:
+        """The ids of the project's tasks."""
+        with self._reading() as session:
+            return set(session.scalars(sa.select(Task.id).where(self._of(project_id))))
+
+    def unannotated_tasks(self, project_id: str, limit: int) -> list[dict[str, Any]]:
+        """The first tasks without an annotation, `{"id", "data"}`, in the order of their ids."""
+        annotated = sa.exists().where(
+            Annotation.project_id == Task.project_id,
+            Annotation.task_id == Task.id,
+            Annotation.state == AnnotationState.PRESENT,
+        )
+        query = sa.select(Task.id, Task.data).where(self._of(project_id), ~annotated).order_by(Task.id).limit(limit)
+        with self._reading() as session:
+            return [{"id": task_id, "data": data} for task_id, data in session.execute(query)]
