@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +14,11 @@ import typer
 
 from errors import BackendError, InvalidRequest
 from terminal.common import Backend, OutputOption, ProjectOption, end, errors, progress, say_left_out
+from terminal.formats.files import check_output, read_file, write_files
 from terminal.formats.label_studio import tasks_with_annotations
 from terminal.formats.names import file_name
 from terminal.formats.registry import FORMATS, Format
-from video.timeline import Observation, Timeline
+from video.timeline import Timeline
 
 if TYPE_CHECKING:
     from model import YOLO
@@ -35,9 +35,16 @@ def export(
         typer.Option("--format", help="; ".join(f"{name}: {one.description}" for name, one in FORMATS.items()) + "."),
     ] = ExportFormat.events,
     what: Annotated[What, typer.Option("--what", help="Which timelines to export.")] = What.annotations,
-    output: OutputOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="A file; by default standard output. A folder where a file holds one video; by default this folder.",
+        ),
+    ] = None,
 ) -> None:
     """Export the timelines of a project's annotated tasks: annotations, and the present model's predictions."""
+    output = check_output(FORMATS[form.value], output)
     backend = Backend()
     model = backend.model(project)
     say_left_out(model)
@@ -52,8 +59,7 @@ def export(
         except BackendError as error:
             errors.print(f"[red]Task {task['id']}:[/red] {error}", soft_wrap=True, highlight=False)
             failures.append(task["id"])
-    with output.open("w", newline="") if output else nullcontext(sys.stdout) as file:
-        FORMATS[form.value].write(timelines, file)
+    write_files(FORMATS[form.value], timelines, output)
     end(len(tasks) - len(failures), failures)
 
 
@@ -89,7 +95,7 @@ def import_(
     tag = next((part.tag for part in model.control_models if part.has_timeline), None)
     if tag is None:
         raise InvalidRequest(f"The labeling config of project {project} has no timeline, so events mean nothing there.")
-    observations = [one for file in files for one in _observations(file, _format(file, form), suffix)]
+    observations = [one for file in files for one in read_file(_format(file, form, suffix), file, suffix)]
     unknown = {event.label for observation in observations for event in observation.events} - set(tag.labels)
     if unknown:
         raise InvalidRequest(
@@ -109,25 +115,16 @@ def import_(
         target.write("\n")
 
 
-def _format(file: Path, form: ImportFormat | None) -> Format:
-    suffix = file.suffix.lower()
-    name = form.value if form else next((n for n in ImportFormat.__members__ if FORMATS[n].suffix == suffix), None)
+def _format(file: Path, form: ImportFormat | None, suffix: str | None) -> Format:
+    """The format of a file to import.
+
+    Raises:
+        typer.BadParameter: it doesn't follow from the file's suffix, or the format needs the videos' suffix.
+    """
+    known = {FORMATS[name].suffix.lower(): name for name in reversed(ImportFormat.__members__)}
+    name = form.value if form else known.get(file.suffix.lower())
     if name is None:
         raise typer.BadParameter(f"{file.suffix or file.name} is no known suffix: give --format.")
+    if FORMATS[name].without_suffix and not suffix:
+        raise typer.BadParameter(f"{file.name} names no video with its suffix: give it, such as --suffix .mp4.")
     return FORMATS[name]
-
-
-def _observations(file: Path, form: Format, suffix: str | None) -> list[Observation]:
-    """A file's observations. Errors name the file."""
-    if form.without_suffix and not suffix:
-        raise typer.BadParameter(f"{file.name} names videos without their suffix: give it, such as --suffix .mp4.")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets write a byte order mark
-            observations = form.read(opened)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{file}: this isn't text in UTF-8, as {form.description} is.") from error
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{file}: {error}") from error
-    if not form.without_suffix:
-        return observations
-    return [replace(observation, video=f"{observation.video}{suffix}") for observation in observations]

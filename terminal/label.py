@@ -14,6 +14,7 @@ import typer
 from errors import BackendError, InvalidRequest
 from ml_backend.jobs.handlers import predict_task
 from terminal.common import Backend, can_be_written, end, errors, local_task, make_folder, progress, say_left_out
+from terminal.formats.files import check_output, write_files
 from terminal.formats.registry import FORMATS
 from video.timeline import Track
 
@@ -55,7 +56,9 @@ def label(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", help="A file, or a folder for mp4; by default standard output, or this folder for mp4."
+            "--output",
+            help="A file; by default standard output. A folder for mp4, and where a file holds one video; by default "
+            "this folder.",
         ),
     ] = None,
 ) -> None:
@@ -64,8 +67,10 @@ def label(
         raise typer.BadParameter("Give --project (a trained model) or --config (a labeling config), not both.")
     if form is LabelFormat.mp4:
         output = make_folder(output or Path())
-    else:
+    elif form is LabelFormat.json:
         can_be_written(output)
+    else:
+        output = check_output(FORMATS[form.value], output)
     backend = Backend(any_path=True)
     model = backend.model(project) if project else backend.registry.get("", _labeling_config(config))
     if form is not LabelFormat.json:
@@ -121,12 +126,12 @@ def _draw(video: Path, tracks: list[Track], target: Path) -> None:
 
 
 def _write(form: LabelFormat, done: list[tuple[dict[str, Any], list[Track]]], model: YOLO, output: Path | None) -> None:
-    with output.open("w", newline="") if output else nullcontext(sys.stdout) as file:
-        if form is LabelFormat.json:
-            json.dump([_label_studio_task(model, task) for task, _ in done], file, indent=1, ensure_ascii=False)
-            file.write("\n")
-        else:
-            FORMATS[form.value].write([track.prediction for _, tracks in done for track in tracks], file)
+    if form is not LabelFormat.json:
+        write_files(FORMATS[form.value], [track.prediction for _, tracks in done for track in tracks], output)
+        return
+    with output.open("w") if output else nullcontext(sys.stdout) as file:
+        json.dump([_label_studio_task(model, task) for task, _ in done], file, indent=1, ensure_ascii=False)
+        file.write("\n")
 
 
 def _label_studio_task(model: YOLO, task: dict[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,17 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     assert [len(task["annotations"]) for task in imported] == [1, 1, 1]
     assert frames(imported[0]["annotations"][0]["result"]) == (11, 40)
 
+    folder = tmp_path / "of ELAN"
+    run("export", "--project", "1", "--what", "both", "--format", "elan", "--output", str(folder))
+    assert sorted(path.name for path in folder.iterdir()) == ["1.eaf", "2.eaf", "3.eaf"]
+    documents = [str(path) for path in sorted(folder.iterdir())]
+    imported = json.loads(run("import", *documents, "--project", "1").stdout)
+    assert [task["data"]["video"] for task in imported] == [f"/data/local-files/?d={n}.mp4" for n in (1, 2, 3)]
+    assert [len(task["annotations"]) for task in imported] == [2, 2, 2]
+    assert frames(imported[2]["annotations"][0]["result"]) == (31, 60)
+    run("label", video, "--project", "1", "--format", "textgrid", "--output", str(folder))
+    assert b'text = "Red"' in (folder / "1.TextGrid").read_bytes()
+
     result = run("evaluate", "--project", "1", "--leave-one-out", "--report", str(tmp_path / "report"))
     (row,) = [line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["Red"]]
     precision, recall, f1, segment_f1 = map(float, row[1:])
@@ -273,8 +284,12 @@ def test_a_file_that_cant_be_read_or_written_is_a_sentence_before_the_work(proje
         for command in (("export", "--project", "1"), ("label", video, "--project", "1")):
             words = re.findall(r"\w+", run(*command, "--output", str(output), code=2).stderr)  # from a framed box
             assert reason in " ".join(words)
-    for command in (("evaluate", "--report"), ("label", video, "--format", "mp4", "--output")):
-        folder = binary if command[0] == "label" else Path("/proc/report")
+    for command in (
+        ("evaluate", "--report"),
+        ("label", video, "--format", "mp4", "--output"),
+        ("export", "--format", "elan", "--output"),
+    ):
+        folder = Path("/proc/report") if command[0] == "evaluate" else binary
         assert "can't be made" in refused(InvalidRequest, *command, str(folder), "--project", "1")
 
 

@@ -34,8 +34,8 @@ def timeline(*events: Event, source: str = "annotation 1", video: str = "a/kick.
     return Timeline(observation, **{"clock": clock(), "labels": ("Ball", "Goal"), **keys})
 
 
-def written(name: str, *timelines: Timeline) -> io.StringIO:
-    file = io.StringIO(newline="")
+def written(name: str, *timelines: Timeline) -> io.StringIO | io.BytesIO:
+    file = io.BytesIO() if FORMATS[name].binary else io.StringIO(newline="")
     FORMATS[name].write(timelines, file)
     file.seek(0)
     return file

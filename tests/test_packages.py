@@ -23,6 +23,8 @@ else:
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Run by a name of their own, or needed by another package.
 COMMANDS = {"gunicorn", "pytest-xdist", "ruff"}
+# A package that is one compiled module, which its metadata doesn't name.
+COMPILED = {"parselmouth": ["praat-parselmouth"]}
 DEVELOPMENT = ("tests/", "benchmarks/", "docs/")
 
 
@@ -43,7 +45,7 @@ def imported(files: list[str]) -> set[str]:
                 modules |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules.add(node.module.partition(".")[0])
-    installed = packages_distributions()
+    installed = COMPILED | packages_distributions()
     return {canonical(name) for module in modules for name in installed.get(module, ())}
 
 

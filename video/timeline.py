@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -208,6 +208,29 @@ def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: s
         for label, first, last in region_ranges(region)
     ]
     return tuple(sorted(events, key=lambda event: (event.start, event.stop, event.label)))
+
+
+def without_overlaps(events: Iterable[Event], shortest: float = 0.0) -> tuple[Event, ...]:
+    """Joins overlapping events of one label, for formats whose rows hold one event at a time.
+
+    Args:
+        events: the events. A joined event has no score.
+        shortest: seconds that each event lasts at least.
+
+    Returns:
+        The events in order of time.
+    """
+    last: dict[str, int] = {}  # label -> index of its latest event
+    joined: list[Event] = []
+    for event in sorted(events, key=lambda event: event.start):
+        event = replace(event, stop=max(event.stop, event.start + shortest))
+        before = last.get(event.label)
+        if before is not None and event.start < joined[before].stop:
+            joined[before] = Event(event.label, joined[before].start, max(joined[before].stop, event.stop))
+        else:
+            last[event.label] = len(joined)
+            joined.append(event)
+    return tuple(joined)
 
 
 def regions_of_events(events: Iterable[Event], frame_rate: float, from_name: str, to_name: str) -> list[dict[str, Any]]:

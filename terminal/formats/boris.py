@@ -8,14 +8,13 @@ with three digits.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from pathlib import PurePath
 from typing import Any, TextIO
 
 from errors import InvalidRequest
-from video.timeline import Event, Observation, Timeline
+from terminal.formats.names import file_name, unused
+from video.timeline import Event, Observation, Timeline, without_overlaps
 
 FORMAT_VERSION = "7.0"
 PLAYERS = [str(number) for number in range(1, 9)]
@@ -28,9 +27,8 @@ def write(timelines: Sequence[Timeline], file: TextIO) -> None:
     """Writes a project with one observation for each timeline."""
     labels = list(dict.fromkeys(label for timeline in timelines for label in timeline.labels))
     date = datetime.now().isoformat(timespec="seconds")
-    observations: dict[str, Any] = {}
-    for timeline in timelines:
-        observations[_unused_name(timeline.observation, observations)] = _observation(timeline, date)
+    taken: set[str] = set()
+    observations = {unused(_name(one.observation), taken): _observation(one, date) for one in timelines}
     project = {
         "time_format": "hh:mm:ss",
         "project_date": date,
@@ -54,20 +52,15 @@ def _behavior(label: str) -> dict[str, str]:
     return {"type": "State event", "code": label, **empty}
 
 
-def _unused_name(observation: Observation, taken: dict[str, Any]) -> str:
+def _name(observation: Observation) -> str:
     task = "" if observation.task is None else f"task {observation.task} "
-    name = f"{task}{PurePath(observation.video).name}, {observation.source}"
-    number = 2
-    unused = name
-    while unused in taken:
-        unused, number = f"{name} ({number})", number + 1
-    return unused
+    return f"{task}{file_name(observation.video)}, {observation.source}"
 
 
 def _observation(timeline: Timeline, date: str) -> dict[str, Any]:
     video, clock = timeline.observation.video, timeline.clock
     changes = []
-    for event in _merged(timeline.observation.events):
+    for event in without_overlaps(timeline.observation.events):
         comment = "" if event.score is None else f"score {event.score:.3f}"
         for order, (time, remark) in enumerate(((event.stop, ""), (event.start, comment))):
             row = [round(time, TIME_DIGITS), NO_SUBJECT, event.label, "", remark, NOT_APPLICABLE]
@@ -94,18 +87,6 @@ def _observation(timeline: Timeline, date: str) -> dict[str, Any]:
             "offset": {"1": 0.0},
         },
     }
-
-
-def _merged(events: Iterable[Event]) -> list[Event]:
-    """Joins overlapping events of one label. A joined event has no score."""
-    merged: dict[str, list[Event]] = defaultdict(list)
-    for event in sorted(events, key=lambda event: event.start):
-        before = merged[event.label]
-        if before and event.start < before[-1].stop:
-            before[-1] = Event(event.label, before[-1].start, max(before[-1].stop, event.stop))
-        else:
-            before.append(event)
-    return sorted((event for one in merged.values() for event in one), key=lambda event: event.start)
 
 
 def read(file: TextIO) -> list[Observation]:

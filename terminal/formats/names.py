@@ -21,17 +21,19 @@ def file_name(video: str) -> str:
     return PurePath(path).name
 
 
+def unused(name: str, taken: set[str]) -> str:
+    """Returns the name, numbered where it is taken already, and adds it to the taken ones."""
+    numbered = (f"{name} ({number})" for number in count(2))
+    found = next(one for one in chain([name], numbered) if one not in taken)
+    taken.add(found)
+    return found
+
+
 def stems(videos: Iterable[str]) -> dict[str, str]:
     """A name without suffix for each video. Videos of one name are numbered, from the second on.
 
     >>> stems(["a/kick.mp4", "b/kick.mp4"])
     {'a/kick.mp4': 'kick', 'b/kick.mp4': 'kick (2)'}
     """
-    found: dict[str, str] = {}
     taken: set[str] = set()
-    for video in dict.fromkeys(videos):
-        stem = PurePath(file_name(video)).stem or "video"
-        numbered = (f"{stem} ({number})" for number in count(2))
-        found[video] = next(name for name in chain([stem], numbered) if name not in taken)
-        taken.add(found[video])
-    return found
+    return {video: unused(PurePath(file_name(video)).stem or "video", taken) for video in dict.fromkeys(videos)}

@@ -7,9 +7,9 @@ example in tests/data/formats/, whose README says who wrote it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-from terminal.formats import boris, event_csv, fiftyone, frame_csv, rttm
+from terminal.formats import boris, elan, event_csv, fiftyone, frame_csv, rttm, textgrid
 from video.timeline import Observation, Timeline
 
 
@@ -19,15 +19,19 @@ class Format(NamedTuple):
     Attributes:
         description: a few words for `--help`.
         suffix: the suffix of its files.
-        write: writes timelines to an open text file.
-        read: reads observations from an open text file, and raises InvalidRequest; None for export only.
-        without_suffix: its files name videos without the suffix.
+        write: writes timelines to an open file.
+        read: reads observations from an open file, and raises InvalidRequest; None for export only.
+        binary: its files are opened as binary files, else as text in UTF-8.
+        one_video: a file holds the timelines of one video.
+        without_suffix: its files name videos without the suffix, or name none: then the file has the video's name.
     """
 
     description: str
     suffix: str
-    write: Callable[[Sequence[Timeline], TextIO], None]
-    read: Callable[[TextIO], list[Observation]] | None = None
+    write: Callable[[Sequence[Timeline], Any], None]
+    read: Callable[[Any], list[Observation]] | None = None
+    binary: bool = False
+    one_video: bool = False
     without_suffix: bool = False
 
 
@@ -36,5 +40,15 @@ FORMATS: dict[str, Format] = {
     "frames": Format("a table of frames", ".csv", frame_csv.write),
     "boris": Format("a BORIS project", ".boris", boris.write, boris.read),
     "fiftyone": Format("FiftyOne's temporal detections", ".json", fiftyone.write),
+    "elan": Format("ELAN's annotations, a file a video", ".eaf", elan.write, elan.read, binary=True, one_video=True),
+    "textgrid": Format(
+        "Praat's TextGrids, a file a video",
+        ".TextGrid",
+        textgrid.write,
+        textgrid.read,
+        binary=True,
+        one_video=True,
+        without_suffix=True,
+    ),
     "rttm": Format("RTTM, as scorers of diarization read it", ".rttm", rttm.write, rttm.read, without_suffix=True),
 }

@@ -1,0 +1,90 @@
+"""Files of the exchange formats: where timelines are written to, and what is read from where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import typer
+
+from errors import InvalidRequest
+from terminal.common import can_be_written, make_folder
+from terminal.formats.names import stems
+from terminal.formats.registry import Format
+from video.timeline import Observation, Timeline
+
+
+def check_output(form: Format, output: Path | None) -> Path | None:
+    """Checks, before the work begins, that files of the format can be written. Returns the file, or the folder.
+
+    Raises:
+        typer.BadParameter: the file can't be written, or standard output is a terminal and the format is binary.
+        InvalidRequest: the folder can't be made.
+    """
+    if form.one_video:
+        return make_folder(output or Path())
+    if form.binary and output is None and sys.stdout.isatty():
+        raise typer.BadParameter(f"A {form.suffix} file isn't text: name one with --output.")
+    return can_be_written(output)
+
+
+def write_files(form: Format, timelines: Sequence[Timeline], output: Path | None) -> list[Path]:
+    """Writes timelines to a file, or to files in a folder, one for each video, which are named as the videos are.
+
+    Args:
+        form: the format.
+        timelines: the timelines.
+        output: the file, None for standard output; the folder where a file holds one video.
+
+    Returns:
+        The files, none for standard output.
+    """
+    if not form.one_video:
+        with _opened(form, output) as file:
+            form.write(timelines, file)
+        return [output] if output else []
+    written = []
+    for video, stem in stems(timeline.observation.video for timeline in timelines).items():
+        written.append((output or Path()) / f"{stem}{form.suffix}")
+        with _opened(form, written[-1]) as file:
+            form.write([timeline for timeline in timelines if timeline.observation.video == video], file)
+    return written
+
+
+def _opened(form: Format, path: Path | None) -> Any:
+    if path is None:
+        return nullcontext(sys.stdout.buffer if form.binary else sys.stdout)
+    return path.open("wb") if form.binary else path.open("w", newline="", encoding="utf-8")
+
+
+def read_file(form: Format, file: Path, suffix: str | None = None) -> list[Observation]:
+    """Reads a file's observations.
+
+    Args:
+        form: the format.
+        file: the file.
+        suffix: the videos' suffix, which a format may leave out.
+
+    Raises:
+        InvalidRequest: the file can't be read; the message names the file and the place.
+    """
+    try:
+        with _opened_to_read(form, file) as opened:
+            observations = form.read(opened)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{file}: this isn't text in UTF-8, as {form.description} is.") from error
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{file}: {error}") from error
+    if not form.without_suffix:
+        return observations
+    return [replace(one, video=f"{one.video or file.stem}{suffix or ''}") for one in observations]
+
+
+def _opened_to_read(form: Format, file: Path) -> IO[Any]:
+    if form.binary:
+        return file.open("rb")
+    return file.open(newline="", encoding="utf-8-sig")  # spreadsheets write a byte order mark
