@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +19,11 @@ from parselmouth import praat
 from pyannote.database.util import load_rttm
 
 from errors import InvalidRequest
-from terminal.formats import elan, rttm, textgrid
-from terminal.formats.files import read_file
+from terminal.formats import elan, nwb, rttm, textgrid
+from terminal.formats.files import check_output, read_file
 from terminal.formats.names import file_name, stems
 from terminal.formats.registry import FORMATS
-from tests.test_exchange import RATES, drawn_events, drawn_timeline, timeline, written
+from tests.test_exchange import RATES, clock, drawn_events, drawn_timeline, timeline, written
 from video.timeline import Event, Observation
 
 EXAMPLES = Path(__file__).parent / "data" / "formats"
@@ -39,9 +41,27 @@ def marked(observation: Observation, rate: float) -> tuple[str, list[tuple[str, 
     return observation.source, [(event.label, *event.frames(rate)) for event in observation.events]
 
 
-def test_who_wrote_an_example_is_said() -> None:
+def test_every_format_has_an_example_and_it_is_said_who_wrote_it() -> None:
+    assert {path.name for path in EXAMPLES.iterdir()} == {"README.md", *(example(name).name for name in FORMATS)}
     said = set(re.findall(r"^\| `(\S+)` \| .+ \| .+ \|$", (EXAMPLES / "README.md").read_text(), re.MULTILINE))
     assert said == {path.name for path in EXAMPLES.iterdir()} - {"README.md"}
+
+
+def test_examples_of_tables_and_of_boris() -> None:
+    assert read_example("events") == [
+        Observation("kick.mp4", "", (Event("Ball in frame", 0, 2.04), Event("Ball touch", 0.4, 1.2))),
+        Observation("goal.mp4", "", (Event("Ball touch", 12.345, 13),)),
+    ]
+    assert read_example("boris") == [
+        Observation("/videos/kick.mp4", "first half", (Event("Ball touch", 0.4, 1.2), Event("Hop", 2.04, 2.04)))
+    ]
+
+
+def test_examples_of_what_is_exported_only() -> None:
+    events = Event.of_frames("Ball", 2, 3, 10), Event.of_frames("Goal", 3, 4, 10)
+    made = timeline(*events, video="kick.mp4", clock=clock(10, 25, 0.4))
+    assert written("frames", made).getvalue() == example("frames").read_bytes().decode()
+    assert json.load(written("fiftyone", made)) == json.loads(example("fiftyone").read_text())
 
 
 @pytest.mark.parametrize(
@@ -277,3 +297,132 @@ GRID = b'"ooTextFile"\n"TextGrid"\n0\n2\n<exists>\n1\n"IntervalTier"\n"Ball"\n0\
 def test_a_textgrid_that_cannot_be_read(content: bytes, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         textgrid.read(io.BytesIO(content))
+
+
+def test_nwb_round_trip_as_pynwb_reads_it(tmp_path: Path) -> None:
+    import pynwb  # takes seconds, and only these tests need it
+
+    before = (
+        timeline(*EVENTS, labels=LABELS),
+        timeline(source="annotation 2"),
+        timeline(Event("Ball", 1, 12.345678, 0.5), source="runs/v2: 3 videos"),
+    )
+    path = tmp_path / "kick.nwb"
+    path.write_bytes(written("nwb", *before).getvalue())
+    assert pynwb.validate(path=str(path)) == []
+    with pynwb.NWBHDF5IO(path, "r") as opened:
+        session = opened.read()
+        assert set(session.intervals) == {"annotation 1", "annotation 2", "runs-v2- 3 videos"}
+        assert list(session.acquisition["video"].external_file) == ["a/kick.mp4"]
+        assert session.acquisition["video"].rate == 25
+        table = session.intervals["runs-v2- 3 videos"].to_dataframe()
+    assert table.to_dict("records") == [{"start_time": 1, "stop_time": 12.345678, "label": "Ball", "score": 0.5}]
+    read = {one.source: one for one in read_file(FORMATS["nwb"], path)}
+    for one, source in zip(before, ("annotation 1", "annotation 2", "runs-v2- 3 videos"), strict=True):
+        assert read[source] == Observation("a/kick.mp4", source, one.observation.events)
+
+
+def test_a_session_of_pynwb() -> None:
+    """The video begins 2.5 s after the session, and the trials of another program aren't labels."""
+    events = Event("Ball touch", 0.4, 1.2), Event("Ball in frame", 0, 2.04)
+    assert read_example("nwb") == [Observation("./kick.mp4", "behaviours", events)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "isn't a file of NWB"),
+        ("no video", "names no video"),
+        ("no table", r"no table of time intervals has a column 'label'. There are: 'trials' \(start_time, stop_time\)"),
+        ("early", r"Table 'drawn', row 1: 'Ball' lasts from -1.5 to 1 s"),
+    ],
+)
+def test_a_session_that_cannot_be_read(content: str, words: str, tmp_path: Path) -> None:
+    import pynwb
+
+    path = tmp_path / "kick.nwb"
+    session = pynwb.NWBFile("a", "b", nwb.UNKNOWN_TIME)
+    if content != "no video":
+        video = {"unit": "n.a.", "format": "external", "external_file": ["a.mp4"], "starting_frame": [0]}
+        video |= {"rate": 25.0, "starting_time": 2.0, "num_samples": 9}
+        session.add_acquisition(pynwb.image.ImageSeries(name="video", **video))
+    if content == "no table":
+        session.add_trial(start_time=0.0, stop_time=1.0)
+    if content == "early":
+        table = pynwb.epoch.TimeIntervals(name="drawn")
+        table.add_column("label", "the label")
+        table.add_interval(start_time=0.5, stop_time=3.0, label="Ball")
+        session.add_time_intervals(table)
+    with pynwb.NWBHDF5IO(path, "w") as target:
+        target.write(session)
+    if not content:
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InvalidRequest, match=f"(?i){re.escape(str(path))}: .*{words}"):
+        read_file(FORMATS["nwb"], path)
+
+
+def test_sleap_round_trip_as_sleap_io_reads_it(tmp_path: Path) -> None:
+    sleap_io = pytest.importorskip("sleap_io", reason="sleap-io isn't installed: pip install sleap-io")
+    drawn = timeline(Event.of_frames("Ball", 11, 30, 25), Event.of_frames("Goal", 1, 400, 25))
+    predicted = timeline(Event.of_frames("Goal", 5, 5, 10, 0.5), source="v2", clock=clock(10, 25), video="goal.mp4")
+    path = tmp_path / "timelines.slp"
+    path.write_bytes(written("sleap", drawn, predicted).getvalue())
+    labels = sleap_io.load_slp(str(path), open_videos=False)
+    assert [one.name for one in labels.event_types] == ["Ball", "Goal"]
+    assert [(one.type.name, one.start_frame, one.end_frame, one.source) for one in labels.events] == [
+        ("Ball", 10, 29, "annotation 1"),
+        ("Goal", 0, 399, "annotation 1"),
+        ("Goal", 11, 11, "v2"),  # labeling frame 5's middle is at 0.45 s, where frame 11 is shown, from 0.44 s on
+    ]
+    assert [one.is_predicted for one in labels.events] == [False, False, True]
+    assert {str(video.filename): video.fps for video in labels.videos} == {"a/kick.mp4": 25, "goal.mp4": 25}
+    first, second = read_file(FORMATS["sleap"], path)
+    assert (first.video, first.source, set(first.events)) == (
+        "a/kick.mp4",
+        "annotation 1",
+        set(drawn.observation.events),
+    )
+    assert second == Observation("goal.mp4", "v2", (Event("Goal", 0.44, 0.48, 0.5),))
+    assert second.events[0].frames(10) == (5, 5)
+
+
+def test_labels_of_sleap_io() -> None:
+    pytest.importorskip("sleap_io", reason="sleap-io isn't installed: pip install sleap-io")
+    assert read_example("sleap") == [
+        Observation("videos/kick.mp4", "Ann", (Event("Ball touch", 0.4, 1.2),)),
+        Observation("videos/kick.mp4", "model", (Event("Ball touch", 0.44, 1.2, 0.75),)),
+        Observation("videos/goal.mp4", "", (Event("Hop", 2, 2.033333),)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "isn't a file of SLEAP"),
+        ("none", "There are no events"),
+        ("no rate", "The frame rate of a.mp4 isn't known"),
+    ],
+)
+def test_labels_of_sleap_that_cannot_be_read(content: str, words: str, tmp_path: Path) -> None:
+    sleap_io = pytest.importorskip("sleap_io", reason="sleap-io isn't installed: pip install sleap-io")
+    path = tmp_path / "a.slp"
+    video = sleap_io.Video(filename="a.mp4", open_backend=False)
+    events = [sleap_io.UserEvent(type="Hop", video=video, start_frame=3)] if content == "no rate" else []
+    sleap_io.save_slp(sleap_io.Labels(videos=[video], events=events), str(path), verbose=False)
+    if not content:
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InvalidRequest, match=f"{re.escape(str(path))}: .*{words}"):
+        read_file(FORMATS["sleap"], path)
+
+
+@pytest.mark.parametrize(("name", "module"), [("sleap", "sleap_io"), ("nwb", "pynwb")])
+def test_a_missing_library_is_named_before_the_work(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    words = rf"needs {module}, which isn't installed: \S+ -m pip install '{module.replace('_', '-')}>="
+    with pytest.raises(InvalidRequest, match=words):
+        check_output(FORMATS[name], tmp_path / "a")
+    with pytest.raises(InvalidRequest, match=words):
+        read_example(name)
+    assert not (tmp_path / "a").exists()

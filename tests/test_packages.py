@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from terminal.formats.registry import FORMATS
 from tests.servers import ROOT
 
 if sys.version_info >= (3, 11):
@@ -25,6 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMMANDS = {"gunicorn", "pytest-xdist", "ruff"}
 # A package that is one compiled module, which its metadata doesn't name.
 COMPILED = {"parselmouth": ["praat-parselmouth"]}
+EXTRAS = ("nwb", "sleap")  # libraries of formats
 DEVELOPMENT = ("tests/", "benchmarks/", "docs/")
 
 
@@ -60,12 +62,18 @@ def files() -> list[str]:
 def test_imports_are_declared_and_what_is_declared_is_imported(files: list[str]) -> None:
     needed = declared(PROJECT["dependencies"])
     development = declared(PROJECT["optional-dependencies"]["dev"])
+    optional = {name for extra in EXTRAS for name in declared(PROJECT["optional-dependencies"][extra])}
     program = imported([file for file in files if not file.startswith(DEVELOPMENT)])
-    assert program - needed == set()
+    assert program - needed - optional == set()
     assert needed - program - COMMANDS == set()
     others = imported([file for file in files if file.startswith(DEVELOPMENT)])
-    assert others - needed - development == set()
+    assert others - needed - development - optional == set()
     assert development - others - COMMANDS == set()
+
+
+def test_what_is_said_to_install_for_a_format_is_what_is_declared() -> None:
+    said = {form.needs.requirement for form in FORMATS.values() if form.needs}
+    assert said == {text for extra in EXTRAS for text in PROJECT["optional-dependencies"][extra]}
 
 
 def test_every_file_that_the_project_file_names_exists() -> None:

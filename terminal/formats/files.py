@@ -23,8 +23,10 @@ def check_output(form: Format, output: Path | None) -> Path | None:
 
     Raises:
         typer.BadParameter: the file can't be written, or standard output is a terminal and the format is binary.
-        InvalidRequest: the folder can't be made.
+        InvalidRequest: the folder can't be made, or the format's library isn't installed.
     """
+    if form.needs:
+        form.needs.load()
     if form.one_video:
         return make_folder(output or Path())
     if form.binary and output is None and sys.stdout.isatty():
