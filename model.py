@@ -69,6 +69,16 @@ class YOLO(LabelStudioMLBase):
         parts = zip(self.control_models, versions, strict=True)
         return "+".join(dict.fromkeys(f"{model.encoder.name}-{version}" for model, version in parts))
 
+    @property
+    def predict_ahead(self) -> int:
+        """The number of tasks whose predictions are stored ahead: the least that a control tag's attribute names."""
+        return min(model.tag.parameters.model_predict_ahead for model in self.control_models)
+
+    @property
+    def chooses_next(self) -> bool:
+        """Whether a control tag's attribute says that the stream of tasks follows the ranks."""
+        return any(model.tag.parameters.model_choose_next for model in self.control_models)
+
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
     ) -> ModelResponse:

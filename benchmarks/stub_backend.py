@@ -4,7 +4,7 @@
     python -m benchmarks.stub_backend         a worker
 
 A model is a JSON file with the annotations that it learnt. STUB_FIT_SECONDS and STUB_PREPARE_SECONDS say how long a
-training and an extraction take.
+training and an extraction take, STUB_PREDICT_AHEAD how many tasks' predictions are stored ahead.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ class StubModel(LabelStudioMLBase):
         present = self.services.store.present_version(self.project_id, FROM_NAME)
         return f"stub-v{present.version}" if present else "untrained"
 
+    @property
+    def predict_ahead(self) -> int:
+        return int(os.environ.get("STUB_PREDICT_AHEAD", "0"))
+
     def check_ready(self) -> None:
         if self.model_version == "untrained":
             raise NotReady("Not trained yet.")
@@ -81,7 +85,7 @@ class StubModel(LabelStudioMLBase):
         return {FROM_NAME: {"tasks": len(tasks), "version": version}}
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
-        return [{"result": [], "score": 1.0} for _ in tasks]
+        return [{"result": [], "score": 1.0, "model_version": self.model_version} for _ in tasks]
 
 
 def make_app() -> Flask:

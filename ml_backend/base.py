@@ -14,7 +14,7 @@ A backend written for label-studio-ml 2.x runs here with its import line changed
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict
@@ -38,6 +38,20 @@ class ModelResponse(BaseModel):
 
     predictions: list[dict[str, Any]]
     model_version: str | None = None
+
+
+class Ranked(NamedTuple):
+    """A task in the order of how much its annotation would teach.
+
+    Attributes:
+        task_id: the task.
+        cluster: a number that tasks have in common that are alike, in all versions; None for none.
+        score: the score of its prediction in Label Studio, which brings the lowest first; None for the model's own.
+    """
+
+    task_id: int
+    cluster: int | None = None
+    score: float | None = None
 
 
 class LabelStudioMLBase(ProjectModel):
@@ -121,6 +135,28 @@ class LabelStudioMLBase(ProjectModel):
     @classmethod
     def shut_down(cls) -> None:
         """Called when a worker stops; its threads may still be working."""
+
+    @property
+    def predict_ahead(self) -> int:
+        """The number of tasks whose predictions the worker stores in Label Studio after a training."""
+        return 0
+
+    @property
+    def chooses_next(self) -> bool:
+        """Whether Label Studio's stream of tasks follows `rank`."""
+        return False
+
+    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+        """Orders extracted tasks without annotations: those whose annotation would teach most come first.
+
+        Args:
+            tasks: `{"id", "data"}`, in the order of their ids.
+            check: raises where the work must stop; to be called now and then.
+
+        Returns:
+            The order; empty where the model has no opinion.
+        """
+        return []
 
     # -- the parts
 

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     predict_timeout: float = Field(
         90, ge=0, description="seconds that /predict waits for features; Label Studio waits 100"
     )
+    keep_predictions: int = Field(1, ge=1, description="versions of which a task keeps the prediction")
     train_in_request: bool = False
     run_worker: bool = Field(True, description="false where the jobs' worker is started elsewhere")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from errors import BackendError, InvalidRequest
-from ml_backend.jobs.handlers import predict_task
+from ml_backend.jobs.deliveries import predict_task
 from terminal.common import Backend, can_be_written, end, errors, local_task, make_folder, progress, say_left_out
 from terminal.formats.files import check_output, write_files
 from terminal.formats.registry import FORMATS

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from errors import BackendError, InvalidRequest
-from ml_backend.jobs.handlers import predict_task
+from ml_backend.jobs.deliveries import predict_task
 from ml_backend.label_studio import client as label_studio
 from ml_backend.label_studio.client import Connection
+from ml_backend.label_studio.predictions import create_prediction, stored_predictions
 from terminal.common import (
     Backend,
     JsonOption,
@@ -95,12 +96,13 @@ def _predict_file(project: str, video: str) -> None:
 def _deliver(model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[str, Any]:
     outcome: dict[str, Any] = {"task": task["id"], "model_version": model.model_version}
     try:
-        if model.model_version in label_studio.prediction_versions(connection, task["id"]):
+        versions = {one.model_version for one in stored_predictions(connection, task["id"])}
+        if model.model_version in versions:
             return outcome | {"already": True}
         with progress(f"Task {task['id']}") as report:
             model.extract(task, report)
         prediction = predict_task(model, task)
-        label_studio.create_prediction(
+        create_prediction(
             connection, task["id"], prediction["result"], prediction["score"], prediction["model_version"]
         )
     except BackendError as error:

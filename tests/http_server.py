@@ -23,7 +23,7 @@ class Server:
                 server.requests.append((self.path, dict(self.headers)))
                 server.answers.get(urlsplit(self.path).path, status(404))(self)
 
-            do_POST = do_PATCH = do_GET
+            do_POST = do_PATCH = do_DELETE = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass

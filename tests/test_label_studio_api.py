@@ -22,10 +22,10 @@ from ml_backend.label_studio.client import (
     LabelStudioError,
     annotated_tasks,
     choose_connection,
-    create_prediction,
     explained,
     who_am_i,
 )
+from ml_backend.label_studio.predictions import create_prediction
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.tables import JobKind, JobStatus

@@ -21,6 +21,7 @@ JOB_NAMES = {
     JobKind.EXTRACT_MANY: "queueing videos",
     JobKind.DELIVER: "delivering a prediction",
     JobKind.DELIVER_MANY: "queueing deliveries",
+    JobKind.REFRESH: "storing fresh predictions",
 }
 
 

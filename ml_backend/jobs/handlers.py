@@ -19,9 +19,11 @@ from errors import (
     MediaError,
     UnreadableVideo,
 )
-from ml_backend.base import LabelStudioMLBase, ModelResponse
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.jobs.deliveries import Deliveries, OtherLabelStudio
 from ml_backend.jobs.leases import JobStopped, Run, Stop
 from ml_backend.jobs.queue import PRIORITY_BATCH, TRAININGS, Jobs
+from ml_backend.jobs.refresh import Refresh
 from ml_backend.label_studio import client as label_studio
 from ml_backend.label_studio.client import Connection, LabelStudioError
 from ml_backend.label_studio.webhook_secret import WebhookSecrets
@@ -35,10 +37,8 @@ FIRST_RETRY = timedelta(seconds=10)
 LONGEST_RETRY = timedelta(hours=1)
 # That takes about half a day.
 MAX_RETRIES = 20
-
-
-class OtherLabelStudio(BackendError):
-    """The Label Studio at the address isn't the project's."""
+# After an extraction, fresh predictions are stored after this time: those of several at once.
+SOON = timedelta(seconds=10)
 
 
 def retry_delay(retries: int) -> timedelta:
@@ -75,6 +75,7 @@ class Handlers:
         self._store = jobs.store
         self._registry = jobs.registry
         self._secrets = WebhookSecrets(jobs.store)
+        self._deliveries = Deliveries(jobs)
         # OSError: a full disk, or a read-only folder.
         unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, CacheUnwritable, OSError)
         self._table: dict[JobKind, Handler] = {
@@ -84,8 +85,9 @@ class Handlers:
             # Whoever waits for the features asks again.
             JobKind.EXTRACT: Handler(self._extract, (DatabaseUnavailable,)),
             JobKind.EXTRACT_MANY: Handler(self._extract_many, (DatabaseUnavailable,)),
-            JobKind.DELIVER: Handler(self._deliver, unreachable),
+            JobKind.DELIVER: Handler(self._deliveries.deliver, unreachable),
             JobKind.DELIVER_MANY: Handler(self._deliver_many, (DatabaseUnavailable,)),
+            JobKind.REFRESH: Handler(self._refresh, unreachable),
         }
 
     def do(self, run: Run) -> dict[str, Any]:
@@ -196,6 +198,8 @@ class Handlers:
             seconds,
             _prequential(result),
         )
+        if published and model.predict_ahead:
+            self._jobs.add_refresh(project.id)
         if _unavailable(result):
             self._retry_videos(project, run)
         elif project.retry_at is not None:
@@ -207,7 +211,7 @@ class Handlers:
     def _reconcile(self, run: Run) -> dict[str, Any]:
         """Makes the stored annotations and tasks the same as Label Studio's."""
         project_id = run.job.project_id
-        project, connection = self._in_label_studio(project_id)
+        project, connection = self._deliveries.in_label_studio(project_id)
         self._store.begin_reconciliation(project_id)
         self._prove_webhook(project, connection)
         with suppress(LabelStudioError):  # the title is only shown; the annotations' request raises it again
@@ -268,44 +272,14 @@ class Handlers:
         except LabelStudioError as error:
             logger.warning("Project %s: the secret can't be put into its webhook: %s", project.id, error)
 
-    def _in_label_studio(self, project_id: str) -> tuple[Project, Connection]:
-        """A project, and the connection to its Label Studio.
-
-        Raises:
-            OtherLabelStudio: the Label Studio at that address has another project of that number.
-        """
-        project, connection = self._store.project(project_id), self._registry.get(project_id).connection
-        created = project.created
-        if created is not None:
-            with suppress(LabelStudioError):  # the next request raises it again
-                created = label_studio.created(connection, int(project.number))
-        if created != project.created:
-            raise OtherLabelStudio(
-                f"The Label Studio at {connection.url} has another project {project.number} than the one that is "
-                f"known here as {project.id}, so nothing is fetched from it or stored there. LABEL_STUDIO_URL names "
-                "one Label Studio; with two, leave it unset."
-            )
-        return project, connection
-
     def _extract(self, run: Run) -> dict[str, Any]:
         model, task = self._registry.get(run.job.project_id), run.job.arguments["task"]
         model.extract(task, run.progress)
-        self._remember(run, task, self._score(model, task))
+        prediction = self._deliveries.score(model, task)
+        self._deliveries.remember(run, task, prediction)
+        if prediction and model.predict_ahead:
+            self._jobs.add_refresh(run.job.project_id, after=SOON)
         return {}
-
-    @staticmethod
-    def _score(model: LabelStudioMLBase, task: dict[str, Any]) -> dict[str, Any]:
-        """The prediction of an extracted task, empty where the model can't predict yet."""
-        try:
-            model.check_ready()
-            return predict_task(model, task)
-        except BackendError:
-            return {}
-
-    def _remember(self, run: Run, task: dict[str, Any], prediction: dict[str, Any]) -> None:
-        """Stores the score for the dashboard's list of tasks."""
-        given = (task, prediction.get("score"), prediction.get("model_version"))
-        run.persist(lambda: self._store.save_predictions(run.job.project_id, [given]))
 
     def _extract_many(self, run: Run) -> dict[str, Any]:
         tasks = [task for task in run.job.arguments["tasks"] if task.get("id") is not None]
@@ -315,25 +289,14 @@ class Handlers:
             self._jobs.add_extraction(run.job.project_id, task, PRIORITY_AHEAD)
         return {}
 
+    def _refresh(self, run: Run) -> dict[str, Any]:
+        return Refresh(self._jobs, self._deliveries, run)()
+
     def _deliver_many(self, run: Run) -> dict[str, Any]:
         for task in run.job.arguments["tasks"]:
             run.check()
             self._jobs.add_delivery(run.job.project_id, task, PRIORITY_BATCH)
         return {}
-
-    def _deliver(self, run: Run) -> dict[str, Any]:
-        """Predicts a task and stores the prediction in Label Studio, once for each model version."""
-        model = self._registry.get(run.job.project_id)
-        _, connection = self._in_label_studio(run.job.project_id)
-        task = run.job.arguments["task"]
-        model.check_ready()
-        model.extract(task, run.progress)
-        prediction = predict_task(model, task)
-        self._remember(run, task, prediction)
-        version = prediction["model_version"]
-        if version not in label_studio.prediction_versions(connection, task["id"]):
-            label_studio.create_prediction(connection, task["id"], prediction["result"], prediction["score"], version)
-        return {"model_version": version}
 
 
 def _unavailable(result: dict[str, Any]) -> set[str]:
@@ -350,16 +313,3 @@ def _prequential(result: dict[str, Any]) -> str:
         if isinstance(metrics, dict) and metrics.get("prequential")
     }
     return "".join(f", prequential F1 of {name} {score:.3f}" for name, score in scores.items())
-
-
-def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:
-    """Predicts one task, in Label Studio's form: `result`, `score` and `model_version`."""
-    answer = model.predict([task], context=context)
-    if not isinstance(answer, ModelResponse):
-        answer = ModelResponse(predictions=answer)
-    prediction = answer.predictions[0]
-    return {
-        "result": prediction["result"],
-        "score": prediction.get("score"),
-        "model_version": prediction.get("model_version") or answer.model_version or model.model_version,
-    }

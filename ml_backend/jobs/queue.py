@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from errors import BackendError, InvalidRequest, NotReady, UnknownJob
@@ -65,6 +66,21 @@ class Jobs:
         except BackendError:
             return False  # its labeling config can't be used
         return project is not None and project.number.isdecimal() and bool(connection.url and connection.api_key)
+
+    def add_refresh(self, project_id: str, after: timedelta | None = None) -> Job:
+        """Queues the storing of fresh predictions in Label Studio, unless it waits already. One project at a time is
+        refreshed, which bounds the requests to Label Studio.
+
+        Args:
+            project_id: the project.
+            after: the time before it starts; by default none.
+        """
+        kind = JobKind.REFRESH
+        job = self.store.add_job(
+            kind, QueueName.REFRESH, f"{kind}:{project_id}", str(kind), project_id, {}, PRIORITY_BATCH, after
+        )
+        self.on_added()
+        return job
 
     def add_extraction(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
         """Queues the extraction of a task's features.

@@ -18,7 +18,7 @@ from ml_backend.store.tables import Job, JobKind, JobStatus, QueueName
 logger = logging.getLogger(__name__)
 
 # The worker slots of each queue: how many of its jobs a process does at once. Trainings have a slot of their own.
-SLOTS = {QueueName.TRAIN: 1, QueueName.EXTRACT: 2}
+SLOTS = {QueueName.TRAIN: 1, QueueName.EXTRACT: 2, QueueName.REFRESH: 1}
 # Deaths of its worker, perhaps for lack of memory, after which a job is given up. One more than the deaths after which
 # the cache refuses a video, so that a training goes on without that video.
 MAX_ATTEMPTS = 4

@@ -11,10 +11,13 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 
-from errors import BackendError
+from errors import BackendError, NotReady
 from ml_backend import strict_json
+from ml_backend.base import LabelStudioMLBase
+from ml_backend.jobs.refresh import REFRESHED
 from ml_backend.jobs.runner import SLOTS, Runner
 from ml_backend.logs import about
 from ml_backend.startup import report_label_studio
@@ -133,11 +136,20 @@ class WorkerProcess:
             fingerprint = f"{model.fingerprint()} {model.model_version}"  # it changes where a file is damaged
             if known != fingerprint and model.needs_training():
                 self._store.request_training(project_id)
+            elif known != fingerprint and model.predict_ahead:
+                self._refresh(project_id, model)
         except BackendError as error:
             fingerprint = str(error)
             if known != fingerprint:
                 logger.warning("Project %s: %s", project_id, error)
         return fingerprint
+
+    def _refresh(self, project_id: str, model: LabelStudioMLBase) -> None:
+        """Queues fresh predictions of a version that has none yet, such as an earlier one after a roll-back."""
+        with suppress(NotReady):
+            model.check_ready()
+            if self._store.get_value(project_id, REFRESHED) != model.model_version:
+                self._jobs.add_refresh(project_id)
 
     def _stop(self, working: threading.Thread) -> None:
         deadline = time.monotonic() + SHUTDOWN_SECONDS

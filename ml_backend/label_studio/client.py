@@ -34,6 +34,12 @@ HAS_ANNOTATIONS = {
         "items": [{"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}],
     }
 }
+HAS_NONE = {
+    "filters": {
+        "conjunction": "and",
+        "items": [{"filter": "filter:tasks:total_annotations", "operator": "equal", "type": "Number", "value": 0}],
+    }
+}
 BY_ID = {"ordering": ["tasks:id"]}
 LATEST_FIRST = {"ordering": ["-tasks:id"]}
 
@@ -57,6 +63,10 @@ class LabelStudioError(BackendError):
     """Label Studio's API can't be reached, or refuses."""
 
     status = 502
+
+
+class KeyRefused(LabelStudioError):
+    """Label Studio refuses the key."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ def choose_connection(environment: Connection, setup: Connection) -> Connection:
 
 
 @lru_cache(maxsize=8)
-def _client(connection: Connection) -> LabelStudio:
+def api(connection: Connection) -> LabelStudio:
     """The SDK's client, cached because it holds the short-lived token that it got for a personal access token."""
     if not connection.url:
         raise LabelStudioError("Label Studio's address isn't known. Set LABEL_STUDIO_URL.")
@@ -133,7 +143,7 @@ def redirect_advice(asked: str, location: str) -> str:
 def authorization(connection: Connection) -> str:
     """The value of the header Authorization; a personal access token is exchanged for a short-lived one first."""
     # The SDK has no public method for this; its version is pinned.
-    return _client(connection)._client_wrapper.get_headers()["Authorization"]
+    return api(connection)._client_wrapper.get_headers()["Authorization"]
 
 
 def annotated_tasks(
@@ -155,11 +165,11 @@ def annotated_tasks(
     """
     include = {*TASK_FIELDS, *ANNOTATION_FIELDS}
     subject = f"Annotations of project {project_id}"
-    for task in _listed(connection, project_id, subject, include, HAS_ANNOTATIONS, progress):
+    for task in listed(connection, project_id, subject, include, HAS_ANNOTATIONS, progress):
         yield {field: getattr(task, field) for field in TASK_FIELDS}
 
 
-def _listed(
+def listed(
     connection: Connection,
     project_id: int,
     subject: str,
@@ -170,7 +180,7 @@ def _listed(
 ) -> Iterator[Any]:
     """A project's tasks, page by page, as the SDK's objects with the keys of `include`; cloud URIs unresolved."""
     with explained(subject, LabelStudioError):
-        pages = _client(connection).tasks.list(
+        pages = api(connection).tasks.list(
             project=project_id,
             fields="all",
             # One list for all levels: Label Studio filters the annotations' keys by the same names.
@@ -199,7 +209,7 @@ def who_am_i(connection: Connection) -> str:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"The key for {connection.url}", LabelStudioError):
-        return _client(connection).users.whoami().email or ""
+        return api(connection).users.whoami().email or ""
 
 
 def webhooks(connection: Connection, project_id: int) -> list[Webhook]:
@@ -209,7 +219,7 @@ def webhooks(connection: Connection, project_id: int) -> list[Webhook]:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Webhooks of project {project_id}", LabelStudioError):
-        found = _client(connection).webhooks.list(project=project_id)
+        found = api(connection).webhooks.list(project=project_id)
         return [webhook for webhook in found if webhook.is_active is not False]
 
 
@@ -221,7 +231,7 @@ def set_webhook_headers(connection: Connection, webhook: Webhook, headers: dict[
     """
     with explained(f"Webhook {webhook.id} of project {webhook.project}", LabelStudioError):
         # Label Studio forgets the actions where they aren't named again.
-        _client(connection).webhooks.update(webhook.id, headers=headers, actions=webhook.actions or [])
+        api(connection).webhooks.update(webhook.id, headers=headers, actions=webhook.actions or [])
 
 
 def label_config(connection: Connection, project_id: int) -> str:
@@ -231,7 +241,7 @@ def label_config(connection: Connection, project_id: int) -> str:
         LabelStudioError: it can't be reached or refuses, or there is no such project.
     """
     with explained(f"Project {project_id}", LabelStudioError):
-        return _client(connection).projects.get(id=project_id).label_config or ""
+        return api(connection).projects.get(id=project_id).label_config or ""
 
 
 def created(connection: Connection, project_id: int) -> int:
@@ -241,7 +251,7 @@ def created(connection: Connection, project_id: int) -> int:
         LabelStudioError: it can't be reached or refuses, or there is no such project.
     """
     with explained(f"Project {project_id}", LabelStudioError):
-        return int(_client(connection).projects.get(id=project_id).created_at.timestamp())
+        return int(api(connection).projects.get(id=project_id).created_at.timestamp())
 
 
 def title(connection: Connection, project_id: int) -> str | None:
@@ -251,7 +261,7 @@ def title(connection: Connection, project_id: int) -> str | None:
         LabelStudioError: it can't be reached or refuses, or there is no such project.
     """
     with explained(f"Project {project_id}", LabelStudioError):
-        return _client(connection).projects.get(id=project_id).title
+        return api(connection).projects.get(id=project_id).title
 
 
 def tasks(
@@ -268,7 +278,7 @@ def tasks(
         LabelStudioError: Label Studio can't be reached or refuses, or the tasks changed while they were fetched.
     """
     subject = f"Tasks of project {project_id}"
-    for task in _listed(connection, project_id, subject, ("id", "data"), BY_ID, progress, SMALL_TASKS_PER_PAGE):
+    for task in listed(connection, project_id, subject, ("id", "data"), BY_ID, progress, SMALL_TASKS_PER_PAGE):
         yield {"id": task.id, "data": task.data}
 
 
@@ -279,43 +289,10 @@ def extent(connection: Connection, project_id: int) -> tuple[int, int | None]:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
     with explained(f"Tasks of project {project_id}", LabelStudioError):
-        pages = _client(connection).tasks.list(
+        pages = api(connection).tasks.list(
             project=project_id, fields="all", include="id", query=json.dumps(LATEST_FIRST), page_size=1
         )
         return pages.response.total, next((task.id for task in pages.items or ()), None)
-
-
-def prediction_versions(connection: Connection, task_id: int) -> set[str]:
-    """The model versions of the predictions that Label Studio has for a task.
-
-    Raises:
-        LabelStudioError: Label Studio can't be reached, or refuses.
-    """
-    with explained(f"Predictions of task {task_id}", LabelStudioError):
-        return {str(prediction.model_version) for prediction in _client(connection).predictions.list(task=task_id)}
-
-
-def create_prediction(
-    connection: Connection, task_id: int, result: list[dict[str, Any]], score: float, model_version: str
-) -> int:
-    """Store a prediction in Label Studio, as if it had asked for it.
-
-    Returns:
-        its id there.
-
-    Raises:
-        LabelStudioError: Label Studio can't be reached, or refuses.
-    """
-    with explained(f"Prediction for task {task_id}", LabelStudioError):
-        prediction = _client(connection).predictions.create(
-            task=task_id,
-            result=result,
-            score=score,
-            model_version=model_version,
-            # Not repeated: after a lost answer that would store it twice.
-            request_options={"max_retries": 0},
-        )
-    return prediction.id
 
 
 @contextmanager
@@ -330,7 +307,8 @@ def explained(
     except _Redirected as error:
         raise error_type(f"{subject}: {error}") from error
     except ApiError as error:
-        raise error_type(f"{subject}: {_api_sentence(error)}") from error
+        refused = error.status_code in (401, 403) and error_type is LabelStudioError
+        raise (KeyRefused if refused else error_type)(f"{subject}: {_api_sentence(error)}") from error
     except httpx.InvalidURL as error:
         raise error_type(f"{subject}: not a URL ({error}).") from error
     except httpx.TimeoutException as error:

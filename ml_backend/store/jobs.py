@@ -42,6 +42,7 @@ class JobRows(Trainings):
         project_id: str,
         arguments: dict[str, Any],
         priority: int,
+        after: timedelta | None = None,
     ) -> Job:
         """Adds a job. If one with the same key waits, it gets the new arguments and the higher priority instead.
 
@@ -53,14 +54,16 @@ class JobRows(Trainings):
             project_id: the project.
             arguments: JSON.
             priority: higher is sooner.
+            after: the time before it may start, where none of the key waits; by default none.
         """
         with self._reading() as session:
             waiting = session.scalar(sa.select(Job).where(Job.key == key, Job.status == JobStatus.QUEUED))
         same = waiting is not None and waiting.arguments == arguments
-        if same and waiting.priority >= priority and waiting.due_at is None:
+        if same and waiting.priority >= priority and (waiting.due_at is None or after is not None):
             return waiting  # without a write there is no wait for a lock
         values = {"id": uuid.uuid4().hex, "kind": kind, "queue": queue, "key": key, "resource": resource}
         values |= {"project_id": project_id, "arguments": arguments, "priority": priority}
+        values["due_at"] = None if after is None else self._now() + after
         insert = self._insert(Job).values(values)
         higher = sa.case((insert.excluded.priority > Job.priority, insert.excluded.priority), else_=Job.priority)
         statement = insert.on_conflict_do_update(

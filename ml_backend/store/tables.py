@@ -34,6 +34,7 @@ class JobKind(_Name):
     EXTRACT_MANY = "extract_many"  # add a job for each of many new tasks
     DELIVER = "deliver"  # store a prediction in Label Studio
     DELIVER_MANY = "deliver_many"  # add a job for each of many predictions
+    REFRESH = "refresh"  # store the present version's predictions of the next tasks
 
 
 class JobStatus(_Name):
@@ -54,6 +55,7 @@ class QueueName(_Name):
 
     TRAIN = "train"
     EXTRACT = "extract"
+    REFRESH = "refresh"
 
 
 class TrainingStatus(_Name):

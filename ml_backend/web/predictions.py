@@ -11,7 +11,7 @@ from typing import Any
 
 from errors import BackendError, DatabaseUnavailable, InternalError, InvalidRequest, Loading, NotReady
 from ml_backend.base import LabelStudioMLBase
-from ml_backend.jobs.handlers import predict_task
+from ml_backend.jobs.deliveries import predict_task
 from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
 from ml_backend.logs import about
 from ml_backend.registry import ModelRegistry

@@ -14,10 +14,9 @@ from ml_backend.label_studio.client import (
     Connection,
     LabelStudioError,
     annotated_tasks,
-    create_prediction,
-    prediction_versions,
 )
 from ml_backend.label_studio.media import MediaFiles
+from ml_backend.label_studio.predictions import create_prediction, stored_predictions
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
 from tests.live.timelines import Truth, agreement, frames, regions
@@ -206,9 +205,9 @@ def assert_api_serves(label_studio: LabelStudio, key: str, annotated: tuple[int,
     path = downloads(cache).get(found["data"]["video"], connection)
     assert path.read_bytes() == video.read_bytes()
 
-    assert prediction_versions(connection, task) == set()
+    assert stored_predictions(connection, task) == []
     prediction = create_prediction(connection, task, regions(SECOND), 0.75, "by hand")
-    assert prediction_versions(connection, task) == {"by hand"}
+    assert [stored.model_version for stored in stored_predictions(connection, task)] == ["by hand"]
     (stored,) = label_studio.predictions(task)
     assert (stored["id"], stored["score"], stored["model_version"]) == (prediction, 0.75, "by hand")
     assert stored["result"] == regions(SECOND)

@@ -1,0 +1,174 @@
+"""Predictions in Label Studio: which tasks come next, what they have, and storing it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+from ml_backend.label_studio.client import (
+    BY_ID,
+    HAS_NONE,
+    TASKS_PER_PAGE,
+    Connection,
+    LabelStudioError,
+    api,
+    explained,
+    listed,
+)
+
+# An annotation that was begun from a prediction can't be submitted once that is deleted. A task that was opened is
+# locked for this long.
+OPEN = timedelta(hours=1)
+
+
+class Stored(NamedTuple):
+    """A prediction that Label Studio has.
+
+    Attributes:
+        id: its id there.
+        model_version: the version that made it.
+        updated_at: when it last changed.
+    """
+
+    id: int
+    model_version: str
+    updated_at: datetime
+
+
+def upcoming_tasks(connection: Connection, project_id: int, limit: int) -> Iterator[tuple[dict[str, Any], set[str]]]:
+    """The first tasks without an annotation, in the order of their ids, in which Label Studio's default brings them.
+
+    Yields:
+        Each task, `{"id", "data"}`, and the versions of its predictions.
+
+    Raises:
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    subject, size = f"Tasks of project {project_id}", min(limit, TASKS_PER_PAGE)
+    include = ("id", "data", "predictions")
+    tasks = listed(connection, project_id, subject, include, HAS_NONE | BY_ID, page_size=size)
+    for _, task in zip(range(limit), tasks, strict=False):
+        versions = {str(prediction.model_version) for prediction in task.predictions or ()}
+        yield {"id": task.id, "data": task.data}, versions
+
+
+def stored_predictions(connection: Connection, task_id: int) -> list[Stored]:
+    """The predictions that Label Studio has for a task, the one first that wasn't changed for longest.
+
+    Raises:
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    with explained(f"Predictions of task {task_id}", LabelStudioError):
+        found = api(connection).predictions.list(task=task_id)
+        stored = [Stored(one.id, str(one.model_version), one.updated_at) for one in found]
+        return sorted(stored, key=lambda one: (one.updated_at, one.id))
+
+
+def put_prediction(
+    connection: Connection,
+    task_id: int,
+    prediction: dict[str, Any],
+    own: Collection[str],
+    keep: int,
+    cluster: int | None = None,
+) -> bool:
+    """Stores a prediction unless the task has one of its version.
+
+    Where the task has as many of this backend's own as are kept, the oldest of them becomes the new one. It isn't
+    deleted: Label Studio refuses an annotation that was begun from a deleted prediction. What is too many, and nobody
+    can have opened lately, is deleted.
+
+    Args:
+        connection: Label Studio, with a key.
+        task_id: the task.
+        prediction: `result`, `score` and `model_version`.
+        own: the versions of this backend's predictions.
+        keep: the number of versions that stay, at least 1.
+        cluster: Label Studio's number for tasks that are alike.
+
+    Returns:
+        Whether it was stored.
+
+    Raises:
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    stored = stored_predictions(connection, task_id)
+    if any(one.model_version == prediction["model_version"] for one in stored):
+        return False
+    mine = [one for one in stored if one.model_version in own]
+    if len(mine) < keep:
+        create_prediction(connection, task_id, **prediction, cluster=cluster)
+        return True
+    with explained(f"Prediction for task {task_id}", LabelStudioError):
+        api(connection).predictions.update(mine[0].id, **prediction, cluster=cluster)
+        closed = datetime.now(timezone.utc) - OPEN
+        for one in mine[1 : len(mine) - keep + 1]:
+            if one.updated_at < closed:
+                api(connection).predictions.delete(one.id)
+    return True
+
+
+def create_prediction(
+    connection: Connection,
+    task_id: int,
+    result: list[dict[str, Any]],
+    score: float | None,
+    model_version: str,
+    cluster: int | None = None,
+) -> int:
+    """Stores a prediction in Label Studio, as if it had asked for it.
+
+    Returns:
+        its id there.
+
+    Raises:
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    with explained(f"Prediction for task {task_id}", LabelStudioError):
+        prediction = api(connection).predictions.create(
+            task=task_id,
+            result=result,
+            score=score,
+            model_version=model_version,
+            cluster=cluster,
+            # Not repeated: after a lost answer that would store it twice.
+            request_options={"max_retries": 0},
+        )
+    return prediction.id
+
+
+class Settings(NamedTuple):
+    """What a project's settings say of predictions.
+
+    Attributes:
+        model_version: the version that annotators are shown, or a connection's title: then its live model.
+        sampling: the order of the stream of tasks.
+        titles: the titles of the project's connections.
+    """
+
+    model_version: str | None
+    sampling: str
+    titles: set[str]
+
+
+def settings(connection: Connection, project_id: int) -> Settings:
+    """A project's settings.
+
+    Raises:
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    with explained(f"Project {project_id}", LabelStudioError):
+        project = api(connection).projects.get(id=project_id)
+        titles = {one.title for one in api(connection).ml.list(project=project_id)}
+        return Settings(project.model_version, str(project.sampling), titles)
+
+
+def change_settings(connection: Connection, project_id: int, **values: str) -> None:
+    """Changes a project's settings; a `model_version` must be that of a stored prediction.
+
+    Raises:
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    with explained(f"Project {project_id}", LabelStudioError):
+        api(connection).projects.update(id=project_id, **values)

@@ -1,0 +1,242 @@
+"""Fresh predictions: which tasks get one, once, at what cost, and when the worker stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from ml_backend import LabelStudioMLBase
+from ml_backend.base import Ranked
+from ml_backend.jobs import refresh
+from ml_backend.jobs.queue import Jobs
+from ml_backend.jobs.runner import Runner
+from ml_backend.jobs.worker import WorkerProcess
+from ml_backend.store.tables import JobKind, JobStatus
+from tests.http_server import status
+from tests.stand_in import StandIn, now
+from tests.work import work_off
+
+# The SDK's own.
+pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+CONFIG = '<View><Text name="t" value="$t"/><Choices name="c" toName="t"><Choice value="A"/></Choices></View>'
+
+
+class Learner(LabelStudioMLBase):
+    """Predicts extracted tasks, by a version that each training raises."""
+
+    predict_ahead = 10
+    chooses_next = False
+    missing: tuple[int, ...] = ()
+    ranked: tuple[Ranked, ...] = ()
+
+    @property
+    def model_version(self) -> str:
+        return f"v{self.get('trainings') or 0}"
+
+    def is_extracted(self, task: dict[str, Any]) -> bool:
+        return task["id"] not in self.missing
+
+    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+        check()
+        return list(self.ranked)
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        return [{"result": [], "score": task["id"] / 1000, "model_version": self.model_version} for task in tasks]
+
+    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        self.next_version()
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "MAX_REQUESTS_PER_SECOND", 1e6)
+
+
+@pytest.fixture
+def label_studio() -> Iterator[StandIn]:
+    stand_in = StandIn(tasks=30)
+    yield stand_in
+    stand_in.http.shutdown()
+
+
+@pytest.fixture
+def start(make_app: Callable[..., Any], database_url: str, label_studio: StandIn) -> Callable[..., Jobs]:
+    """Connects project 1, and does its jobs."""
+
+    def start(model: type[Learner] = Learner, key: str | None = KEY, **settings: Any) -> Jobs:
+        settings |= {"database_url": database_url, "label_studio_url": label_studio.url}
+        app = make_app(model, label_studio_api_key=key and SecretStr(key), **settings)
+        jobs = app.extensions["jobs"]
+        jobs.on_added = lambda: None
+        jobs.store.update_project("1", CONFIG)
+        if key:
+            jobs.add_reconciliation("1")
+        train(jobs)
+        return jobs
+
+    return start
+
+
+def train(jobs: Jobs) -> None:
+    jobs.store.request_training("1")
+    jobs.add_training("1")
+    work_off(jobs)
+
+
+def results(jobs: Jobs) -> list[dict[str, Any]]:
+    """The results of the refreshes, oldest first."""
+    done = [job for job in jobs.store.jobs(JobStatus.FINISHED) if job.kind == JobKind.REFRESH]
+    return [job.result for job in done]
+
+
+def test_the_next_tasks_have_the_new_version_once(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    label_studio.annotated = {2}
+    jobs = start()
+    nexts = [1, *range(3, 12)]
+    assert label_studio.versions() == {task: ["v1"] for task in nexts}
+    assert label_studio.settings["model_version"] == "v1"
+    ids = sorted(label_studio.predictions)
+    asked = len(label_studio.requests)
+    train(jobs)
+    # In place of the old ones: whoever has such a task open can still submit.
+    assert label_studio.versions() == {task: ["v2"] for task in nexts}
+    assert sorted(label_studio.predictions) == ids
+    assert label_studio.settings["model_version"] == "v2"
+    (first, second) = results(jobs)
+    assert [first["stored"], second["stored"], second["already"]] == [10, 10, 0]
+    assert len(label_studio.requests) - asked <= second["requests"] <= 2 * 10 + 5
+    jobs.add_refresh("1")
+    work_off(jobs)
+    assert label_studio.versions() == {task: ["v2"] for task in nexts}
+    assert results(jobs)[-1]["already"] == 10
+    assert results(jobs)[-1]["requests"] <= 5
+
+
+def test_other_predictions_stay(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    with label_studio.lock:
+        label_studio.predictions[900] = {"id": 900, "task": 1, "model_version": "theirs", "updated_at": now()}
+    jobs = start(keep_predictions=2)
+    train(jobs)
+    assert label_studio.versions()[1] == ["theirs", "v1", "v2"]
+    train(jobs)
+    assert label_studio.versions()[1] == ["theirs", "v3", "v2"]
+    # What is too many goes, unless somebody may have it open.
+    for number, updated in ((901, "2026-11-22T12:00:00Z"), (902, "2026-11-21T12:00:00Z")):
+        label_studio.predictions[number] = {"id": number, "task": 1, "model_version": "v1", "updated_at": updated}
+    train(jobs)
+    left = {number: one["model_version"] for number, one in label_studio.predictions.items() if one["task"] == 1}
+    assert left.pop(902) == "v4"  # the oldest became the new one
+    assert sorted(left.values()) == ["theirs", "v2", "v3"]
+
+
+def test_what_is_annotated_meanwhile_stays(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start()
+    annotation = {"id": 5, "result": [], "updated_at": "2026-11-27T12:00:00Z"}
+    jobs.store.save_annotations("1", None, [({"id": 3, "data": {"t": "3"}}, annotation)], "ANNOTATION_CREATED")
+    train(jobs)  # Label Studio still lists it
+    assert label_studio.versions()[3] == ["v1"]
+    assert label_studio.versions()[4] == ["v2"]
+
+
+class Uncached(Learner):
+    missing = (2, 3, 4)
+
+
+def test_videos_that_come_next_are_read(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start(Uncached)
+    assert sorted(label_studio.versions()) == [1, *range(5, 11)]
+    extracted = [job for job in jobs.store.jobs(JobStatus.FINISHED) if job.kind == JobKind.EXTRACT]
+    assert [(job.task_id, job.priority) for job in extracted] == [(2, 0), (3, 0), (4, 0)]
+    assert results(jobs)[0]["uncached"] == 3
+
+
+class Interrupted(Learner):
+    """While its first predictions are stored, a newer version is published."""
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        predictions = super().predict(tasks)
+        if tasks[0]["id"] == 4 and self.model_version == "v1":
+            self.next_version()
+        return predictions
+
+
+def test_a_newer_version_ends_it(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start(Interrupted)
+    assert label_studio.versions() == {task: ["v1"] for task in range(1, 5)}
+    jobs.add_refresh("1")
+    work_off(jobs)
+    assert label_studio.versions() == {task: ["v2"] for task in range(1, 11)}
+
+
+class Choosing(Learner):
+    predict_ahead = 3
+    chooses_next = True
+    ranked = (Ranked(20, cluster=1, score=0.1), Ranked(7, cluster=2), Ranked(9), Ranked(1))
+
+
+def test_what_teaches_most_comes_first(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start(Choosing)
+    assert label_studio.settings == {"model_version": "v1", "sampling": "Uncertainty sampling"}
+    stored = [(one["task"], one["cluster"], one["score"]) for one in label_studio.predictions.values()]
+    assert stored == [(20, 1, 0.1), (7, 2, 0.007), (9, None, 0.009)]
+    assert [row.id for row in jobs.store.known_tasks("1", 5)[0]] == [20, 7, 9, 1, 2]
+
+
+class Off(Learner):
+    predict_ahead = 0
+
+
+def test_off_means_off(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start(Off)
+    assert label_studio.predictions == {}
+    assert label_studio.settings["model_version"] == "Timeline"
+    assert results(jobs) == []
+
+
+def test_a_version_that_somebody_chose_stays(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    label_studio.settings["model_version"] = "theirs"
+    start()
+    assert label_studio.settings["model_version"] == "theirs"
+    assert label_studio.versions()[1] == ["v1"]
+
+
+def test_without_a_key_it_says_so_once(
+    start: Callable[..., Jobs], label_studio: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = start(Choosing, key=None)
+    jobs.store.save_tasks("1", [{"id": 7, "data": {}}, {"id": 20, "data": {}}])
+    train(jobs)
+    train(jobs)
+    assert caplog.text.count("fresh predictions aren't stored in Label Studio. There is no key") == 1
+    assert label_studio.requests == []
+    assert [row.id for row in jobs.store.known_tasks("1", 5)[0]] == [20, 7]  # the dashboard's order needs none
+
+
+def test_a_refused_key_is_said_once(
+    start: Callable[..., Jobs], label_studio: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    label_studio.answers["/api/projects/1/"] = status(401)
+    jobs = start()
+    train(jobs)
+    assert caplog.text.count("fresh predictions aren't stored in Label Studio. Project 1: Label Studio refuses") == 1
+    assert label_studio.predictions == {}
+    assert [job.kind for job in jobs.store.jobs(JobStatus.FAILED, JobStatus.QUEUED)] == []
+    del label_studio.answers["/api/projects/1/"]
+    train(jobs)
+    assert label_studio.versions()[1] == ["v3"]
+
+
+def test_an_earlier_version_is_refreshed_after_a_roll_back(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start()
+    train(jobs)
+    jobs.registry.get("1").set("trainings", "1")
+    WorkerProcess(Runner(jobs)).look_at_models()
+    work_off(jobs)
+    assert label_studio.versions()[1] == ["v1"]
+    assert label_studio.settings["model_version"] == "v1"
