@@ -224,8 +224,8 @@ class TrainedMode:
 
         Returns:
             The candidate's metrics (`Trainer.candidate`); published, with version or reason; prequential, the present
-            classifier's score on the videos that were new to it (None where none was); tasks, the number of videos
-            that were learnt; unavailable, task id -> why its video was left out.
+            classifier's score on the videos that were new to it, as of `Trainer.test` (None where none was); tasks, the
+            number of videos that were learnt; unavailable, task id -> why its video was left out.
 
         Raises:
             InvalidAnnotation: there is no annotated video to train on.
@@ -246,11 +246,8 @@ class TrainedMode:
         notes = self._context.notes
         examples, unavailable = read_examples(self._tag, self._videos, notes, chosen.tasks, loaded, chosen.stands_for)
         present = None if from_scratch else self._usable()
-        prequential = (
-            trainer.score(present, [e for e in examples if e.task_id not in present.header["tasks"]])
-            if present
-            else None
-        )
+        new = [e for e in examples if present and e.task_id not in present.header["tasks"]]
+        prequential = trainer.test(present, new) if present else None
         # A classifier that learnt a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
 

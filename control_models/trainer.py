@@ -10,6 +10,7 @@ from control_models.parameters import Parameters
 from control_models.tag import Decoder
 from learning.dataset import Example, content_of, num_videos
 from learning.metrics import frame_metrics, segment_f1
+from learning.mistakes import Compared, mistakes
 from ml_backend.base import Progress
 from utils.neural_nets import MultiLabelLSTM
 
@@ -101,14 +102,35 @@ class Trainer:
         Returns:
             videos, the number of them; frames, as of `frame_metrics`; segments, as of `segment_f1`.
         """
+        return self._metrics(examples, self._found(classifier, examples, progress)) if examples else None
+
+    def test(self, classifier: MultiLabelLSTM, examples: list[Example]) -> dict[str, Any] | None:
+        """Scores a classifier on videos that are new to it; None without examples.
+
+        Returns:
+            As of `score`, and mistakes, as of `learning.mistakes`; a video that is labelled as a whole counts as one
+            second.
+        """
         if not examples:
             return None
+        found = self._found(classifier, examples, None)
+        runs = [
+            Compared(truth, predicted, e.frame_rate if len(e.labels) > 1 else 1.0)
+            for e, labels in zip(examples, found, strict=True)
+            for truth, predicted in zip(e.annotated(e.labels > 0), e.annotated(labels), strict=True)
+        ]
+        return self._metrics(examples, found) | {"mistakes": mistakes(runs, list(self._label_map))}
+
+    def _found(
+        self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress | None
+    ) -> list[np.ndarray]:
+        """The labels of each example's prediction, [num_frames, num_labels] bool."""
         found = []
         for number, e in enumerate(examples):
             part = _part(progress, number / len(examples), (number + 1) / len(examples))
             probs = classifier.predict(e.features, e.frame_rate, progress=part)
             found.append(self._decoder.labels(probs, e.frame_rate, classifier))
-        return self._metrics(examples, found)
+        return found
 
     def held_out(
         self, examples: list[Example], folds: list[set[int]], progress: Progress | None

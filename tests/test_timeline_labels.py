@@ -256,6 +256,10 @@ def test_a_new_video_is_predicted_before_it_is_learnt(
     assert prequential["videos"] == 1
     assert prequential["frames"]["per_label"]["Blue"]["support"] == 30
     assert 0 <= prequential["segments"]["macro_f1"] <= 1
+    blue = prequential["mistakes"]["labels"]["Blue"]
+    assert (blue["events"], blue["missed_events"]) == (1, 0)
+    taken = sum(seconds for label, _, seconds in prequential["mistakes"]["confusion"] if label == "Blue")
+    assert taken == pytest.approx(30 / 25)
     # Nothing is new the third time.
     assert model.fit("ANNOTATION_UPDATED", {}, tasks=[first, mirror])["tl"]["prequential"] is None
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from learning.forecast import MIN_TESTS, videos_for
 from ml_backend.dashboard.charts import Series
 from ml_backend.store.tables import Training
 
@@ -16,6 +17,8 @@ WINDOW = 5
 TREND = 0.03
 # Fewer tests show no trend.
 MIN_TESTS_FOR_TREND = 4
+# A project that has reached the last of them needs no more videos for its F1.
+GOALS = (0.8, 0.9, 0.95)
 # Student's t for a 95 % interval of the mean of 2, 3 … WINDOW values, for which the normal distribution's is too small.
 T_95 = (12.706, 4.303, 3.182, 2.776)
 
@@ -83,3 +86,44 @@ def _words(means: list[float]) -> str:
     change = means[-1] - means[max(0, len(means) - 1 - WINDOW)]
     trend = "still rising" if change > TREND else "falling" if change < -TREND else "level"
     return f"{means[-1]:.2f}, {trend}"
+
+
+def outlook(trainings: Sequence[Training], control: str) -> str:
+    """How many more annotated videos the next goal asks for, in a sentence (`learning.forecast`).
+
+    Args:
+        trainings: the project's, oldest first.
+        control: the tag's name.
+    """
+    tests: list[tuple[int, float]] = []
+    for training in trainings:
+        test = ((training.metrics or {}).get(control) or {}).get("prequential") or {}
+        f1 = (test.get("frames") or {}).get("macro_f1")
+        if f1 is not None:
+            tests.append((max(1, training.annotated_tasks - test.get("videos", 1)), f1))
+    if len(tests) < MIN_TESTS:
+        missing = MIN_TESTS - len(tests)
+        return f"How many more videos it needs can't be said yet: {missing} more test{'s' * (missing > 1)} are needed."
+    reached = float(np.mean([f1 for _, f1 in tests[-WINDOW:]]))
+    goal = next((goal for goal in GOALS if reached < goal), None)
+    if goal is None:
+        return f"Its F1 is {reached:.2f}: more videos would bring little."
+    found = videos_for(goal, *map(list, zip(*tests, strict=True)))
+    if found is None:
+        return "How many more videos it needs can't be said yet: all tests are of models that learnt as many."
+    present = max(training.annotated_tasks for training in trainings)
+    low, likely, high = (
+        max(1, round(value - present)) if np.isfinite(value) else None
+        for value in (found.low, found.videos, found.high)
+    )
+    if low is None:
+        return f"An F1 of {goal:g} isn't in sight: from test to test the curve hardly rises."
+    if likely is None or high is None:
+        return (
+            f"An F1 of {goal:g} asks for {low} more video{'s' * (low > 1)} at least, if the curve goes on as it has; "
+            "the tests differ too much to say more."
+        )
+    return (
+        f"An F1 of {goal:g} asks for about {likely} more video{'s' * (likely > 1)} ({low} to {high}), if the curve "
+        "goes on as it has."
+    )

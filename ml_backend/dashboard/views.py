@@ -10,12 +10,12 @@ from flask import Blueprint, Response, make_response, redirect, render_template,
 
 from errors import BackendError, NotFound, NotReady
 from ml_backend.base import LabelStudioMLBase
-from ml_backend.dashboard import learnt, overview, timelines
+from ml_backend.dashboard import overview, timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
-from ml_backend.dashboard.charts import line_chart
-from ml_backend.dashboard.curves import learning_curve
 from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.label_studio_state import LabelStudioState
+from ml_backend.dashboard.quality import quality
+from ml_backend.dashboard.saved import saved
 from ml_backend.dashboard.summary import Summary
 from ml_backend.dashboard.video_file import send_video
 from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
@@ -131,7 +131,8 @@ class Dashboard:
             project=project,
             error=error,
             model_version=model.model_version if model else None,
-            controls=[self._control(name, colours, trainings) for name, colours in controls.items()],
+            controls=[quality(trainings, *one, _has_timeline(model, one[0])) for one in controls.items()],
+            saved=saved(self._store.efforts(project_id)),
             trainings=trainings[: -SHOWN_TRAININGS - 1 : -1],
             tasks=tasks,
             total=total,
@@ -141,20 +142,6 @@ class Dashboard:
             label_studio=self._label_studio_url(project, model),
             state=overview.state(self._store, project_id),
         )
-
-    def _control(self, name: str, colours: dict[str, str], trainings: list[Any]) -> dict[str, Any]:
-        lessons = learning_curve(trainings, name, colours)
-        title = "F1 on each new video before it was learnt from. " + " ".join(one.sentence for one in lessons)
-        latest = next((one.metrics[name] for one in reversed(trainings) if (one.metrics or {}).get(name)), {})
-        return {
-            "name": name,
-            "colours": colours,
-            "lessons": lessons,
-            "chart": line_chart(title, [one.series for one in lessons], "annotated videos"),
-            "learnt": (goes_by := learnt.sentences(latest)),
-            "meanings": learnt.meanings(goes_by),
-            "present": self._store.present_version(str(trainings[0].project_id), name) if trainings else None,
-        }
 
     def task(self, project_id: str, task_id: int) -> Response:
         """A task's page: the video, and the annotated timeline above the predicted one."""
@@ -362,3 +349,8 @@ def _colours(model: LabelStudioMLBase) -> dict[str, dict[str, str]]:
         for control in model.label_interface.controls
         if getattr(control, "labels_attrs", None)
     }
+
+
+def _has_timeline(model: LabelStudioMLBase, name: str) -> bool:
+    """Whether a control tag has a timeline; of a model without parts, it has."""
+    return all(part.has_timeline for part in model.control_models if part.from_name == name)

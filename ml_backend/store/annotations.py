@@ -325,6 +325,13 @@ class Annotations(Projects):
                 entry["annotations"].append({"id": annotation_id, "result": result or [], "updated_at": updated_at})
         return list(tasks.values())
 
+    def efforts(self, project_id: str) -> list[tuple[float | None, dict[str, Any] | None]]:
+        """What each of the project's annotations took: lead time in seconds, and `origins`; in order of ids."""
+        of_project = sa.and_(Annotation.project_id == project_id, Annotation.state == AnnotationState.PRESENT)
+        query = sa.select(Annotation.lead_time, Annotation.origins).where(of_project).order_by(Annotation.id)
+        with self._reading() as session:
+            return [(lead_time, counts) for lead_time, counts in session.execute(query)]
+
     def count_annotated_tasks(self, project_id: str | None = None) -> dict[str, int]:
         """The number of annotated tasks by project, of all projects or of one."""
         query = sa.select(Annotation.project_id, sa.func.count(Annotation.task_id.distinct()))
