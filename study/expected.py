@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import lfilter
 
 from learning.events import segments
 
@@ -38,9 +37,10 @@ def expected_time(probs: np.ndarray, frame_rate: float, memory: float) -> Expect
     """
     spread = np.sqrt(np.clip(probs * (1 - probs), 0, None).astype(float))
     decay = math.exp(-1 / (frame_rate * memory)) if memory > 0 else 0.0
-    # The sum over all earlier frames s of decay^(t - s) spread[s], for frame t + 1.
-    carried = lfilter([decay], [1, -decay], spread)
-    variance = float(np.sum(spread**2) + 2 * np.sum(spread[1:] * carried[:-1]))
+    # For each frame t, the sum over the earlier ones of decay^(t - s) spread[s]. Not by scipy.signal: its import takes
+    # half a second of every process of the backend.
+    carried = list(accumulate(spread[:-1], lambda carry, value: decay * (carry + value), initial=0.0))
+    variance = float(np.sum(spread**2) + 2 * np.dot(spread, carried[: len(spread)]))
     return ExpectedTime(float(np.sum(probs)) / frame_rate, math.sqrt(variance) / frame_rate)
 
 

@@ -2,13 +2,12 @@
 
 import os
 import pickle
+import random
 import re
 import resource
 import shutil
 import signal
 import subprocess
-import sys
-import textwrap
 import threading
 import time
 import tracemalloc
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,51 +36,13 @@ from features.cache_folder import STALE_AFTER, usage
 from features.encoder import Encoder, get_encoder
 from features.motion import MOTION_SIZE
 from features.sequence import FeatureSequence
+from tests import processes
+from tests.brightness import BrightnessEncoder
 from tests.checkpoints import write_checkpoint
 from tests.servers import mount
 from tests.videos import write_video
 from video.preprocessing import View
 from video.reader import Frame, decode
-
-PROJECT = Path(__file__).parent.parent
-
-
-class BrightnessEncoder:
-    """Stands in for a model: the features are the picture's mean brightness, so that they say which frame it is."""
-
-    feature_dim = 316  # with all that stands beside, 1 kB a frame
-    cell_dim = 276
-    num_classes = 2
-    region, size_factor = None, 1.0
-
-    def __init__(self, fingerprint: str = "brightness", work: Callable[[], None] = lambda: None) -> None:
-        self.fingerprint = fingerprint
-        self.num_encoded = 0
-        self.largest_batch = 0
-        self._work = work
-        self._lock = threading.Lock()
-
-    def preprocess(self, frames: list[Frame], view: View) -> torch.Tensor:
-        return torch.tensor([frame.picture.to_ndarray(format="gray").mean() for frame in frames], dtype=torch.float32)
-
-    def features(self, batch: torch.Tensor) -> np.ndarray:
-        self._count(batch)
-        return np.repeat(batch[:, None].numpy(), self.feature_dim, axis=1)
-
-    def features_and_cells(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        features = self.features(batch)
-        return features, features[:, : self.cell_dim] - 100
-
-    def probabilities(self, batch: torch.Tensor) -> np.ndarray:
-        self._count(batch)
-        bright = (batch / 255)[:, None].numpy()
-        return np.concatenate([bright, 1 - bright], axis=1)
-
-    def _count(self, batch: torch.Tensor) -> None:
-        self._work()
-        with self._lock:
-            self.num_encoded += len(batch)
-            self.largest_batch = max(self.largest_batch, len(batch))
 
 
 def grey(*levels: int) -> list[tuple[int, int, int]]:
@@ -489,58 +451,33 @@ def test_requests_for_the_same_video_at_once_extract_once(videos, tmp_path):
         assert_same(result, results[0])
 
 
-def run_at_once(program: str, count: int) -> list[str]:
-    """What several processes of a program print after `input("ready")`, at which they wait for each other."""
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, cwd=PROJECT, **pipes) for _ in range(count)]
-    for process in processes:
-        process.stdout.read(len("ready"))
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    answers = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0] * count, answers
-    return [output for output, _ in answers]
+def sum_of_features(cache_dir: Path, video: Path) -> tuple[tuple[int, ...], float]:
+    features = FeatureCache(cache_dir, 10**9).get(BrightnessEncoder(), video).features
+    return features.shape, float(features.sum())
 
 
-def test_two_processes_at_once_both_get_features(models, videos, tmp_path):
-    program = f"""
-        from pathlib import Path
-        from features.encoder import get_encoder
-        from features.cache import FeatureCache
-        encoder = get_encoder("classifier.pt", model_root=Path({str(models)!r}), precision="fp32")
-        encoder.feature_dim
-        input("ready")
-        video = FeatureCache({str(tmp_path)!r}, 10**9).get(encoder, {str(videos[2])!r})
-        print(video.features.shape, float(video.features.sum()))
-    """
-    answers = run_at_once(program, 2)
-    assert answers[0] == answers[1]
-    assert answers[0].startswith("(65, 1280)")
+def test_two_processes_at_once_both_get_features(videos, tmp_path):
+    first, second = processes.run_at_once(2, sum_of_features, tmp_path, videos[2])
+    assert first == second
+    assert first[0] == (65, 316)
+
+
+def read_at_random(cache_dir: Path, videos: list[Path]) -> int:
+    """Two threads read videos of even brightness from a cache that holds only one of them; how often they did."""
+
+    def work(seed: int) -> int:
+        cache, choose = FeatureCache(cache_dir, 1000), random.Random(seed)
+        for _ in range(60):
+            index = choose.randrange(len(videos))
+            assert abs(cache.get(BrightnessEncoder(), videos[index]).features - (10 * index + 20)).max() <= 3
+        return 60
+
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(work, range(2)))
 
 
 def test_processes_that_drop_each_others_items_all_get_features(many_videos, tmp_path):
-    program = f"""
-        import random
-        from concurrent.futures import ThreadPoolExecutor
-        from tests.test_features import BrightnessEncoder
-        from features.cache import FeatureCache
-
-        def work(seed):
-            cache, choose, count = FeatureCache({str(tmp_path)!r}, 1000), random.Random(seed), 0
-            for _ in range(60):
-                index = choose.randrange(3)
-                video = cache.get(BrightnessEncoder(), {[str(video) for video in many_videos[:3]]!r}[index])
-                assert abs(video.features - (10 * index + 20)).max() <= 3
-                count += 1
-            return count
-
-        input("ready")
-        with ThreadPoolExecutor(2) as pool:
-            print(sum(pool.map(work, range(2))))
-    """
-    assert run_at_once(program, 3) == ["120\n"] * 3
+    assert processes.run_at_once(3, read_at_random, tmp_path, many_videos[:3]) == [120] * 3
 
 
 # --- Limits and accidents
@@ -670,26 +607,22 @@ def test_a_video_replaced_while_it_is_read_is_refused(cache, videos, tmp_path):
     assert cache.peek(encoder, videos[1]) is None
 
 
+def extract_half(cache_dir: Path, video: Path, half_way: Any) -> None:
+    def work() -> None:
+        if encoder.num_encoded:
+            half_way.set()
+            signal.pause()
+
+    encoder = BrightnessEncoder(work=work)
+    FeatureCache(cache_dir, 10**9).get(encoder, video)
+
+
 def test_a_killed_extraction_leaves_nothing_that_is_trusted(videos, tmp_path):
-    program = f"""
-        import time
-        from tests.test_features import BrightnessEncoder
-        from features.cache import FeatureCache
-
-        def work():
-            if encoder.num_encoded:
-                print("half-way", flush=True)
-                time.sleep(60)
-
-        encoder = BrightnessEncoder(work=work)
-        FeatureCache({str(tmp_path)!r}, 10**9).get(encoder, {str(videos[2])!r})
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "half-way\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    half_way = processes.context().Event()
+    process = processes.start(extract_half, tmp_path, videos[2], half_way)
+    half_way.wait()
+    process.kill()
+    process.join()
     assert usage(tmp_path / "unfinished") > 0
 
     cache = FeatureCache(tmp_path, 10**9)
@@ -704,20 +637,17 @@ def test_a_killed_extraction_leaves_nothing_that_is_trusted(videos, tmp_path):
     assert usage(tmp_path / "unfinished") == 0
 
 
-def test_a_video_that_kills_its_process_is_given_up_whatever_its_name(videos, tmp_path):
-    program = """
-        import os, signal
-        from tests.test_features import BrightnessEncoder
-        from features.cache import FeatureCache
+def extract_and_die(cache_dir: Path, video: Path) -> None:
+    encoder = BrightnessEncoder(work=lambda: os.kill(os.getpid(), signal.SIGKILL))
+    FeatureCache(cache_dir, 10**9).get(encoder, video)
 
-        encoder = BrightnessEncoder(work=lambda: os.kill(os.getpid(), signal.SIGKILL))
-        FeatureCache({folder!r}, 10**9).get(encoder, {video!r})
-    """
+
+def test_a_video_that_kills_its_process_is_given_up_whatever_its_name(videos, tmp_path):
     for number in range(attempts.MAX_DEATHS):
         video = shutil.copy(videos[2], tmp_path / f"{number}.mp4")
-        text = textwrap.dedent(program.format(folder=str(tmp_path / "cache"), video=str(video)))
-        killed = subprocess.run([sys.executable, "-c", text], cwd=PROJECT, check=False)
-        assert killed.returncode == -signal.SIGKILL
+        process = processes.start(extract_and_die, tmp_path / "cache", video)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     cache = FeatureCache(tmp_path / "cache", 10**9)
     with pytest.raises(UnreadableVideo, match=r"other\.mp4 is given up: the worker died 3 times"):
         cache.get(BrightnessEncoder(), shutil.copy(videos[2], tmp_path / "other.mp4"))

@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from features.extraction import extract
 from features.motion import LAGS, MOTION_SIZE, VALUES_PER_LAG, History, describe
-from tests.test_features import BrightnessEncoder
+from tests.brightness import BrightnessEncoder
 from tests.videos import write_video
 from video.preprocessing import View, small_grey
 from video.reader import decode

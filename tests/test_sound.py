@@ -10,7 +10,7 @@ import pytest
 
 from features.cache import extract
 from features.sound import SOUND_SIZE, Sound
-from tests.test_features import BrightnessEncoder
+from tests.brightness import BrightnessEncoder
 
 RATE = 25  # pictures a second
 SECONDS = 4

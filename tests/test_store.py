@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +21,7 @@ from ml_backend.store.annotations import TASKS_PER_BATCH
 from ml_backend.store.models import TRAININGS
 from ml_backend.store.tables import Base, Job, JobKind, JobStatus, QueueName, TrainingStatus
 from tests.postgres import Postgres
-from tests.servers import ROOT
+from tests.processes import run_at_once
 
 FIRST_RELEASE = Path(__file__).with_name("data") / "state_of_the_first_release.sql"
 T1, T2, T3 = (f"2026-11-22T1{hour}:00:00Z" for hour in range(3))
@@ -169,12 +167,12 @@ def test_a_database_knows_its_predicted_tasks(store: Store, database_url: str) -
     opened.close()
 
 
+def start_once(database_url: str) -> None:
+    Store(database_url).increment_value("1", "started")
+
+
 def test_all_processes_may_start_at_once(database_url: str) -> None:
-    program = "import sys\nfrom ml_backend.store import Store\nStore(sys.argv[1]).increment_value('1', 'started')"
-    command = [sys.executable, "-c", program, database_url]
-    processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, errors
+    run_at_once(4, start_once, database_url)
     store = Store(database_url)
     assert store.get_value("1", "started") == "4"
     store.close()
@@ -284,7 +282,7 @@ def test_what_was_deleted_here_and_is_there_is_stored_again(store: Store) -> Non
 
 def test_a_large_comparison_leaves_webhooks_their_turn(store: Store) -> None:
     """Between its batches others write; before, 2,000 annotations held the lock for 1.7 s."""
-    tasks = [task(number, annotation(number)) for number in range(1, 20 * TASKS_PER_BATCH + 1)]
+    tasks = [task(number, annotation(number)) for number in range(1, 4 * TASKS_PER_BATCH + 1)]
     others: list[int] = []
 
     def fetched() -> Iterator[dict[str, Any]]:
@@ -294,7 +292,7 @@ def test_a_large_comparison_leaves_webhooks_their_turn(store: Store) -> None:
             yield item
 
     assert store.replace_annotations("1", fetched())
-    assert len(others) == 20
+    assert len(others) == 4
     assert len(stored(store)) == len(tasks)
 
 
