@@ -30,7 +30,7 @@ from utils.neural_nets import MultiLabelLSTM
 from video.timeline import Recording, Track
 
 if TYPE_CHECKING:
-    from ml_backend.base import LabelStudioMLBase
+    from ml_backend.base import LabelStudioMLBase, Ranked
 
 
 class ControlPrediction(NamedTuple):
@@ -211,6 +211,11 @@ class ControlModel(ABC):
     ) -> Evaluation | None:
         """Cross-validation, as `TrainedMode.held_out`. Returns None in simple mode."""
         return self.mode.held_out(tasks, folds, progress)
+
+    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+        """Orders extracted tasks, as `LabelStudioMLBase.rank`. Empty in simple mode, to which annotations teach
+        nothing."""
+        return self.mode.rank(tasks, check)
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
         """Whether `fit` on these annotated tasks has nothing to extract first. Damaged features may count as intact."""

@@ -112,5 +112,9 @@ class SimpleMode:
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
         """Does nothing: nothing is learnt."""
 
+    def rank(self, *arguments: Any) -> list[Any]:
+        """Returns no order: no annotation would teach anything."""
+        return []
+
     def held_out(self, *arguments: Any) -> None:
         """Returns None: nothing was learnt."""

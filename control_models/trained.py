@@ -11,6 +11,7 @@ import numpy as np
 
 from control_models.examples import choose_tasks, read_examples, recalled
 from control_models.published import PublishedClassifiers
+from control_models.ranking import rank
 from control_models.start import find_start
 from control_models.tag import Tag
 from control_models.trainer import Trainer, num_videos
@@ -19,6 +20,7 @@ from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from features.cache import VideoFeatures
 from learning.dataset import Progress
 from learning.evaluation import Case, Evaluation
+from ml_backend.base import Ranked
 from ml_backend.context import Context
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
@@ -280,6 +282,13 @@ class TrainedMode:
             logger.warning("%s: a new classifier is started: %s", self._published.path.name, error)
             return None
         return classifier if classifier is not None and self._fits(classifier) else None
+
+    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+        """Orders extracted tasks without annotations, as `LabelStudioMLBase.rank`."""
+        store = self._context.store
+        annotated = store.annotated_tasks(self._context.project_id) if store is not None else []
+        known = choose_tasks(self._tag, annotated).tasks if annotated else []
+        return rank(self._tag, self._videos, known, tasks, check)
 
     def held_out(
         self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None

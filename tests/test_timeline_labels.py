@@ -798,6 +798,37 @@ def test_a_training_of_many_reads_those_annotated_last_and_some_of_all(make_mode
     assert sum(chosen.stands_for) == pytest.approx(2000, rel=0.1)
 
 
+# -- the order of tasks
+
+
+def test_what_resembles_many_and_nothing_annotated_teaches_most(settings: Settings, make_model: Any) -> None:
+    """Three greys, of which one is annotated, three reds and one blue: a red comes first, and the greys last."""
+    colours = {1: GREY, 2: GREY, 3: RED, 4: RED, 5: RED, 6: BLUE, 7: GREY}
+    tasks = {number: task(settings, number, [colour] * (20 + number)) for number, colour in colours.items()}
+    model = make_model(config())
+    for one in tasks.values():
+        model.extract(one)
+    model.services.store.save_annotations("1", None, [(tasks[1], annotation(1))], "ANNOTATION_CREATED")
+    checks = []
+    ranked = model.rank([tasks[number] for number in range(2, 8)], lambda: checks.append(1))
+    order = [one.task_id for one in ranked]
+    assert order[0] in (3, 4, 5)
+    assert order[1] == 6
+    assert sorted(order) == [2, 3, 4, 5, 6, 7]
+    assert checks
+    clusters = {one.task_id: one.cluster for one in ranked}
+    assert clusters[order[0]] == order[0]
+
+
+def test_the_order_is_of_what_can_be_read(settings: Settings, make_model: Any, red_blue: dict[str, Any]) -> None:
+    model = make_model(config())
+    model.extract(red_blue)
+    others = [{"id": 8, "data": {}}, {"id": 9, "data": {"video": "missing.mp4"}}]
+    assert [one.task_id for one in model.rank([*others, red_blue], lambda: None)] == [1]
+    assert model.rank(others, lambda: None) == []
+    assert make_model(config("", ("soccer_ball",))).rank([red_blue], lambda: None) == []
+
+
 # -- partly annotated videos
 
 REVIEWED = 'model_trainable="true" model_reviewed_label="Reviewed"'
