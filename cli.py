@@ -20,6 +20,7 @@ from terminal.exchange import export, import_
 from terminal.label import label
 from terminal.models import export_model, import_model
 from terminal.predict import extract, predict
+from terminal.review import review
 from terminal.status import status
 from terminal.summary import summary
 from terminal.training import reset, rollback, train
@@ -30,7 +31,7 @@ A command ends with 0 when it is done, 1 when it failed, 2 when it was used wron
 model isn't trained yet), and 4 where some of several tasks failed."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=HELP, pretty_exceptions_enable=False)
-for command in (label, predict, extract, train, evaluate, summary, export, reset, rollback, status, check):
+for command in (label, predict, extract, train, evaluate, summary, review, export, reset, rollback, status, check):
     app.command()(command)
 app.command("import")(import_)
 app.command("export-model")(export_model)

@@ -180,5 +180,7 @@ class _Reader:
             for remark in remarks:
                 self._note(task, f"Annotation {annotation['id']} {remark}")
             if labels is not None:
-                added.append(Example(task["id"], sequence, labels, weight, reviewed, frame_rate, stands_for))
+                added.append(
+                    Example(task["id"], sequence, labels, weight, reviewed, frame_rate, stands_for, annotation["id"])
+                )
         self._examples += added

@@ -309,7 +309,9 @@ class TrainedMode:
             predictions = self._trainer().held_out(examples, folds, progress)
         except ValueError as error:
             raise InvalidAnnotation(f"Annotate at least two different videos: {error}.") from error
-        cases = [Case(e.task_id, e.labels > 0, probs, found, e.reviewed) for e, probs, found in predictions]
+        cases = [
+            Case(e.task_id, e.labels > 0, probs, found, e.reviewed, e.annotation) for e, probs, found in predictions
+        ]
         return Evaluation(tag.from_name, tuple(tag.labels), tag.colours, tag.frame_rate(tasks[0]), tuple(cases))
 
 

@@ -48,6 +48,7 @@ class Example(NamedTuple):
         mask: [num_frames] bool, the annotated frames; None for all. The others are left out.
         frame_rate: labeling frames per second.
         stands_for: the number of the project's videos that this one stands for, as of `choose_videos`.
+        annotation: the annotation's id, None where it has none.
     """
 
     task_id: int
@@ -57,6 +58,7 @@ class Example(NamedTuple):
     mask: np.ndarray | None = None
     frame_rate: float = FRAME_RATE
     stands_for: float = 1.0
+    annotation: int | None = None
 
     @property
     def reviewed(self) -> np.ndarray:

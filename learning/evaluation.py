@@ -31,6 +31,7 @@ class Case(NamedTuple):
         probabilities: [num_frames, num_labels] in [0, 1].
         predicted: [num_frames, num_labels] booleans.
         reviewed: [num_frames] booleans, the frames that were annotated; None for all. Others count for nothing.
+        annotation: the annotation's id, None where it has none.
     """
 
     task_id: int
@@ -38,6 +39,7 @@ class Case(NamedTuple):
     probabilities: np.ndarray
     predicted: np.ndarray
     reviewed: np.ndarray | None = None
+    annotation: int | None = None
 
     @property
     def marks(self) -> np.ndarray:
@@ -161,6 +163,11 @@ def _counts(cases: Sequence[Case], kind: str) -> np.ndarray:
 
 def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float:
     """Cohen's kappa of two arrays [n] of booleans: 1 for equal ones, 0 for agreement by chance."""
-    observed = float((first == second).mean())
-    by_chance = float(first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean()))
-    return 1.0 if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
+    return kappa_of_sums(len(first), first.sum(), second.sum(), (first & second).sum())
+
+
+def kappa_of_sums(total: float, first: float, second: float, both: float) -> float:
+    """Cohen's kappa of how much, of a total, the first, the second and both marked."""
+    observed = 1 - (first + second - 2 * both) / total
+    by_chance = (first * second + (total - first) * (total - second)) / total**2
+    return 1.0 if by_chance == 1 else float((observed - by_chance) / (1 - by_chance))

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
-from errors import BackendError, InvalidRequest, NotReady
+from errors import BackendError, InvalidAnnotation, InvalidRequest, NotReady
 from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
@@ -192,12 +192,44 @@ def test_a_summary_of_files_that_no_training_read(project: Settings, tmp_path: P
     run("summary", "--project", "1", "--csv", str(tmp_path / "nowhere" / "a.csv"), code=2)
 
 
+def test_a_wrong_interval_is_found_and_what_is_confirmed_is_not_asked_again(project: Settings) -> None:
+    store = Store(project.database)
+    path = project.local_files_document_root / "4.mp4"
+    write_video(path, [GREY] * 20 + [RED] * 30 + [GREY] * 50, size=(64, 64))
+    wrong = annotation(4, region(21, 50, "Red"), region(61, 90, "Red"))
+    store.save_annotations("1", CONFIG, [({"id": 4, "data": {"video": str(path)}}, wrong)], "ANNOTATION_CREATED")
+
+    def look(*options: str) -> dict[str, Any]:
+        return json.loads(run("review", "--project", "1", "--json", *options).stdout)
+
+    found = look()
+    first = found["doubts"][0]
+    assert found["videos"] == 4
+    assert (first["task"], first["annotation"]) == (4, 4)
+    assert first["seconds"] == pytest.approx(2.4, abs=0.2)
+    assert "annotated as Red" in first["text"]
+    assert look()["at"] == found["at"], "nothing changed since"
+    assert first["name"] in run("review", "--project", "1").stdout
+
+    assert "1 not asked again" in run("review", "--project", "1", "--confirm", first["name"]).stdout
+    assert first["name"] not in [one["name"] for one in look()["doubts"]]
+    assert all(one["task"] != 4 for one in look("--again")["doubts"] if abs(one["seconds"] - 2.4) < 0.2)
+    assert "was confirmed" in refused(InvalidRequest, "review", "--project", "1", "--confirm", first["name"])
+
+    store.delete_tasks("1", [2, 3, 4])
+    assert "at least two different videos" in refused(InvalidAnnotation, "review", "--project", "1")
+    store.save_annotations("2", SIMPLE, [({"id": 5, "data": {"video": "a.mp4"}}, wrong)], "ANNOTATION_CREATED")
+    assert "no timeline that is trained" in refused(InvalidRequest, "review", "--project", "2")
+    store.close()
+
+
 @pytest.mark.parametrize(
     "command",
     [
         ("train",),
         ("evaluate",),
         ("summary",),
+        ("review",),
         ("export",),
         ("reset", "--yes"),
         ("rollback", "--yes"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import subprocess
 import threading
@@ -21,10 +22,13 @@ from werkzeug.serving import make_server
 from errors import InvalidRequest
 from learning.mistakes import Compared, mistakes
 from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.jobs.review import RESULT
+from ml_backend.jobs.runner import Runner
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.models import TRAININGS
 from ml_backend.store.tables import JobKind, JobStatus, QueueName, TrainingStatus
+from study.review import Doubt, Part
 from tests.live.browser import Browser
 from tests.servers import annotation, free_port, region, wait_until
 from tests.videos import write_video
@@ -143,6 +147,19 @@ class Server:
         truth, predicted = np.zeros((2, NUM_FRAMES, 2), bool)
         truth[20:50, 0] = truth[79:90, 1] = predicted[10:40, 0] = True
         return mistakes([Compared(truth, predicted, 25.0)], ["Close", "Wing extended"])
+
+    def review(self) -> list[Doubt]:
+        """A review that doubts the first label of task 1, and misses one in task 2, where a second person drew less."""
+        less = annotation(200, region(21, 35, "Close"))
+        self.store.save_annotations("1", CONFIG, [({"id": 2, "data": {"video": "2.webm"}}, less)], "ANNOTATION_CREATED")
+        found = [
+            Doubt(1, 1, "tl", [Part("Close", 0.8, 2.0, [[0.8, 2.0]], 0.04, 3.0)]),
+            Doubt(2, 2, "tl", [Part("Close", 2.4, 3.0, [], 0.97, 2.0)]),
+        ]
+        result = {"at": "2026-11-27T12:00:00", "revision": 1, "videos": 2, "left_out": 0}
+        stored = result | {"doubts": [doubt.json() for doubt in found]}
+        self.store.set_value("1", RESULT, json.dumps(stored))
+        return found
 
     def trainings(self) -> int:
         """How many trainings wait."""
@@ -403,6 +420,72 @@ def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
 
 
 @needs_browser
+def test_a_doubt_is_looked_at_and_confirmed_with_the_keyboard(server: Server, browser: Browser) -> None:
+    server.annotate(3)
+    browser.open(f"{server.url}/projects/1")
+    focus_on(browser, "Review of the annotations")
+    press(browser, ENTER)
+    wait_until(lambda: "The annotations weren't compared yet." in text(browser), SECONDS, "the page")
+    assert "No task has several annotations." in text(browser)
+    focus_on(browser, "Compare now …")
+    press(browser, ENTER)
+    focus_on(browser, "Yes, compare")
+    press(browser, ENTER)
+    wait_until(lambda: "The comparison is queued." in text(browser), SECONDS, "the answer")
+    assert [job.kind for job in server.store.jobs(JobStatus.QUEUED)] == [JobKind.REVIEW]
+    assert browser.run("return document.querySelectorAll('[data-job] progress').length") == 1
+
+    doubted, missed = server.review()
+    browser.open(f"{server.url}/projects/1/review")
+    shown = browser.run("return [...document.querySelectorAll('[data-finding]')].map(e => e.dataset.finding)")
+    assert shown[:2] == [doubted.key, missed.key]
+    assert "0:00.80 to 0:02.00: annotated as Close, which a model of other videos sees there with 4 %" in text(browser)
+    assert "0:02.40 to 0:03.00: not annotated as Close" in text(browser)
+    # 30 frames and 15 of these in a video of 100: they agree on 85, and by chance on 64.
+    assert "Close\t0.58\tunknown of one task\t1" in text(browser)
+    assert "Close: 50 % of the time that one of two annotators marked, both did" in text(browser)
+    focus_on(browser, "It is right")
+    press(browser, ENTER)
+    wait_until(lambda: "It isn't asked again" in text(browser), SECONDS, "the answer")
+    left = browser.run("return [...document.querySelectorAll('[data-finding]')].map(e => e.dataset.finding)")
+    assert left == shown[1:]
+    assert "1 place was found right" in text(browser)
+
+
+def test_a_place_is_shown_until_its_annotation_changes(server: Server) -> None:
+    server.annotate(3)
+    doubted, missed = server.review()
+
+    def page() -> str:
+        return httpx.get(f"{server.url}/projects/1/review").text
+
+    assert doubted.key in page()
+    task = {"id": 1, "data": {"video": "1.webm"}}
+    for elsewhere in (region(61, 70, "Close"), region(80, 90, "Close")):
+        moved = annotation(1, region(21, 50, "Close"), elsewhere, updated_at="2026-11-28T00:00:00Z")
+        server.store.save_annotations("1", CONFIG, [(task, moved)], "ANNOTATION_UPDATED")
+        assert doubted.key in page()
+    shorter = annotation(1, region(21, 45, "Close"), updated_at="2026-11-29T00:00:00Z")
+    server.store.save_annotations("1", CONFIG, [(task, shorter)], "ANNOTATION_UPDATED")
+    assert doubted.key not in page()
+    assert missed.key in page()
+    server.store.delete_annotations("1", [2])
+    assert missed.key not in page()
+    with httpx.Client(base_url=server.url) as client:
+        token = client.get("/projects/1/review").cookies["timeline_csrf"]
+        assert client.post("/projects/1/review/confirm", data={"key": missed.key}).status_code == 403
+        gone = client.post("/projects/1/review/confirm", data={"key": missed.key, "csrf": token})
+        assert gone.status_code == 400
+        assert "There is nothing to confirm" in gone.text
+
+
+def test_a_review_of_a_model_that_is_not_trained_fails_with_a_sentence(server: Server) -> None:
+    server.annotate(2)
+    with pytest.raises(InvalidRequest, match="no timeline that is trained"):
+        Runner(server.jobs).run_now(JobKind.REVIEW, "1")
+
+
+@needs_browser
 def test_each_action_asks_first_and_does_what_it_says(server: Server, browser: Browser) -> None:
     server.annotate(2)
     for version in (1, 2):
@@ -533,6 +616,7 @@ def test_names_are_shown_as_text(server: Server) -> None:
 def test_accessibility(server: Server, browser: Browser, path: str, scheme: str) -> None:
     browser.prefer(scheme)
     server.annotate(10)
+    server.review()
     server.job(JobKind.EXTRACT, "a", task={"id": 1, "data": {}})
     browser.open(server.url + path)
     wait_until(lambda: browser.run("return document.getAnimations().length") == 0, SECONDS, "the page to stand still")

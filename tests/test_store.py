@@ -46,6 +46,7 @@ def annotation(number: int, updated_at: str = T1, result: Any = "x", **keys: Any
 ADDED_LATER = {
     "0011": {"projects": ["title"], "annotations": ["lead_time", "origins"]},
     "0012": {"tasks": ["rank"]},
+    "0013": {"confirmations": []},
 }
 REMOVED_LATER = {"0012": {"predictions": ["data JSON"]}}
 

@@ -22,6 +22,7 @@ JOB_NAMES = {
     JobKind.DELIVER: "delivering a prediction",
     JobKind.DELIVER_MANY: "queueing deliveries",
     JobKind.REFRESH: "storing fresh predictions",
+    JobKind.REVIEW: "reviewing annotations",
 }
 
 

@@ -15,6 +15,7 @@ from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
 from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.label_studio_state import LabelStudioState
 from ml_backend.dashboard.quality import quality
+from ml_backend.dashboard.review import Review
 from ml_backend.dashboard.saved import saved
 from ml_backend.dashboard.summary import Summary
 from ml_backend.dashboard.video_file import send_video
@@ -46,6 +47,8 @@ DONE = {
     "cancel": "The job is being cancelled.",
     "retry": "The job is queued again.",
     "read": "The video is queued to be read.",
+    "review": "The comparison is queued.",
+    "confirm": "It isn't asked again, unless the annotation changes there.",
     "clear": "The video's features were dropped from the cache.",
 }
 
@@ -90,6 +93,9 @@ class Dashboard:
         pages.add_url_rule(f"{task}/video/<name>", view_func=self.video)
         for rule, view in Summary(self._store, self._project, self._page).routes().items():
             pages.add_url_rule(f"{project}/{rule}", view_func=view)
+        review = Review(self._store, self._jobs, self._project, self._page, self._back, self._label_studio_url)
+        for rule, (view, method) in review.routes().items():
+            pages.add_url_rule(f"{project}/{rule}", view_func=view, methods=[method])
         for rule, view in {
             f"{project}/train": self.train,
             f"{project}/reset": self.reset,

@@ -24,6 +24,7 @@ from ml_backend.jobs.deliveries import Deliveries, OtherLabelStudio
 from ml_backend.jobs.leases import JobStopped, Run, Stop
 from ml_backend.jobs.queue import PRIORITY_BATCH, TRAININGS, Jobs
 from ml_backend.jobs.refresh import Refresh
+from ml_backend.jobs.review import review
 from ml_backend.label_studio import client as label_studio
 from ml_backend.label_studio.client import Connection, LabelStudioError
 from ml_backend.label_studio.webhook_secret import WebhookSecrets
@@ -88,6 +89,7 @@ class Handlers:
             JobKind.DELIVER: Handler(self._deliveries.deliver, unreachable),
             JobKind.DELIVER_MANY: Handler(self._deliver_many, (DatabaseUnavailable,)),
             JobKind.REFRESH: Handler(self._refresh, unreachable),
+            JobKind.REVIEW: Handler(self._review, (DatabaseUnavailable,)),
         }
 
     def do(self, run: Run) -> dict[str, Any]:
@@ -297,6 +299,10 @@ class Handlers:
             run.check()
             self._jobs.add_delivery(run.job.project_id, task, PRIORITY_BATCH)
         return {}
+
+    def _review(self, run: Run) -> dict[str, Any]:
+        result = review(self._registry.get(run.job.project_id), self._store, run.progress)
+        return {"videos": result["videos"], "doubts": len(result["doubts"])}
 
 
 def _unavailable(result: dict[str, Any]) -> set[str]:

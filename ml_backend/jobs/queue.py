@@ -24,6 +24,8 @@ PRIORITY_BATCH = 5
 # A longer queue would take days. Refused jobs are asked for again when they are needed.
 MAX_QUEUED_JOBS = 10_000
 
+# In place of a task's name: a review runs beside the project's trainings.
+REVIEW = "review"
 TRAININGS = (JobKind.TRAIN, JobKind.RESET)
 
 
@@ -57,6 +59,14 @@ class Jobs:
     def add_reconciliation(self, project_id: str) -> Job:
         """Queues a comparison of the stored annotations with Label Studio's."""
         return self._add(JobKind.RECONCILE, project_id, {}, PRIORITY_RECONCILE)
+
+    def add_review(self, project_id: str) -> Job:
+        """Queues a comparison of the project's annotations with models that are trained without their videos."""
+        return self._add(JobKind.REVIEW, project_id, {}, PRIORITY_BATCH, REVIEW)
+
+    def live_review(self, project_id: str) -> Job | None:
+        """The review of a project that waits or runs, or None."""
+        return self.store.live_job(f"{JobKind.REVIEW}:{project_id}:{REVIEW}")
 
     def can_reconcile(self, project_id: str) -> bool:
         """Whether Label Studio can be asked for annotations: its address and a key are known."""

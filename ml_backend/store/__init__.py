@@ -5,6 +5,7 @@ its model was last trained at. A model is behind its data where the two differ, 
 """
 
 from ml_backend.store.annotations import Annotations
+from ml_backend.store.confirmations import Confirmations
 from ml_backend.store.jobs import JobRows
 from ml_backend.store.models import Models
 from ml_backend.store.summaries import Summaries
@@ -12,7 +13,7 @@ from ml_backend.store.tasks import Tasks
 from ml_backend.store.values import Values
 
 
-class Store(Annotations, JobRows, Models, Summaries, Tasks, Values):
+class Store(Annotations, Confirmations, JobRows, Models, Summaries, Tasks, Values):
     """The state in one database; each base class holds the methods of one kind of row.
 
     Arguments and errors of the constructor are those of `Database`. Any method raises `DatabaseUnavailable` where the

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ml_backend.store.projects import Projects
-from ml_backend.store.tables import Annotation, AnnotationState, Note, Prediction, Project, Task
+from ml_backend.store.tables import Annotation, AnnotationState, Confirmation, Note, Prediction, Project, Task
 
 # The number of tasks that one transaction compares with Label Studio's. A webhook waits 50 ms for it at most.
 TASKS_PER_BATCH = 100
@@ -207,7 +207,7 @@ class Annotations(Projects):
                 rows = [{"project_id": project_id, "id": id_} | gone for id_ in ids]
                 insert = self._insert(Task).values(rows)
                 session.execute(insert.on_conflict_do_update(index_elements=[Task.project_id, Task.id], set_=gone))
-                for table in (Prediction, Note):
+                for table in (Prediction, Note, Confirmation):
                     session.execute(sa.delete(table).where(table.project_id == project_id, table.task_id.in_(ids)))
             if deleted:
                 self._raise_revision(session, project_id)

@@ -13,6 +13,7 @@ from ml_backend.store.database import Database
 from ml_backend.store.tables import (
     Annotation,
     AnnotationState,
+    Confirmation,
     Job,
     ModelVersion,
     Note,
@@ -25,7 +26,7 @@ from ml_backend.store.tables import (
     storable,
 )
 
-OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note, Prediction)
+OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note, Prediction, Confirmation)
 
 
 class Projects(Database):

@@ -35,6 +35,7 @@ class JobKind(_Name):
     DELIVER = "deliver"  # store a prediction in Label Studio
     DELIVER_MANY = "deliver_many"  # add a job for each of many predictions
     REFRESH = "refresh"  # store the present version's predictions of the next tasks
+    REVIEW = "review"  # compare annotations with models trained without their videos
 
 
 class JobStatus(_Name):
@@ -305,3 +306,19 @@ class Prediction(Base):
     score: Mapped[float | None]
     model_version: Mapped[str | None]
     predicted_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Confirmation(Base):
+    """A label's interval in a task that somebody looked at and found right, so that it isn't doubted again."""
+
+    __tablename__ = "confirmations"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    project_id: Mapped[str]
+    task_id: Mapped[int]
+    control: Mapped[str]  # the control tag
+    label: Mapped[str]
+    start: Mapped[float]  # seconds
+    stop: Mapped[float]
+    drawn: Mapped[list[Any]]  # where the label was annotated then, seconds; of all annotations where these disagreed
+    confirmed_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (sa.Index("ix_confirmations_project_id_task_id", "project_id", "task_id"),)

@@ -1,0 +1,71 @@
+"""`review`: show which annotations to look at again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ml_backend.dashboard.findings import Finding, confirm, findings
+from ml_backend.jobs.review import review as compare
+from terminal.common import Backend, JsonOption, ProjectOption, console, print_json, progress
+
+SHOWN = 10
+
+
+def review(
+    project: ProjectOption,
+    confirmed: Annotated[
+        str | None,
+        typer.Option("--confirm", help="Names of places that are right, such as 1f0c77aa,9be2d410; not asked again."),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Compare also where no annotation changed since.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which annotations models of other videos contradict, and on which tasks annotators disagree.
+
+    Models are trained without each video, as for `evaluate --leave-one-out`, where annotations changed since the last
+    review; the project's model stays as it is.
+    """
+    backend = Backend()
+    model = backend.model(project)
+    if confirmed:
+        places = confirm(model, backend.store, [key.strip() for key in confirmed.split(",")])
+        console.print(f"{len(places)} not asked again, unless the annotation changes there.", highlight=False)
+        return
+    found = findings(model, backend.store)
+    if again or found.is_old or found.at is None:
+        with progress("Comparing annotations") as share:
+            compare(model, backend.store, share)
+        found = findings(model, backend.store)
+    if as_json:
+        print_json(
+            {
+                "at": found.at,
+                "videos": found.videos,
+                "doubts": [_entry(one) for one in found.doubts],
+                "agreement": [one._asdict() for one in found.agreements],
+                "disagreements": [_entry(one) for one in found.disagreements],
+            }
+        )
+        return
+    console.print(f"{found.videos} videos, each compared with a model of others on {found.at} UTC", highlight=False)
+    _print(found.doubts, "Nothing is left to look at.")
+    for one in found.agreements:
+        interval = f" ({one.low:.2f} to {one.high:.2f})" if one.tasks > 1 else ""
+        console.print(f"Agreement on {one.label}: kappa {one.kappa:.2f}{interval}, {one.tasks} tasks", highlight=False)
+    if found.agreements:
+        _print(found.disagreements, "The annotators agree.")
+
+
+def _entry(one: Finding) -> dict[str, object]:
+    return {"name": one.key, "task": one.task, "annotation": one.annotation, "seconds": one.seconds, "text": one.text}
+
+
+def _print(places: list[Finding], nothing: str) -> None:
+    for one in places[:SHOWN]:
+        console.print(f"{one.key}  task {one.task}  {one.text}", highlight=False, soft_wrap=True)
+    if not places:
+        console.print(nothing)
+    elif len(places) > SHOWN:
+        console.print(f"{len(places) - SHOWN} more: --json lists them.")
