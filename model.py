@@ -75,6 +75,13 @@ class YOLO(LabelStudioMLBase):
         return min(model.tag.parameters.model_predict_ahead for model in self.control_models)
 
     @property
+    def train_every(self) -> int:
+        """The number of submissions after which a training follows: the least that a trainable tag's attribute names,
+        other than 0."""
+        parameters = [model.tag.parameters for model in self.control_models if model.tag.parameters.model_trainable]
+        return min(filter(None, (each.model_train_every for each in parameters)), default=0)
+
+    @property
     def chooses_next(self) -> bool:
         """Whether a control tag's attribute says that the stream of tasks follows the ranks."""
         return any(model.tag.parameters.model_choose_next for model in self.control_models)

@@ -62,6 +62,7 @@ class Parameters(BaseModel):
             own size.
         model_start_from: a project's number, or the name of an imported model: its linear probe of the labels of the
             same name counts as much as it says of the annotated videos. None: start from nothing.
+        model_train_every: the number of submissions after which a training follows; 0: only the button trains.
         model_predict_ahead: the number of tasks whose predictions are stored in Label Studio after a training, before
             anybody asks for them.
         model_choose_next: whether Label Studio's stream of tasks brings those first whose annotation would teach most.
@@ -87,6 +88,7 @@ class Parameters(BaseModel):
     model_region: Annotated[Region, BeforeValidator(_region)] | None = None
     model_image_size: int | None = Field(None, ge=64, le=LARGEST_IMAGE, multiple_of=32)
     model_start_from: str | None = Field(None, max_length=100)
+    model_train_every: int = Field(1, ge=0, le=1000)
     model_predict_ahead: int = Field(100, ge=0, le=1000)
     model_choose_next: bool = False
     model_skip: bool = False

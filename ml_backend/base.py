@@ -142,6 +142,11 @@ class LabelStudioMLBase(ProjectModel):
         return 0
 
     @property
+    def train_every(self) -> int:
+        """The number of changed annotations after which a training follows by itself; 0 for never."""
+        return 1
+
+    @property
     def chooses_next(self) -> bool:
         """Whether Label Studio's stream of tasks follows `rank`."""
         return False

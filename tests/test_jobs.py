@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 
 from errors import MediaError, NotReady
 from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.dashboard.overview import projects
 from ml_backend.jobs import queue as jobs
 from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
 from ml_backend.jobs.runner import MAX_ATTEMPTS, Runner
@@ -113,6 +114,46 @@ def test_events_that_come_together_are_one_training(queued: tuple[FlaskClient, J
     work_off(jobs)
     assert model.fitted == [("ANNOTATION_CREATED", [(n, n) for n in range(1, 6)])]
     assert jobs.store.projects_behind() == []
+
+
+@pytest.mark.parametrize(("every", "trained"), [(1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6]), (0, [])])
+def test_a_training_waits_for_so_many_submissions(
+    queued: tuple[FlaskClient, Jobs], model: Any, every: int, trained: list[int]
+) -> None:
+    client, jobs = queued
+    model.train_every = every
+    found = []
+    for number in range(1, 8):
+        annotate(client, number, task=number)
+        annotate(client, number, task=number)  # sent twice, as a webhook may be
+        recover(jobs)
+        if jobs.store.live_training("1"):
+            found.append(number)
+        work_off(jobs)
+    assert found == trained
+    assert [len(tasks) for _, tasks in model.fitted] == trained
+    send(client, "START_TRAINING")
+    work_off(jobs)
+    assert len(model.fitted[-1][1]) == 7
+    assert jobs.store.project("1").revision == jobs.store.project("1").trained_revision
+
+
+def test_what_waits_to_be_learnt_is_said(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    model.train_every = 5
+    annotate(client, 1)
+    (entry,) = projects(jobs.store)
+    assert entry["state"] == "has 1 change to learn, at more submissions or Start Training"
+    assert jobs.training_state("1").endswith("(model_train_every), or for Start Training.")
+    # Many at once count as many; a config that needs another model doesn't wait.
+    many = [{"id": number, "task": 1, "result": [{"value": number}]} for number in range(2, 6)]
+    send(client, "ANNOTATIONS_CREATED", annotations=many)
+    assert jobs.store.live_training("1")
+    work_off(jobs)
+    annotate(client, 9)
+    changed = {"id": 1, "label_config": CONFIG.replace("A", "B")}
+    client.post("/webhook", json={"action": "PROJECT_UPDATED", "project": changed})
+    assert jobs.store.live_training("1")
 
 
 def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[FlaskClient, Jobs], model: Any) -> None:

@@ -16,10 +16,13 @@ import pytest
 from flask import Flask
 from pydantic import SecretStr
 
-from errors import MediaError, TransientMediaError
+from errors import MediaError, NotReady, TransientMediaError
 from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.jobs.queue import PRIORITY_WANTED
 from ml_backend.settings import Settings
 from ml_backend.store import jobs as job_rows
+from ml_backend.store.jobs import PRIORITY_AHEAD
+from ml_backend.store.tables import JobKind
 from ml_backend.web import app as app_module
 from ml_backend.web import predictions
 from tests.http_server import Server, as_json
@@ -92,6 +95,26 @@ def test_a_single_task_is_waited_for_a_moment_and_a_batch_longer(
         time.sleep(0.3)  # longer than a single task is waited for
         work_off(app.extensions["jobs"])
         assert all("result" in item for item in batch.result().json["results"])
+
+
+def test_prewarming_has_videos_read_and_answers_at_once(start: Callable[..., Flask], model: Any) -> None:
+    """Also before the model is trained, since a training needs the features too."""
+    app = start()
+    client, jobs = app.test_client(), app.extensions["jobs"]
+    model.extracted.add((1, CONFIG))
+    interactive = {"params": {"context": {"event": "prewarm"}}}
+    model.check_ready = lambda self: (_ for _ in ()).throw(NotReady("Not trained yet."))
+    answer = client.post("/predict", json=body(1, 2) | interactive)
+    assert answer.status_code == 200
+    assert [item["result"] for item in answer.json["results"]] == [[], []]
+    (job,) = jobs.store.jobs("queued")
+    assert (job.kind, job.task_id) == (JobKind.EXTRACT, 2)
+    assert PRIORITY_AHEAD < job.priority < PRIORITY_WANTED
+    del model.check_ready
+    # Any other context is answered as none.
+    for context in ({"event": "open"}, {"result": [{"type": "keypoint"}]}, [], "prewarm", None):
+        answer = client.post("/predict", json=body(1) | {"params": {"context": context}})
+        assert answer.json["results"][0]["result"] == [{"id": CONFIG}]
 
 
 def test_ten_thousand_tasks_are_answered_in_time_in_bounded_memory(

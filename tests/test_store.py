@@ -47,6 +47,7 @@ ADDED_LATER = {
     "0011": {"projects": ["title"], "annotations": ["lead_time", "origins"]},
     "0012": {"tasks": ["rank"]},
     "0013": {"confirmations": []},
+    "0014": {"projects": ["wanted_revision"]},
 }
 REMOVED_LATER = {"0012": {"predictions": ["data JSON"]}}
 

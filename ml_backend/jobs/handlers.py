@@ -22,7 +22,7 @@ from errors import (
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.jobs.deliveries import Deliveries, OtherLabelStudio
 from ml_backend.jobs.leases import JobStopped, Run, Stop
-from ml_backend.jobs.queue import PRIORITY_BATCH, TRAININGS, Jobs
+from ml_backend.jobs.queue import PRIORITY_BATCH, SOON, TRAININGS, Jobs
 from ml_backend.jobs.refresh import Refresh
 from ml_backend.jobs.review import review
 from ml_backend.label_studio import client as label_studio
@@ -38,8 +38,6 @@ FIRST_RETRY = timedelta(seconds=10)
 LONGEST_RETRY = timedelta(hours=1)
 # That takes about half a day.
 MAX_RETRIES = 20
-# After an extraction, fresh predictions are stored after this time: those of several at once.
-SOON = timedelta(seconds=10)
 
 
 def retry_delay(retries: int) -> timedelta:
@@ -200,8 +198,8 @@ class Handlers:
             seconds,
             _prequential(result),
         )
-        if published and model.predict_ahead:
-            self._jobs.add_refresh(project.id)
+        if published:
+            self._jobs.add_refresh(project.id, model)
         if _unavailable(result):
             self._retry_videos(project, run)
         elif project.retry_at is not None:
@@ -226,7 +224,8 @@ class Handlers:
             run.progress(done / total if total else 0.0)
 
         tasks = label_studio.annotated_tasks(connection, int(project.number), page)
-        changed = self._store.replace_annotations(project_id, tasks)
+        train_every = self._registry.get(project_id).train_every
+        changed = self._store.replace_annotations(project_id, tasks, train_every)
         logger.log(
             logging.INFO if changed else logging.DEBUG,
             "Project %s: %d annotated tasks fetched from Label Studio%s",
@@ -234,11 +233,12 @@ class Handlers:
             fetched,
             "; some of them were new here" if changed else "",
         )
-        if changed:
+        known = self._know_tasks(project, connection, run, train_every)
+        if project_id in self._store.projects_behind():
             self._jobs.add_training(project_id)
-        return {"tasks": fetched, "changed": changed, "known": self._know_tasks(project, connection, run)}
+        return {"tasks": fetched, "changed": changed, "known": known}
 
-    def _know_tasks(self, project: Project, connection: Connection, run: Run) -> int:
+    def _know_tasks(self, project: Project, connection: Connection, run: Run, train_every: int) -> int:
         """Makes the stored tasks those of Label Studio, also the ones without annotations. Returns their number.
 
         Two numbers tell whether any is missing: events bring nearly all that is new.
@@ -259,9 +259,7 @@ class Handlers:
                 yield task
 
         self._store.save_tasks(project.id, remembered(label_studio.tasks(connection, int(project.number), page)))
-        gone = sorted(known - fetched)
-        if gone and self._store.delete_tasks(project.id, gone):
-            self._jobs.add_training(project.id)
+        self._store.delete_tasks(project.id, sorted(known - fetched), train_every)
         return len(fetched)
 
     def _prove_webhook(self, project: Project, connection: Connection) -> None:
@@ -279,8 +277,8 @@ class Handlers:
         model.extract(task, run.progress)
         prediction = self._deliveries.score(model, task)
         self._deliveries.remember(run, task, prediction)
-        if prediction and model.predict_ahead:
-            self._jobs.add_refresh(run.job.project_id, after=SOON)
+        if prediction:
+            self._jobs.add_refresh(run.job.project_id, model, SOON)
         return {}
 
     def _extract_many(self, run: Run) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from errors import BackendError, InvalidRequest, NotReady, UnknownJob
+from ml_backend.base import LabelStudioMLBase
 from ml_backend.registry import ModelRegistry
 from ml_backend.store import Store
 from ml_backend.store.jobs import PRIORITY_AHEAD
@@ -21,6 +23,8 @@ PRIORITY_RECONCILE = 11
 PRIORITY_TRAINING = 10
 # A prediction of a whole list; an annotator who opens a single task doesn't wait for these.
 PRIORITY_BATCH = 5
+# After a change that may be one of several, fresh predictions are stored after this time.
+SOON = timedelta(seconds=10)
 # A longer queue would take days. Refused jobs are asked for again when they are needed.
 MAX_QUEUED_JOBS = 10_000
 
@@ -77,20 +81,22 @@ class Jobs:
             return False  # its labeling config can't be used
         return project is not None and project.number.isdecimal() and bool(connection.url and connection.api_key)
 
-    def add_refresh(self, project_id: str, after: timedelta | None = None) -> Job:
-        """Queues the storing of fresh predictions in Label Studio, unless it waits already. One project at a time is
-        refreshed, which bounds the requests to Label Studio.
+    def add_refresh(
+        self, project_id: str, model: LabelStudioMLBase | None = None, after: timedelta | None = None
+    ) -> Job | None:
+        """Queues the storing of fresh predictions in Label Studio, unless it waits already, or the project has none.
+
+        One project at a time is refreshed, which bounds the requests to Label Studio.
 
         Args:
             project_id: the project.
+            model: its model; by default the registry's.
             after: the time before it starts; by default none.
         """
-        kind = JobKind.REFRESH
-        job = self.store.add_job(
-            kind, QueueName.REFRESH, f"{kind}:{project_id}", str(kind), project_id, {}, PRIORITY_BATCH, after
-        )
-        self.on_added()
-        return job
+        with suppress(BackendError):  # its labeling config can't be used
+            if (model or self.registry.get(project_id)).predict_ahead:
+                return self._add(JobKind.REFRESH, project_id, {}, PRIORITY_BATCH, after=after)
+        return None
 
     def add_extraction(self, project_id: str, task: dict[str, Any], priority: int) -> Job:
         """Queues the extraction of a task's features.
@@ -121,27 +127,35 @@ class Jobs:
         return self._add(JobKind.DELIVER_MANY, project_id, {"tasks": tasks}, PRIORITY_BATCH, _digest(tasks))
 
     def _add(
-        self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
+        self,
+        kind: JobKind,
+        project_id: str,
+        arguments: dict[str, Any],
+        priority: int,
+        task: str | None = None,
+        after: timedelta | None = None,
     ) -> Job:
-        job = self.store_job(kind, project_id, arguments, priority, task)
+        job = self.store_job(kind, project_id, arguments, priority, task, after)
         self.on_added()
         return job
 
     def store_job(
-        self, kind: JobKind, project_id: str, arguments: dict[str, Any], priority: int, task: str | None = None
+        self,
+        kind: JobKind,
+        project_id: str,
+        arguments: dict[str, Any],
+        priority: int,
+        task: str | None = None,
+        after: timedelta | None = None,
     ) -> Job:
         """Stores a job of a project, or of one of its tasks."""
-        of_project = task is None
-        name = project_id if of_project else f"{project_id}:{task}"
-        return self.store.add_job(
-            kind,
-            queue=QueueName.TRAIN if of_project else QueueName.EXTRACT,
-            key=f"{kind}:{name}",
-            resource=f"{'project' if of_project else 'task'}:{name}",
-            project_id=project_id,
-            arguments=arguments,
-            priority=priority,
-        )
+        name = project_id if task is None else f"{project_id}:{task}"
+        queue, resource = QueueName.EXTRACT, f"task:{name}"
+        if task is None:
+            queue, resource = QueueName.TRAIN, f"project:{name}"
+        if kind == JobKind.REFRESH:
+            queue, resource = QueueName.REFRESH, str(kind)
+        return self.store.add_job(kind, queue, f"{kind}:{name}", resource, project_id, arguments, priority, after)
 
     # -- asking
 
@@ -170,6 +184,8 @@ class Jobs:
         latest = self.store.latest_training(project_id)
         if latest is not None and latest.error:
             return f"{what} failed, and is tried again when an annotation changes: {latest.error}"
+        if project_id not in self.store.projects_behind():
+            return f"{what} waits for more submissions (model_train_every), or for Start Training."
         return None
 
     def cancel(self, job_id: str) -> Job:

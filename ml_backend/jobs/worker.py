@@ -123,7 +123,9 @@ class WorkerProcess:
         """Requests trainings where models don't fit their files, such as the encoder's, once for each change."""
         self._next_look = time.monotonic() + LOOK_SECONDS
         for project in self._store.projects():
-            if project.revision <= project.trained_revision:  # the others are trained in any case, and checked then
+            if (
+                project.wanted_revision <= project.trained_revision
+            ):  # the others are trained in any case, and checked then
                 with about(project=project.id):
                     self._fingerprints[project.id] = self._look_at(project.id)
 
@@ -136,7 +138,7 @@ class WorkerProcess:
             fingerprint = f"{model.fingerprint()} {model.model_version}"  # it changes where a file is damaged
             if known != fingerprint and model.needs_training():
                 self._store.request_training(project_id)
-            elif known != fingerprint and model.predict_ahead:
+            elif known != fingerprint:
                 self._refresh(project_id, model)
         except BackendError as error:
             fingerprint = str(error)
@@ -149,7 +151,7 @@ class WorkerProcess:
         with suppress(NotReady):
             model.check_ready()
             if self._store.get_value(project_id, REFRESHED) != model.model_version:
-                self._jobs.add_refresh(project_id)
+                self._jobs.add_refresh(project_id, model)
 
     def _stop(self, working: threading.Thread) -> None:
         deadline = time.monotonic() + SHUTDOWN_SECONDS

@@ -80,7 +80,9 @@ def origins(annotation: dict[str, Any]) -> dict[str, Any] | None:
 class Annotations(Projects):
     """The annotations and their tasks."""
 
-    def save_annotations(self, project_id: str, label_config: str | None, pairs: list[Pair], event: str) -> bool:
+    def save_annotations(
+        self, project_id: str, label_config: str | None, pairs: list[Pair], event: str, train_every: int = 1
+    ) -> bool:
         """Stores created or updated annotations, in one transaction.
 
         A late event changes nothing: one that a newer event about the same annotation has overtaken, or one about a
@@ -91,6 +93,7 @@ class Annotations(Projects):
             label_config: its labeling config, or None to keep the stored one.
             pairs: (task, annotation); a skipped annotation (`was_cancelled`) is no example.
             event: the webhook's action.
+            train_every: the number of changes after which a training is wanted; 0 for never.
 
         Returns:
             Whether the data changed, so that the model is behind it.
@@ -103,7 +106,7 @@ class Annotations(Projects):
                 self._save_annotation(session, project, task, annotation, since=None) for task, annotation in pairs
             ]
             if any(changes):
-                self._raise_revision(session, project_id)
+                self._raise_revision(session, project_id, sum(changes), train_every)
             if any(changes) or behind:
                 project.last_event = event
                 project.last_annotation_id = pairs[0][1]["id"] if pairs else None
@@ -162,8 +165,9 @@ class Annotations(Projects):
             return was == AnnotationState.PRESENT
         return not same
 
-    def delete_annotations(self, project_id: str, annotation_ids: list[int]) -> bool:
-        """Deletes annotations, and remembers that they were deleted. Returns whether one of them was an example."""
+    def delete_annotations(self, project_id: str, annotation_ids: list[int], train_every: int = 1) -> bool:
+        """Deletes annotations, and remembers that they were deleted. Returns whether one of them was an example.
+        `train_every` is that of `save_annotations`."""
         with self._transaction() as session:
             project = self._locked_project(session, project_id)
             deleted = self._delete_annotations(session, project, Annotation.id, annotation_ids)
@@ -176,7 +180,7 @@ class Annotations(Projects):
                 ]
                 session.execute(self._insert(Annotation).values(rows).on_conflict_do_nothing())
             if deleted:
-                self._raise_revision(session, project_id)
+                self._raise_revision(session, project_id, train_every=train_every)
             return deleted
 
     @staticmethod
@@ -196,9 +200,9 @@ class Annotations(Projects):
             session.execute(sa.update(Annotation).where(*known).values(values))
         return present
 
-    def delete_tasks(self, project_id: str, task_ids: list[int]) -> bool:
+    def delete_tasks(self, project_id: str, task_ids: list[int], train_every: int = 1) -> bool:
         """Deletes tasks with their annotations, and remembers that they were deleted. Returns whether one of the
-        annotations was an example."""
+        annotations was an example. `train_every` is that of `save_annotations`."""
         with self._transaction() as session:
             project = self._locked_project(session, project_id)
             deleted = self._delete_annotations(session, project, Annotation.task_id, task_ids)
@@ -210,12 +214,13 @@ class Annotations(Projects):
                 for table in (Prediction, Note, Confirmation):
                     session.execute(sa.delete(table).where(table.project_id == project_id, table.task_id.in_(ids)))
             if deleted:
-                self._raise_revision(session, project_id)
+                self._raise_revision(session, project_id, train_every=train_every)
             return deleted
 
-    def replace_annotations(self, project_id: str, tasks: Iterable[dict[str, Any]]) -> bool:
+    def replace_annotations(self, project_id: str, tasks: Iterable[dict[str, Any]], train_every: int = 1) -> bool:
         """Makes the stored annotations those of `tasks` (each with `id`, `data`, `annotations`), but keeps what events
-        changed while `tasks` are iterated over, and what is newer than there.
+        changed while `tasks` are iterated over, and what is newer than there. `train_every` is that of
+        `save_annotations`.
 
         Returns:
             Whether the data changed.
@@ -234,7 +239,7 @@ class Annotations(Projects):
                 project = self._locked_project(session, project_id)
                 changes = [self._save_annotation(session, project, *pair, since=since) for pair in pairs]
                 if any(changes):
-                    self._raise_revision(session, project_id)
+                    self._raise_revision(session, project_id, sum(changes), train_every)
                     changed = True
         with self._reading() as session:
             stored = session.scalars(
@@ -248,7 +253,7 @@ class Annotations(Projects):
             with self._transaction() as session:
                 project = self._locked_project(session, project_id)
                 if self._delete_annotations(session, project, Annotation.id, ids, since):
-                    self._raise_revision(session, project_id)
+                    self._raise_revision(session, project_id, train_every=train_every)
                     changed = True
         return changed
 

@@ -93,9 +93,21 @@ class Projects(Database):
         return session.get_one(Project, project_id, with_for_update=True)
 
     @staticmethod
-    def _raise_revision(session: Session, project_id: str) -> int:
-        """Raises the project's data revision by one and returns it."""
-        raised = sa.update(Project).where(Project.id == project_id).values(revision=Project.revision + 1)
+    def _raise_revision(session: Session, project_id: str, by: int = 1, train_every: int = 1) -> int:
+        """Raises the project's data revision and returns it.
+
+        Args:
+            session: a transaction that holds the project's lock.
+            project_id: the project.
+            by: the number of changes.
+            train_every: the number of changes since the last training from which on one is wanted; 0 for never.
+        """
+        revision = Project.revision + by
+        values: dict[str, Any] = {"revision": revision}
+        if train_every:
+            due = revision - Project.trained_revision >= train_every
+            values["wanted_revision"] = sa.case((due, revision), else_=Project.wanted_revision)
+        raised = sa.update(Project).where(Project.id == project_id).values(values)
         return session.scalar(raised.returning(Project.revision))
 
     def update_project(
@@ -173,9 +185,10 @@ class Projects(Database):
             session.execute(sa.update(Project).where(behind).values(trained_revision=reached))
 
     def projects_behind(self) -> list[str]:
-        """The ids of the projects whose model is behind its data."""
+        """The ids of the projects whose model is so far behind its data that a training is wanted."""
         with self._reading() as session:
-            return list(session.scalars(sa.select(Project.id).where(Project.revision > Project.trained_revision)))
+            behind = Project.wanted_revision > Project.trained_revision
+            return list(session.scalars(sa.select(Project.id).where(behind)))
 
     def retry_videos(self, project_id: str, delay: timedelta | None) -> None:
         """Plans when the project's unreachable videos are tried again; None where all were reached."""

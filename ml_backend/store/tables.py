@@ -138,6 +138,7 @@ class Project(Base):
     access_token: Mapped[str | None]
     revision: Mapped[int] = mapped_column(default=0)  # raised by each change of the annotations or the config
     trained_revision: Mapped[int] = mapped_column(default=0)
+    wanted_revision: Mapped[int] = mapped_column(default=0)  # a training is wanted where the model is behind this one
     last_event: Mapped[str | None]  # the latest webhook's action and annotation, for fit()
     last_annotation_id: Mapped[int | None]
     retry_at: Mapped[datetime | None]  # when to try unreachable videos again

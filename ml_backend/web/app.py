@@ -19,7 +19,7 @@ from ml_backend.context import Services
 from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.metrics import Metrics
 from ml_backend.dashboard.views import Dashboard, wants_page
-from ml_backend.jobs.queue import Jobs
+from ml_backend.jobs.queue import SOON, Jobs
 from ml_backend.jobs.runner import Runner
 from ml_backend.jobs.worker import HEALTH_KEY
 from ml_backend.label_studio.client import TOKEN_ADVICE
@@ -263,6 +263,8 @@ class Routes:
             job = self._jobs.add_extractions(project_id, list(work.extract))
         if work.reconcile:
             job = self._jobs.add_reconciliation(project_id)
+        if work.refresh:
+            self._jobs.add_refresh(project_id, after=SOON)
         if work.train:
             job = self._jobs.add_training(project_id, forget=work.reset)
         return (jsonify({"status": "queued", "job": job.id}), 201) if job else (jsonify({"status": "ok"}), 200)

@@ -23,12 +23,14 @@ class Work(NamedTuple):
         reset: whether the training replaces the present model in any case.
         reconcile: whether to fetch annotations from Label Studio that the event doesn't contain.
         extract: tasks whose features to extract ahead of need.
+        refresh: whether to store predictions of other tasks, since one of the next ones was annotated.
     """
 
     train: bool = False
     reset: bool = False
     reconcile: bool = False
     extract: tuple[dict[str, Any], ...] = ()
+    refresh: bool = False
 
 
 class Events:
@@ -92,8 +94,9 @@ class Events:
 
     def _save(self, project: Project, request: WebhookRequest, pairs: list[tuple[Task, Annotation]]) -> Work:
         config_error: BackendError | None = None
+        train_every = 1
         try:
-            self._registry.get(project.id, project.label_config)
+            train_every = self._registry.get(project.id, project.label_config).train_every
         except InvalidRequest:
             raise
         except BackendError as error:  # the config or its encoder can't be used now
@@ -105,21 +108,36 @@ class Events:
             project.label_config,
             [(task.model_dump(), annotation.model_dump()) for task, annotation in pairs],
             request.action,
+            train_every,
         )
         if config_error is not None:
             raise config_error
-        return Work(train=changed)
+        return self._follow(project, changed)
+
+    def _train_every(self, project: Project) -> int:
+        try:
+            return self._registry.get(project.id, project.label_config).train_every
+        except BackendError:
+            return 1
+
+    def _follow(self, project: Project, changed: bool) -> Work:
+        """The work that follows from changed annotations: a training, or others become the next tasks."""
+        train = changed and project.id in self._store.projects_behind()
+        return Work(train=train, refresh=changed and not train)
 
     def _annotations_deleted(self, project: Project, request: WebhookRequest) -> Work:
         ids = [a.id for a in [*request.annotations, *([request.annotation] if request.annotation else [])]]
-        return self._changed(project, request, self._store.delete_annotations(project.id, ids))
+        return self._changed(
+            project, request, self._store.delete_annotations(project.id, ids, self._train_every(project))
+        )
 
     def _tasks_created(self, project: Project, request: WebhookRequest) -> Work:
         self._store.update_project(project.id, project.label_config)
         return Work(extract=tuple({"id": task.id, "data": task.data} for task in request.tasks))
 
     def _tasks_deleted(self, project: Project, request: WebhookRequest) -> Work:
-        deleted = self._store.delete_tasks(project.id, [task.id for task in request.tasks])
+        ids = [task.id for task in request.tasks]
+        deleted = self._store.delete_tasks(project.id, ids, self._train_every(project))
         return self._changed(project, request, deleted)
 
     def _project_updated(self, project: Project, request: WebhookRequest) -> Work:
@@ -131,7 +149,7 @@ class Events:
     def _changed(self, project: Project, request: WebhookRequest, changed: bool) -> Work:
         if changed:
             self._store.note_event(project.id, request.action)
-        return Work(train=changed)
+        return self._follow(project, changed)
 
     def _project_deleted(self, project: Project, request: WebhookRequest) -> Work:
         same = self._store.numbered(project.identity.number)

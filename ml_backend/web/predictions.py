@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from errors import BackendError, DatabaseUnavailable, InternalError, InvalidRequest, Loading, NotReady
+from errors import BackendError, DatabaseUnavailable, InternalError, InvalidRequest, Loading, MediaError, NotReady
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.jobs.deliveries import predict_task
-from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
+from ml_backend.jobs.queue import PRIORITY_BATCH, PRIORITY_WANTED, Jobs
 from ml_backend.logs import about
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
@@ -28,6 +28,8 @@ POLL_SECONDS = 0.1
 # A request waits for at most so many tasks; the worker gets the others at once.
 MAX_WAITED_FOR = 100
 ERRORS_LOGGED = 5  # of one request's tasks
+# The event of an interactive request that only makes a later one fast.
+PREWARM = "prewarm"
 
 
 class Predictions:
@@ -63,6 +65,8 @@ class Predictions:
             self._keep_config(body)
             if not body.tasks:
                 return {"results": [], "model_version": model.model_version}
+            if _is_prewarming(body):
+                return self._prewarm(body, model)
             self._check_ready(model, body.project)
             return self._answer_tasks(body, model)
         except BackendError as error:
@@ -72,6 +76,19 @@ class Predictions:
                 named = "" if first is None else f", task {first}"
                 logger.warning("Project %s%s: the prediction failed: %s", body.project, named, error)
             raise
+
+    def _prewarm(self, body: PredictRequest, model: LabelStudioMLBase) -> dict[str, Any]:
+        """Has the worker extract the tasks' features, and answers at once, without regions.
+
+        Label Studio shows the answer to a request with a context, and doesn't store it.
+        """
+        version = model.model_version
+        for task in body.tasks if body.project else ():
+            entry = task.model_dump()
+            with suppress(MediaError):  # whoever opens the task is told
+                if not model.is_extracted(entry):
+                    self._jobs.add_extraction(body.project, entry, PRIORITY_BATCH)
+        return {"results": [{"result": [], "model_version": version} for _ in body.tasks], "model_version": version}
 
     def _check_ready(self, model: LabelStudioMLBase, project_id: str | None) -> None:
         """Raises NotReady where the project isn't trained, with its training's state. The wait for an encoder that is
@@ -258,6 +275,11 @@ class Predictions:
             )
         results = [{"error": str(answer)} if index in errors else answer for index, answer in enumerate(answers)]
         return {"results": results, "model_version": model.model_version}
+
+
+def _is_prewarming(body: PredictRequest) -> bool:
+    context = (body.params or {}).get("context")
+    return isinstance(context, dict) and context.get("event") == PREWARM
 
 
 def _later(model: LabelStudioMLBase) -> str:

@@ -61,10 +61,9 @@ def running(command: list[str], url: str, env: dict[str, str], log: Path, second
             process.wait()
 
 
-@pytest.fixture(scope="session")
-def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+@contextmanager
+def running_label_studio(folder: Path) -> Iterator[LabelStudio]:
     """Label Studio as it comes: legacy tokens off. Only its guard against local addresses is taken down."""
-    folder = tmp_path_factory.mktemp("label-studio")
     (folder / "files").mkdir()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -84,6 +83,12 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
         LabelStudio(url, folder) as connected,
     ):
         yield connected
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+    with running_label_studio(tmp_path_factory.mktemp("label-studio")) as running_one:
+        yield running_one
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class LabelStudio:
         self.url = url
         self.files = folder / "files"
         self.database = folder / "data" / "label_studio.sqlite3"
+        self.log = folder / "label-studio.log"
         self.http = httpx.Client(base_url=url, timeout=120, follow_redirects=True, headers={"Referer": url})
         self.http.get("/user/login/")
         form = {"email": USER, "password": PASSWORD, "csrfmiddlewaretoken": self.http.cookies["csrftoken"]}
