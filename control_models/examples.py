@@ -77,6 +77,16 @@ def recalled(tag: Tag, task: dict[str, Any], probs: np.ndarray) -> np.ndarray:
     return np.where(weight > 0, 2 * drawn >= weight, probs).astype(probs.dtype)
 
 
+def annotated_rows(tag: Tag, task: dict[str, Any], num_rows: int) -> np.ndarray:
+    """The rows of which an annotation of the task says something, [num_rows] bool."""
+    annotated = np.zeros(num_rows, bool)
+    for annotation in task["annotations"]:
+        labels, reviewed, _ = tag.drawn(annotation["result"], num_rows)
+        if labels is not None:
+            annotated |= True if reviewed is None else reviewed
+    return annotated
+
+
 def read_examples(
     tag: Tag,
     videos: Videos,

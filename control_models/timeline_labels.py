@@ -11,6 +11,7 @@ import numpy as np
 from control_models.base import ControlModel, ControlPrediction
 from control_models.tag import Region
 from control_models.timeline_tag import TimelineTag
+from control_models.trained import TrainedMode
 from errors import NotReady
 from video.timeline import Observation, Recording, Timeline, Track, events_of_regions
 
@@ -31,7 +32,9 @@ class TimelineLabelsModel(ControlModel):
         """Predicts a video, with questions to its annotator where the config names a label for them. They say nothing
         of the video, so a track has none."""
         prediction = super()._predict_file(path, frame_rate, task)
-        asked = self.tag.questions(prediction.probabilities, frame_rate)
+        if self.tag.parameters.model_query_label is None or not isinstance(self.mode, TrainedMode):
+            return prediction
+        asked = self.tag.questions(self.mode.doubted(prediction.probabilities, task), frame_rate)
         return prediction._replace(regions=prediction.regions + asked)
 
     def track(self, task: dict[str, Any]) -> Track:

@@ -14,7 +14,7 @@ from control_models.tag import Drawn, Region, Tag
 from errors import InvalidConfig, InvalidTask
 from features.extraction import VideoFeatures
 from features.sequence import FeatureSequence
-from learning.questions import questions, uncertainty
+from learning.questions import chance_of_error, questions
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, usable_regions
 from video.labeling_frames import labeling_frames
 from video.timeline import Clock
@@ -114,16 +114,19 @@ class TimelineTag(Tag):
         )
 
     def questions(self, probs: np.ndarray, frame_rate: float) -> list[Region]:
-        """The regions that mark what to ask an annotator; empty without `model_query_label`. A region's score is the
-        mean uncertainty of its frames, in [0, 1]."""
-        label = self.parameters.model_query_label
-        if label is None or not self.parameters.model_trainable:  # simple mode learns from no answer
-            return []
+        """The regions that mark what to ask an annotator, with `model_query_label`. A region's score is the mean chance
+        that the labels of its frames aren't all right.
+
+        Args:
+            probs: [num_frames, num_labels], 0 or 1 in annotated frames.
+            frame_rate: labeling frames per second.
+        """
         asked = np.zeros((len(probs), 1), bool)
         for start, end in questions(probs, frame_rate):
             asked[start:end] = True
-        values = uncertainty(probs)[:, None]
-        return convert_probs_to_timelinelabels(values, {label: 0}, self.from_name, to_name=self.to_name, labels=asked)
+        columns = {self.parameters.model_query_label: 0}
+        chance = chance_of_error(probs)[:, None]
+        return convert_probs_to_timelinelabels(chance, columns, self.from_name, to_name=self.to_name, labels=asked)
 
     def requirements(self) -> dict[str, Any]:
         return super().requirements() | {"reviewed_label": self.parameters.model_reviewed_label}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from control_models.examples import choose_tasks, read_examples, recalled
+from control_models.examples import annotated_rows, choose_tasks, read_examples, recalled
 from control_models.published import PublishedClassifiers
 from control_models.ranking import rank
 from control_models.start import find_start
@@ -93,11 +93,25 @@ class TrainedMode:
     ) -> np.ndarray:
         """The probabilities [num_rows, num_labels] of a video by a classifier of `ready`, 0 or 1 in annotated rows."""
         probs = classifier.predict(self._tag.sequence(features, frame_rate), frame_rate)
-        store, task_id = self._context.store, (task or {}).get("id")
-        if store is not None and task_id is not None:
-            for annotated in store.annotated_tasks(self._context.project_id, task_id):
-                probs = recalled(self._tag, annotated, probs)
+        for annotated in self._annotated(task):
+            probs = recalled(self._tag, annotated, probs)
         return probs
+
+    def doubted(self, probs: np.ndarray, task: dict[str, Any] | None) -> np.ndarray:
+        """Probabilities of `probabilities` in which a label that no annotation has shown yet is unknown, not absent:
+        0.5 in rows without an annotation."""
+        known = self.ready().label_has_example.numpy()
+        annotated = np.zeros(len(probs), bool)
+        for one in self._annotated(task):
+            annotated |= annotated_rows(self._tag, one, len(probs))
+        return np.where(annotated[:, None] | known, probs, np.float32(0.5))
+
+    def _annotated(self, task: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """The task with its stored annotations; empty where it has none."""
+        store, task_id = self._context.store, (task or {}).get("id")
+        if store is None or task_id is None:
+            return []
+        return store.annotated_tasks(self._context.project_id, task_id)
 
     @property
     def version(self) -> str:

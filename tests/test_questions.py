@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from learning.questions import MAX_SPANS, SPAN_SECONDS, best_spans, questions, uncertainty
+from learning.questions import MAX_SPANS, SPAN_SECONDS, best_spans, chance_of_error, entropy, questions
 
 RATE = 10.0
 LENGTH = round(SPAN_SECONDS * RATE)
@@ -19,8 +19,9 @@ def sure(num_frames: int, num_labels: int = 2) -> np.ndarray:
 
 
 def test_a_frame_is_as_uncertain_as_its_labels_together() -> None:
-    probs = np.array([[0, 1], [0.5, 1], [0.5, 0.5], [0.1, 0.8]])
-    np.testing.assert_allclose(uncertainty(probs), [0, 0.5, 0.75, 1 - 0.9 * 0.8], atol=1e-12)
+    probs = np.array([[0, 1], [0.5, 1], [0.5, 0.5], [0.25, 1]])
+    np.testing.assert_allclose(entropy(probs), [0, 1, 2, 2 - 0.75 * np.log2(3)], atol=1e-9)
+    np.testing.assert_allclose(chance_of_error(probs), [0, 0.5, 0.75, 0.25], atol=1e-12)
 
 
 def test_the_most_uncertain_spans_are_asked_about() -> None:
@@ -40,10 +41,15 @@ def test_the_most_uncertain_spans_are_asked_about() -> None:
 def test_a_boundary_lies_within_its_span() -> None:
     """Where a label begins, some frames are uncertain; what comes before and after them is asked about too."""
     probs = sure(300, 1)
-    probs[147:153, 0] = 0.5
-    ((start, end),) = questions(probs, RATE)
-    assert start <= 147
-    assert end >= 153
+    probs[147:153, 0] = probs[217:223, 0] = 0.5
+    spans = questions(probs, RATE)
+    assert [(start + end) / 2 for start, end in spans] == pytest.approx([150, 220], abs=1)
+
+
+def test_a_video_that_is_all_alike_is_asked_about_all_over() -> None:
+    spans = questions(np.full((1000, 1), 0.5), RATE)
+    middles = [0, *((start + end) / 2 for start, end in spans), 1000]
+    assert max(after - before for before, after in pairwise(middles)) < 300
 
 
 def test_spans_are_few_and_do_not_overlap() -> None:

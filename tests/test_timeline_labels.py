@@ -891,6 +891,19 @@ def test_the_query_label_is_neither_learnt_nor_predicted(
     assert not other.needs_training()  # the query label's name changes nothing of the model
 
 
+def test_a_label_that_was_never_drawn_is_asked_for(settings: Settings, make_model: Any) -> None:
+    """The first annotation shows nothing: of another video nothing is predicted, and nothing is certain."""
+    videos = [task(settings, number, [GREY] * 100) for number in (1, 2)]
+    model = make_model(config(QUERY, ("Red", "Reviewed", "Check")))
+    nothing = annotation(1, region(1, 50, "Reviewed"))
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(videos[0], nothing)])
+    model.services.store.save_annotations("1", None, [(videos[0], nothing)], "ANNOTATION_CREATED")
+    model.extract(videos[1])
+    first, second = ([r["value"]["ranges"][0] for r in one["result"]] for one in model.predict(videos).predictions)
+    assert len(second) == 1
+    assert [one["start"] > 25 for one in first] == [True]  # most of it where it wasn't reviewed
+
+
 @pytest.mark.parametrize(
     ("attributes", "labels", "fault"),
     [
