@@ -1,0 +1,346 @@
+"""Which annotations teach most: the order of tasks, and questions inside videos.
+
+    python -m benchmarks.teaching order --footage ../footage/robotg1 ../footage/kiosk --scenarios street
+    python -m benchmarks.teaching questions …
+
+Rule and results: benchmarks/teaching.md.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.other_tree import new_classifier
+from benchmarks.projects import FOOTAGE, project
+from benchmarks.videos.footage import DATA
+from benchmarks.videos.scenarios import SCENARIOS
+from learning.metrics import frame_metrics
+from learning.order import comparable, distances, summary, teaching_order
+from learning.questions import MAX_SHARE, MAX_SPANS, SPAN_SECONDS, best_spans, chance_of_error, entropy, questions
+from utils.neural_nets import MultiLabelLSTM
+
+TESTED = 0.4  # share of real clips that are never annotated
+PIECE_SECONDS = 3.0  # real clips are cut into tasks of about this length
+DRAWN_SEEDS = 3  # of a scenario's videos; further seeds shuffle and divide them otherwise
+HEADS = 10
+ORDER_STEPS = (1, 2, 3, 5, 7, 10, 14)  # annotations after which a model is trained and orders the rest
+Row = dict[str, Any]
+
+
+class Clip(NamedTuple):
+    """A task: [num_frames, dim] features, [num_frames, num_labels] labels in {0, 1}."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    frame_rate: float
+
+
+class Set(NamedTuple):
+    """The tasks to annotate, and clips that are only tested on."""
+
+    labels: list[str]
+    layout: dict[str, int]
+    pool: list[Clip]
+    unseen: list[Clip]
+
+
+def load(name: str, seed: int, footage: Path | None, cut: bool) -> Set:
+    """A drawn scenario's videos, or real clips of a folder, in an order that follows from the seed."""
+    data = project(FOOTAGE if footage else name, seed if footage else seed % DRAWN_SEEDS, footage)
+    clips = [Clip(example.ours, example.labels, example.frame_rate) for example in data.examples]
+    clips = [clip._replace(features=clip.features[: len(clip.labels)]) for clip in clips]
+    random = np.random.default_rng(seed)
+    if footage:
+        count = max(2, round(TESTED * len(clips)))
+        unseen, pool = clips[:count], clips[count:]
+        if cut:
+            pool = [piece for clip in pool for piece in pieces(clip)]
+        pool = [pool[index] for index in random.permutation(len(pool))]
+    else:
+        clips = [clips[index] for index in random.permutation(len(clips))]
+        pool, unseen = clips[: data.num_annotated], clips[data.num_annotated :]
+    return Set(list(data.labels), data.examples[0].sequence.layout, pool, unseen)
+
+
+def pieces(clip: Clip) -> list[Clip]:
+    count = max(1, round(len(clip.labels) / (PIECE_SECONDS * clip.frame_rate)))
+    ends = np.linspace(0, len(clip.labels), count + 1).astype(int)
+    parts = [slice(start, end) for start, end in pairwise(ends)]
+    return [Clip(clip.features[part], clip.labels[part], clip.frame_rate) for part in parts]
+
+
+def trained(data: Set, clips: list[Clip], masks: list[np.ndarray | None] | None = None) -> MultiLabelLSTM:
+    model = new_classifier(clips[0].features.shape[1], len(data.labels), data.layout, 0)
+    model.partial_fit(
+        [clip.features for clip in clips],
+        [clip.labels for clip in clips],
+        masks=masks,
+        frame_rates=[clip.frame_rate for clip in clips],
+    )
+    return model
+
+
+def score(data: Set, model: MultiLabelLSTM) -> float:
+    """Macro-F1 over all frames of the unseen clips and the labels that they show or are said to show."""
+    found = [model.predict_labels(clip.features, clip.frame_rate) for clip in data.unseen]
+    truth = np.concatenate([clip.labels for clip in data.unseen])
+    return frame_metrics(truth, np.concatenate(found), data.labels)["macro_f1"]
+
+
+# -- the order of tasks
+
+
+class State(NamedTuple):
+    """What an order may look at.
+
+    Attributes:
+        scores, uncertainty: [num_left], expected F1 and mean uncertainty of the tasks that are left.
+        features, known: [num_left, dim] and [num_annotated, dim].
+        centres: of each annotated task, whether it was among the first of an order before it was annotated.
+    """
+
+    scores: np.ndarray
+    uncertainty: np.ndarray
+    features: np.ndarray
+    known: np.ndarray
+    random: np.random.Generator
+
+
+def farthest_first(state: State, weights: np.ndarray, count: int) -> list[int]:
+    """Farthest-first traversal (Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985), as of
+    core-sets for active learning (Sener, Savarese, ICLR 2018), with weighted distances."""
+    nearest = distances(state.features, state.known).min(axis=1)
+    found: list[int] = []
+    while len(found) < count:
+        best = int(np.argmax(weights * nearest))
+        found.append(best)
+        nearest = np.minimum(nearest, distances(state.features, state.features[[best]])[:, 0])
+        nearest[best] = -1
+    return found
+
+
+def stream(state: State, count: int) -> list[int]:
+    """Label Studio's uncertainty sampling where a task's cluster is the nearest of the annotated ones and the first of
+    our order: the cluster with fewest annotations first, and in it the lowest score."""
+    heads = teaching_order(state.features, state.known)[:HEADS]
+    centres = np.concatenate([state.features[heads], state.known])
+    own = distances(state.features, centres).argmin(axis=1)
+    solved = np.concatenate([np.zeros(len(heads)), np.ones(len(state.known))])
+    left, found = set(range(len(state.scores))), []
+    while len(found) < count:
+        best = min(left, key=lambda index: (solved[own[index]], state.scores[index]))
+        left.remove(best)
+        found.append(best)
+        solved[own[best]] += 1
+    return found
+
+
+Order = Callable[[State, int], list[int]]
+ORDERS: dict[str, Order] = {
+    "random": lambda s, n: s.random.permutation(len(s.scores))[:n].tolist(),
+    "lowest score": lambda s, n: np.argsort(s.scores)[:n].tolist(),
+    "most uncertain": lambda s, n: np.argsort(-s.uncertainty)[:n].tolist(),
+    "farthest first": lambda s, n: farthest_first(s, np.ones(len(s.scores)), n),
+    "farthest first, by score": lambda s, n: farthest_first(s, 1 - s.scores, n),
+    "farthest first, by uncertainty": lambda s, n: farthest_first(s, s.uncertainty, n),
+    "representative, by score": lambda s, n: teaching_order(s.features, s.known, 1 - s.scores)[:n],
+    "representative, by uncertainty": lambda s, n: teaching_order(s.features, s.known, s.uncertainty)[:n],
+    "representative": lambda s, n: teaching_order(s.features, s.known)[:n],
+    "Label Studio's stream": stream,
+}
+
+
+def order_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM) -> list[tuple[int, float]]:
+    """F1 on the unseen clips after each of the steps; the first task is the same for all orders."""
+    features = comparable([summary(clip.features, data.layout) for clip in data.pool])
+    random = np.random.default_rng([seed, 1])
+    chosen, model = [0], first
+    curve = [(1, score(data, model))]
+    for step in ORDER_STEPS[1:]:
+        left = [index for index in range(len(data.pool)) if index not in chosen]
+        if step >= len(data.pool):
+            break
+        probs = [model.predict(data.pool[i].features, data.pool[i].frame_rate) for i in left]
+        state = State(
+            np.array([model.expected_f1(part) for part in probs]),
+            np.array([chance_of_error(part).mean() for part in probs]),
+            features[left],
+            features[chosen],
+            random,
+        )
+        chosen += [left[index] for index in ORDERS[name](state, step - len(chosen))]
+        model = trained(data, [data.pool[index] for index in chosen])
+        curve.append((step, score(data, model)))
+    return curve
+
+
+# -- questions inside videos
+
+
+class Video(NamedTuple):
+    """What a choice of spans may look at.
+
+    Attributes:
+        probs: [num_frames, num_labels], 0 or 1 where it was watched.
+        watched: [num_frames] bool.
+        unknown: [num_labels] bool, labels that nothing that was watched has shown.
+        features: [num_frames, dim], all blocks at the same scale.
+    """
+
+    probs: np.ndarray
+    watched: np.ndarray
+    unknown: np.ndarray
+    features: np.ndarray
+    frame_rate: float
+    random: np.random.Generator
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """Length and number of the product's spans."""
+        length = min(max(1, round(SPAN_SECONDS * self.frame_rate)), len(self.probs))
+        return length, min(MAX_SPANS, max(1, int(MAX_SHARE * len(self.probs) / length)))
+
+    @property
+    def doubted(self) -> np.ndarray:
+        """As `TrainedMode.doubted`."""
+        return np.where(self.watched[:, None] | ~self.unknown, self.probs, 0.5)
+
+
+Spans = list[tuple[int, int]]
+
+
+def random_spans(video: Video) -> Spans:
+    """At random, of frames that weren't watched as far as there are any."""
+    length, count = video.budget
+    unwatched = np.convolve(~video.watched, np.ones(length), "valid") / length
+    starts, found = video.random.permutation(len(unwatched)), []
+    for least in (0.99, 0.5, 0.01):
+        for start in starts:
+            apart = all(abs(start - other) >= length for other, _ in found)
+            if len(found) < count and apart and unwatched[start] >= least:
+                found.append((int(start), int(start) + length))
+    return found
+
+
+def least_confident(video: Video) -> Spans:
+    return best_spans(chance_of_error(video.probs), *video.budget)
+
+
+def uncertain(video: Video) -> Spans:
+    return best_spans(entropy(video.probs), *video.budget)
+
+
+def different(video: Video) -> Spans:
+    """The product's values times the distance in features to what was chosen or watched."""
+    length, count = video.budget
+    values = np.convolve(entropy(video.doubted), np.ones(length), "valid") / length
+    sums = np.concatenate([np.zeros((1, video.features.shape[1])), np.cumsum(video.features, axis=0, dtype=np.float64)])
+    means = (sums[length:] - sums[:-length]) / length
+    own = [i for i in range(0, len(means), max(1, length // 2)) if video.watched[i : i + length].mean() > 0.5]
+    nearest = distances(means, means[own]).min(axis=1) if own else np.ones(len(means))
+    found: Spans = []
+    while len(found) < count and values.max() > 0:
+        start = int(np.argmax(values * nearest))
+        found.append((start, start + length))
+        values[max(0, start - length + 1) : start + length] = 0
+        to_start = distances(means, means[[start]])[:, 0]
+        nearest = np.minimum(nearest, to_start) if own or len(found) > 1 else to_start
+    return found
+
+
+CHOICES: dict[str, Callable[[Video], Spans]] = {
+    "whole videos": lambda video: [(0, len(video.probs))],
+    "random spans": random_spans,
+    "least confident spans": least_confident,
+    "spans of highest entropy": uncertain,
+    "and unknown labels": lambda video: questions(video.doubted, video.frame_rate),
+    "and different": different,
+}
+
+
+def scaled(data: Set) -> list[np.ndarray]:
+    """Each clip's features, every block at the same scale."""
+    parts, start = [], 0
+    for name, width in data.layout.items():
+        values = [clip.features[:, start : start + width] for clip in data.pool]
+        start += width
+        if name in ("appearance", "motion"):
+            values = [np.copysign(np.sqrt(np.abs(part)), part) for part in values]
+        mean = np.concatenate(values).mean(axis=0)
+        values = [part - mean for part in values]
+        size = np.sqrt(np.mean([(part**2).sum(axis=1).mean() for part in values]))
+        if size > 1e-6:
+            parts.append([part / size for part in values])
+    return [np.concatenate(blocks, axis=1) for blocks in zip(*parts, strict=True)]
+
+
+def question_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM, visits: int) -> list[tuple[int, float]]:
+    """(frames watched, F1 on the unseen clips) after each visit. The first clip is watched whole by all; then the clips
+    are visited in turn, again and again, and spans of each are watched."""
+    features, random, model = scaled(data), np.random.default_rng([seed, 2]), first
+    watched = [np.zeros(len(clip.labels), bool) for clip in data.pool]
+    watched[0][:] = True
+    curve = [(int(watched[0].sum()), score(data, model))]
+    number = 0
+    for visit in range(1, visits + 1):
+        number = visit % len(data.pool)
+        if watched[number].all():
+            continue
+        clip, mine = data.pool[number], watched[number]
+        probs = model.predict(clip.features, clip.frame_rate)
+        probs = np.where(mine[:, None], clip.labels, probs).astype(np.float32)
+        unknown = ~model.label_has_example.numpy()
+        video = Video(probs, mine, unknown, features[number], clip.frame_rate, random)
+        for start, end in CHOICES[name](video):
+            mine[start:end] = True
+        looked = [(clip, seen) for clip, seen in zip(data.pool, watched, strict=True) if seen.any()]
+        model = trained(data, *map(list, zip(*looked, strict=True)))
+        curve.append((int(sum(seen.sum() for seen in watched)), score(data, model)))
+    return curve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("order", "questions"))
+    parser.add_argument("--footage", type=Path, nargs="*", default=[], help="folders of real clips")
+    parser.add_argument("--scenarios", nargs="*", choices=SCENARIOS, default=[])
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--ways", nargs="+")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    sets = [(folder.name, folder) for folder in arguments.footage] + [(name, None) for name in arguments.scenarios]
+    ways = arguments.ways or (ORDERS if arguments.what == "order" else CHOICES)
+    for seed, (name, folder) in product(arguments.seeds, sets):
+        data, first = None, None
+        for way in ways:
+            kept = DATA / "teaching" / f"{arguments.what}-{name}-{seed}-{way}.json"
+            if kept.exists():
+                continue
+            started = time.monotonic()
+            data = data or load(name, seed, folder, cut=arguments.what == "order")
+            first = first or trained(data, data.pool[:1])
+            if arguments.what == "order":
+                found = {"curve": order_curve(data, way, seed, first)}
+            else:
+                visits = min(2 * len(data.pool), 16)
+                found = {"curve": question_curve(data, way, seed, first, visits)}
+                found["frames"] = sum(len(clip.labels) for clip in data.pool)
+                full = DATA / "teaching" / f"full-{name}-{seed}.json"
+                if not full.exists():
+                    full.write_text(json.dumps(score(data, trained(data, data.pool))))
+                found["full"] = json.loads(full.read_text())
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(found))
+            seconds = time.monotonic() - started
+            print(name, seed, way, [(at, round(f1, 3)) for at, f1 in found["curve"]], f"{seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
