@@ -16,7 +16,7 @@ from learning.dataset import FrameFeatures
 from learning.decisions import expected_f1
 from utils.neural_nets import MultiLabelLSTM
 from video.labeling_frames import check_frame_rate, frame_rate
-from video.task_data import task_value
+from video.task_data import VARIABLE, task_value
 
 DEFAULT_THRESHOLD = 0.5  # of MODEL_SCORE_THRESHOLD
 DEFAULT_COLOUR = "#36b37e"  # of a label without the attribute background
@@ -138,6 +138,12 @@ class Tag(ABC):
             InvalidTask: the rate is more than any video has.
         """
         return frame_rate(self._frame_rate_attribute, task.get("data", {}))
+
+    @property
+    def frame_rate_key(self) -> str | None:
+        """The key of the task's data that holds the frame rate, None where the config says it."""
+        attribute = self._frame_rate_attribute or ""
+        return attribute[1:] if VARIABLE.fullmatch(attribute) else None
 
     @property
     def _frame_rate_attribute(self) -> str | None:

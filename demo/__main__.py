@@ -1,21 +1,19 @@
 """The demo: Label Studio and the backend, with a project of sample videos. `make demo` installs both and runs this.
 
-python -m demo           start everything, and say where to log in
+python -m demo           start everything, and say where to log in; VIDEOS and LABELS in the environment name own videos
 python -m demo submit    submit six finished annotations to the running demo, one after another
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -23,28 +21,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.markup import escape
 
-from demo import football
+from demo.content import Content, Football
 from demo.label_studio import LabelStudio
+from demo.own_videos import EXAMPLE, OwnVideos
 from demo.servers import DemoError, Server, check_port
 from ml_backend.settings import PROJECT_ROOT, Settings
 
 EXECUTABLE = PROJECT_ROOT / ".label-studio" / "bin" / "label-studio"
 USER, PASSWORD = "demo@example.com", "kick-the-ball"
-TITLE = "Football demo"
-NUM_VIDEOS, NUM_ANNOTATED = 12, 6
-NEEDED_BYTES = 500 * 10**6  # databases, videos and their features
 # Label Studio lays out its database at its first start; a slow disk takes minutes.
 LABEL_STUDIO_SECONDS, BACKEND_SECONDS, TRAINING_SECONDS = 600, 180, 300
 POLL_SECONDS = 0.5
-# The height keeps the timeline on the screen; Label Studio's default is 600 pixels.
-LABEL_CONFIG = f"""<View>
-  <TimelineLabels name="tl" toName="video" model_trainable="true">
-    <Label value="{football.IN_FRAME}" background="blue"/>
-    <Label value="{football.TOUCH}" background="red"/>
-  </TimelineLabels>
-  <Video name="video" value="$video" height="360" frameRate="{football.FRAME_RATE}" timelineHeight="160"/>
-</View>"""
-
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -60,22 +47,23 @@ class Demo:
     def __init__(self, folder: Path, label_studio_port: int, backend_port: int) -> None:
         self._folder = folder
         self._label_studio_port, self._backend_port = label_studio_port, backend_port
-        self._videos = folder / "videos"
-        self._annotations = folder / "annotations.json"
         self.label_studio_url = f"http://localhost:{label_studio_port}"
         self.backend_url = f"http://localhost:{backend_port}"
 
-    def run(self) -> None:
-        """Start everything, say what to do, and run until a server ends or Ctrl-C is pressed."""
+    def check(self) -> None:
+        """Check that the ports are free, and Label Studio is installed. Raises DemoError."""
         check_port(self._label_studio_port, "LABEL_STUDIO_PORT")
         check_port(self._backend_port, "PORT")
         if not EXECUTABLE.exists():
             raise DemoError("Label Studio isn't installed. `make demo` installs and starts it.")
-        self._make_folder()
+
+    def run(self, content: Content) -> None:
+        """Start everything, say what to do, and run until a server ends or Ctrl-C is pressed."""
+        self._make_folder(content.needed_bytes)
         with ExitStack() as stack:
-            label_studio = stack.enter_context(self._start_label_studio())
-            backend = stack.enter_context(self._start_backend())
-            drawing = stack.enter_context(_drawing(self._videos, self._annotations))
+            label_studio = stack.enter_context(self._start_label_studio(content.environment))
+            backend = stack.enter_context(self._start_backend(content.environment))
+            prepared = stack.enter_context(ThreadPoolExecutor(1)).submit(content.prepare)
             with console.status("Label Studio starts; the first time, it takes a minute to lay out its database"):
                 label_studio.wait_until_up(LABEL_STUDIO_SECONDS)
             console.print("Label Studio is up")
@@ -83,26 +71,28 @@ class Demo:
                 backend.wait_until_up(BACKEND_SECONDS, _has_encoder)
             console.print("The backend is up")
             with console.status("Sample videos are drawn"):
-                drawing.result()
-            project = self._set_up()
-            self._say_what_to_do(project)
+                prepared.result()
+            project = self._set_up(content)
+            self._say_what_to_do(project, content)
             while True:
                 time.sleep(POLL_SECONDS)
                 label_studio.check_running()
                 backend.check_running()
 
     def submit(self) -> None:
-        """Submit the finished annotations, and say what the model learns from each."""
+        """Submit the finished annotations of the drawn videos, and say what the model learns from each."""
+        football = Football(self._folder)
         try:
             api = LabelStudio(self.label_studio_url, self._token())
-            project = api.project(TITLE)
+            annotations = football.annotations()
+            project = api.project(football.title)
             model = api.connect(project, self.backend_url)
             tasks = api.tasks(project)
         except (httpx.TransportError, FileNotFoundError) as error:
             raise DemoError(
-                f"The demo doesn't run at {self.label_studio_url}. Start it in another terminal: make demo"
+                f"The demo with the drawn videos, whose annotations these are, doesn't run at {self.label_studio_url}. "
+                "Start it in another terminal: make demo"
             ) from error
-        annotations = json.loads(self._annotations.read_text())
         for name, result in annotations.items():
             task = tasks[name]
             if task["annotations"]:
@@ -120,11 +110,10 @@ class Demo:
             console.print("\nOpen a video that nobody has annotated; its timeline is filled in:")
             console.print(f"  {self.label_studio_url}/projects/{project}/data?task={min(new)}")
 
-    def _make_folder(self) -> None:
+    def _make_folder(self, needed: int) -> None:
         elsewhere = "Free some, or name a folder on another disk: make demo DEMO_DATA=/path"
         try:
-            self._videos.mkdir(parents=True, exist_ok=True)
-            needed = NEEDED_BYTES if not self._annotations.exists() else NEEDED_BYTES // 10
+            self._folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self._folder).free
             if free < needed:
                 raise DemoError(
@@ -141,7 +130,7 @@ class Demo:
     def _token(self) -> str:
         return (self._folder / "token").read_text()
 
-    def _start_label_studio(self) -> Server:
+    def _start_label_studio(self, variables: dict[str, str]) -> Server:
         command = [str(EXECUTABLE), "start", "--no-browser", "--internal-host", "localhost"]
         command += ["--port", str(self._label_studio_port), "--username", USER, "--password", PASSWORD]
         environment = _environment(
@@ -154,13 +143,14 @@ class Demo:
             ML_BLOCK_LOCAL_IP="false",
             SSRF_PROTECTION_ENABLED="false",
             COLLECT_ANALYTICS="false",
+            **variables,
         )
         log = self._folder / "label-studio.log"
         url = f"{self.label_studio_url}/health"
         # Label Studio takes more than ten seconds to end, without anything left to do.
         return Server("Label Studio", command, url, environment, self._folder, log, signal.SIGTERM, stop_seconds=2)
 
-    def _start_backend(self) -> Server:
+    def _start_backend(self, variables: dict[str, str]) -> Server:
         command = [sys.executable, "-m", "gunicorn", "_wsgi:app"]
         environment = _environment(
             HOST="localhost",
@@ -170,20 +160,18 @@ class Demo:
             DATA_DIR=str(self._folder / "backend"),
             CACHE_DIR=str(self._folder / "cache"),
             MODEL_ROOT=str(self._folder / "models"),
+            **variables,
         )
         log = self._folder / "backend.log"
         url = f"{self.backend_url}/health"
         return Server("The backend", command, url, environment, PROJECT_ROOT, log, signal.SIGINT, stop_seconds=20)
 
-    def _set_up(self) -> int:
-        """Make the project, upload the videos and connect the backend, unless done before. Returns the project's id."""
+    def _set_up(self, content: Content) -> int:
+        """Make the project, add the videos and connect the backend, unless done before. Returns the project's id."""
         api = LabelStudio(self.label_studio_url, self._token())
-        project = api.project(TITLE, label_config=LABEL_CONFIG)
-        there = api.tasks(project)
-        missing = [video for video in sorted(self._videos.glob("*.mp4")) if video.name not in there]
-        with console.status("Sample videos are uploaded"):
-            for video in missing:
-                api.upload(project, video)
+        project = api.project(content.title, label_config=content.label_config)
+        with console.status("Videos are added") as status:
+            content.add(api, project, lambda said: status.update(escape(said)))
         model = api.connect(project, self.backend_url)
         deadline = time.monotonic() + BACKEND_SECONDS
         # Label Studio waits 3 s for the backend, which may still be loading its image network.
@@ -209,7 +197,7 @@ class Demo:
             for sample in samples
         )
 
-    def _say_what_to_do(self, project: int) -> None:
+    def _say_what_to_do(self, project: int, content: Content) -> None:
         ports = "".join(
             f" {variable}={port}"
             for variable, port, usual in (
@@ -224,42 +212,16 @@ class Demo:
   Password   {PASSWORD}
   Backend    {self.backend_url}
 
-1. Open the first video. Click a label and drag over the timeline, where the ball
-   is in the frame, or is kicked. Submit.
-   Or have six videos annotated for you, in another terminal:
-   make demo-submit{ports}
-2. Some seconds later the model has learnt it.
-3. Open another video: its timeline is filled in. Correct it, and submit that.
+{content.steps(ports)}
 
-Ctrl-C stops both; make demo{ports} starts them again with all data,
+Ctrl-C stops both; make demo{escape(content.arguments)}{ports} starts them again with all data,
 and make demo-clean removes it.
 """)
-
-
-@contextmanager
-def _drawing(videos: Path, annotations: Path) -> Iterator[Future[None]]:
-    """Draws missing sample videos and their annotations in a thread."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(_draw, videos, annotations)
 
 
 def _has_encoder(health: httpx.Response) -> bool:
     """Whether the backend has loaded its image network; before that, it answers Label Studio too late."""
     return health.json()["encoder"] != "loading"
-
-
-def _draw(videos: Path, annotations: Path) -> None:
-    if annotations.exists():  # written last
-        return
-    results = {}
-    for number in range(NUM_VIDEOS):
-        path = videos / f"{number + 1:02}.mp4"
-        marked = football.write_video(number, path)
-        if number < NUM_ANNOTATED:
-            results[path.name] = football.result(marked)
-    part = annotations.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1))
-    part.replace(annotations)
 
 
 def _environment(**variables: str) -> dict[str, str]:
@@ -268,6 +230,16 @@ def _environment(**variables: str) -> dict[str, str]:
     foreign = ("LABEL_STUDIO_", "DJANGO_", "POSTGRE_")
     kept = {name: value for name, value in os.environ.items() if name not in names and not name.startswith(foreign)}
     return kept | variables
+
+
+def _content(folder: Path) -> Content:
+    """The videos in VIDEOS with the labels in LABELS, else the drawn ones."""
+    videos, labels = os.environ.get("VIDEOS"), os.environ.get("LABELS")
+    if videos:
+        return OwnVideos(videos, labels, folder, console)
+    if labels:
+        raise DemoError(f"LABELS are those of your own videos, whose folder VIDEOS names: {EXAMPLE}")
+    return Football(folder)
 
 
 def _stop(*_: object) -> None:
@@ -284,7 +256,8 @@ def main() -> int:
         if sys.argv[1:] == ["submit"]:
             demo.submit()
         else:
-            demo.run()
+            demo.check()
+            demo.run(_content(folder))
     except KeyboardInterrupt:
         console.print("Stopped.")
     except DemoError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import httpx
 
 # For an upload, or a connection to a starting backend, on a busy machine.
 TIMEOUT_SECONDS = 120
+PAGE_SIZE = 1000
 
 
 class LabelStudio:
@@ -33,12 +36,37 @@ class LabelStudio:
                 return project["id"]
         return self._json("POST", "/api/projects/", json={"title": title, **settings})["id"]
 
+    def label_config(self, project: int) -> str:
+        """The project's labeling config."""
+        return self._json("GET", f"/api/projects/{project}")["label_config"]
+
     def tasks(self, project: int) -> dict[str, dict[str, Any]]:
         """The project's tasks by the name of their video."""
-        query = {"project": project, "page_size": 1000, "fields": "all"}
-        tasks = self._json("GET", "/api/tasks/", params=query)["tasks"]
         # Label Studio stores an upload as PREFIX-NAME.
-        return {task["data"]["video"].rpartition("/")[2].partition("-")[2]: task for task in tasks}
+        return {task["data"]["video"].rpartition("/")[2].partition("-")[2]: task for task in self._tasks(project)}
+
+    def videos(self, project: int) -> list[str]:
+        """The URLs of the videos of the project's tasks."""
+        return [task["data"]["video"] for task in self._tasks(project)]
+
+    def _tasks(self, project: int) -> Iterator[dict[str, Any]]:
+        for page in count(1):
+            query = {"project": project, "page_size": PAGE_SIZE, "page": page, "fields": "all"}
+            answer = self._json("GET", "/api/tasks/", params=query)
+            yield from answer["tasks"]
+            if page * PAGE_SIZE >= answer["total"]:
+                return
+
+    def serve_folder(self, project: int, folder: Path) -> None:
+        """Let the project's tasks show the files in a folder, which lies in LOCAL_FILES_DOCUMENT_ROOT."""
+        storages = self._json("GET", "/api/storages/localfiles", params={"project": project})
+        if not any(storage["path"] == str(folder) for storage in storages):
+            storage = {"project": project, "path": str(folder), "title": "Videos", "use_blob_urls": True}
+            self._json("POST", "/api/storages/localfiles", json=storage)
+
+    def add_tasks(self, project: int, data: list[dict[str, Any]]) -> None:
+        """Add tasks with the given data."""
+        self._json("POST", f"/api/projects/{project}/import", json=[{"data": one} for one in data])
 
     def upload(self, project: int, video: Path) -> None:
         """Add a video to the project."""

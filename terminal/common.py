@@ -18,6 +18,8 @@ from errors import InvalidRequest
 from ml_backend.context import Services
 from ml_backend.settings import get_settings
 from ml_backend.store import Store
+from video.labeling_frames import own_rate
+from video.reader import decode
 
 if TYPE_CHECKING:
     from ml_backend.jobs.runner import Runner
@@ -130,8 +132,15 @@ def only_control(backend: Backend, project: str) -> str:
 
 
 def local_task(model: YOLO, path: Path) -> dict[str, Any]:
-    """A task for a local file."""
-    return {"id": None, "data": {part.tag.object.value_name: str(path.resolve()) for part in model.control_models}}
+    """A task for a local file. A frame rate that the config takes from the task's data is the file's own.
+
+    Raises:
+        MediaError: the file can't be read, and its frame rate is asked for.
+    """
+    data: dict[str, Any] = {part.tag.object.value_name: str(path.resolve()) for part in model.control_models}
+    if keys := {part.tag.frame_rate_key for part in model.control_models} - {None}:
+        data |= dict.fromkeys(keys, own_rate(decode(path).average_rate))
+    return {"id": None, "data": data}
 
 
 def say_left_out(model: YOLO) -> None:

@@ -16,26 +16,11 @@ from ml_backend.jobs.deliveries import predict_task
 from terminal.common import Backend, can_be_written, end, errors, local_task, make_folder, progress, say_left_out
 from terminal.formats.files import check_output, write_files
 from terminal.formats.registry import FORMATS
+from video.reader import VIDEO_SUFFIXES
 from video.timeline import Track
 
 if TYPE_CHECKING:
     from model import YOLO
-
-VIDEO_SUFFIXES = {
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".mts",
-    ".wmv",
-    ".flv",
-    ".ogv",
-}
 
 LabelFormat = Enum("LabelFormat", {name: name for name in ("json", *FORMATS, "mp4")}, type=str)
 
@@ -81,7 +66,8 @@ def label(
     failures: list[str] = []
     for number, video in enumerate(videos, start=1):
         try:
-            task, tracks = local_task(model, video), _tracks(model, video, f"{number}/{len(videos)} {video.name}")
+            task = local_task(model, video)
+            tracks = _tracks(model, task, f"{number}/{len(videos)} {video.name}")
             if form is LabelFormat.mp4:
                 _draw(video, tracks, output / f"{video.stem}.timeline.mp4")
             done.append((task, tracks))
@@ -110,8 +96,7 @@ def _videos(files: list[Path]) -> list[Path]:
     return list(dict.fromkeys(videos))
 
 
-def _tracks(model: YOLO, video: Path, description: str) -> list[Track]:
-    task = local_task(model, video)
+def _tracks(model: YOLO, task: dict[str, Any], description: str) -> list[Track]:
     with progress(description) as report:
         model.extract(task, report)
     return [track for track in model.tracks(task) if track.prediction is not None]
@@ -135,7 +120,8 @@ def _write(form: LabelFormat, done: list[tuple[dict[str, Any], list[Track]]], mo
 
 
 def _label_studio_task(model: YOLO, task: dict[str, Any]) -> dict[str, Any]:
-    data = {key: local_file_url(Path(path)) for key, path in task["data"].items()}
+    paths = {part.tag.object.value_name for part in model.control_models}
+    data = {key: local_file_url(Path(value)) if key in paths else value for key, value in task["data"].items()}
     return {"data": data, "predictions": [predict_task(model, task)]}
 
 

@@ -274,6 +274,12 @@ def test_labels_of_the_networks_own_classes(project: Settings, tmp_path: Path) -
     rows = list(csv.DictReader(io.StringIO(table)))
     assert len(rows) == 70
     assert all(0 <= float(row["probability of Red"]) <= 1 for row in rows)
+    # Where the frame rate is to come from the task, it is the file's own.
+    config.write_text(SIMPLE.replace('frameRate="25"', 'frameRate="$fps"'))
+    slow = write_video(tmp_path / "slow.mp4", [GREY] * 24, rate=12.5, size=(64, 64))
+    assert len(run("label", str(slow), "--config", str(config), "--format", "frames").stdout.splitlines()) == 1 + 24
+    (task,) = json.loads(run("label", str(slow), "--config", str(config)).stdout)
+    assert task["data"] == {"video": f"/data/local-files/?d={str(slow).lstrip('/')}", "fps": 12.5}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from video.task_data import task_value
 DEFAULT_FRAME_RATE = 24.0  # of Label Studio's front end where config and task name no usable rate
 MAX_LABELING_FRAMES = 10_000_000  # 111 hours at 25 frames a second; an array of them takes 80 MB
 MAX_FRAME_RATE = 1000.0  # labeling frames per second, more than any video has; bounds the arrays
+MAX_OWN_RATE, USUAL_RATE = 240.0, 25.0
 RATE_TOLERANCE = 0.0005  # relative; half the difference of 29.97 and 30, and larger than rounding errors
 
 
@@ -45,6 +46,19 @@ def frame_rate(value: str | None, task_data: dict[str, Any]) -> float:
             "possible. Set it to the video's frame rate, for example 25."
         )
     return rate
+
+
+def own_rate(average: float) -> float:
+    """The labeling frame rate at which each frame of a video is a labeling frame.
+
+    Args:
+        average: the video's average frame rate, 0 where it isn't known.
+
+    Returns:
+        The rate, rounded to thousandths; 25 where Label Studio would take it for seconds per frame (below 1), and where
+        no camera takes as many (above 240): such files are damaged.
+    """
+    return round(average, 3) if 1 <= average <= MAX_OWN_RATE else USUAL_RATE
 
 
 def check_frame_rate(tag: str, value: str | None) -> None:

@@ -37,6 +37,24 @@ HIDDEN_FRAME_CODECS = {"vp8"}
 # The codecs that Chromium, and so Label Studio's player, shows. Of several streams it plays the first with such a
 # codec; in MP4 the first enabled one, which FFmpeg marks as default (found by trying, Chromium 156).
 BROWSER_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
+# The containers that it plays, by the first name of FFmpeg's demuxer.
+BROWSER_FORMATS = {"mov", "matroska", "ogg"}
+# The suffixes by which folders are searched for videos.
+VIDEO_SUFFIXES = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".wmv",
+    ".flv",
+    ".ogv",
+}
 # FFmpeg's demuxers that may open a file. Playlists and scripts are left out: they name other files and addresses.
 FORMATS = "mov,matroska,avi,asf,flv,h264,hevc,ivf,m4v,mpeg,mpegts,mpegvideo,mxf,obu,ogg"
 REENCODE = "ffmpeg -i ORIGINAL -c:v libx264 -pix_fmt yuv420p -movflags +faststart NEW.mp4"
@@ -293,6 +311,18 @@ def open_container(path: Path) -> av.container.InputContainer:
         return av.open(str(path.resolve()), container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise UnreadableVideo(_why_unreadable(path, error)) from error
+
+
+def why_not_played(path: Path) -> str | None:
+    """Why Chromium, and so Label Studio's player, doesn't show a video that can be read; None where it does. The errors
+    are those of `decode`."""
+    with open_container(path) as container:
+        form = container.format.name.partition(",")[0]
+        codec = _video_stream(container, path).codec_context.name
+    if form in BROWSER_FORMATS and codec in BROWSER_CODECS:
+        return None
+    what = f"the codec {codec}" if form in BROWSER_FORMATS else f"files of the format {form}"
+    return f"{path.name}: browsers don't play {what}. Make an MP4 of it: {REENCODE}"
 
 
 def _why_unreadable(path: Path, error: av.FFmpegError) -> str:

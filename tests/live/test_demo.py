@@ -17,6 +17,7 @@ from tests.live.labeling_page import PICTURE_SIZE, LabelingPage
 from tests.live.model_page import start_training
 from tests.live.timelines import agreement
 from tests.servers import NO_INTERNET, ROOT, clean_environment, free_port, wait_until
+from tests.videos import write_video
 
 TRAINING_SECONDS = 300
 STOP_SECONDS = 40
@@ -28,9 +29,10 @@ class RunningDemo:
     Args:
         folder: its data.
         log: what it prints.
+        variables: VIDEOS and LABELS.
     """
 
-    def __init__(self, folder: Path, log: Path) -> None:
+    def __init__(self, folder: Path, log: Path, **variables: str) -> None:
         self.folder, self.log = folder, log
         self._environment = clean_environment(
             DEMO_DATA=str(folder),
@@ -39,6 +41,7 @@ class RunningDemo:
             HTTPS_PROXY=NO_INTERNET,
             # Its own servers aren't asked for through the proxy of this machine.
             NO_PROXY="localhost",
+            **variables,
         )
         self.url = f"http://localhost:{self._environment['LABEL_STUDIO_PORT']}"
         self.backend_url = f"http://localhost:{self._environment['PORT']}"
@@ -55,6 +58,10 @@ class RunningDemo:
             self._command("submit"), env=self._environment, cwd=ROOT, check=True, capture_output=True, text=True
         )
         return ended.stdout
+
+    def forget(self, variable: str) -> None:
+        """Leave a variable out when it is started again."""
+        del self._environment[variable]
 
     def stop(self) -> int:
         """Ctrl-C. Returns the exit status."""
@@ -171,6 +178,66 @@ def test_the_demos_story(demo: RunningDemo, new_browser: Browser, screenshots: S
     again = api.tasks(api.project("Football demo"))
     assert {name: task["id"] for name, task in again.items()} == tasks
     assert sum(bool(task["annotations"]) for task in again.values()) == 6
+
+
+RED, GREY = (220, 30, 30), (120, 120, 120)
+# Name -> frame rate, and the seconds from which to which it is red.
+CLIPS = {"a b & 50%.mp4": (25, 1.2, 2.4), "sub/über.webm": (29.97, 0.8, 1.8), "zeitlupe.mp4": (12.5, 1.6, 2.8)}
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "my clips"
+    (folder / "sub").mkdir(parents=True)
+    for name, (rate, start, stop) in CLIPS.items():
+        pictures = [RED if start <= index / rate < stop else GREY for index in range(round(4 * rate))]
+        codec = "libvpx-vp9" if name.endswith(".webm") else "libx264"
+        write_video(folder / name, pictures, rate=rate, codec=codec)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def test_the_demo_with_own_videos(clips: Path, tmp_path: Path, new_browser: Browser, screenshots: Screenshots) -> None:
+    demo = RunningDemo(tmp_path / "demo-data", tmp_path / "demo.log", VIDEOS=str(clips), LABELS="Red,Never")
+    demo.start()
+    try:
+        printed = demo.log.read_text()
+        assert "Left out: broken.mp4 is not a video file" in printed
+        assert f"make demo VIDEOS='{clips}'" in printed
+        api = LabelStudio(demo.url, (demo.folder / "token").read_text())
+        assert len(api.videos(1)) == len(CLIPS)
+        model = api.connect(1, demo.backend_url)
+        untrained = api.model(model)["model_version"]
+
+        new_browser.open(f"{demo.url}/projects/1/data")
+        new_browser.type("//input[@id='email']", USER)
+        new_browser.type("//input[@id='password']", PASSWORD)
+        new_browser.click("//button[@type='submit']")
+        new_browser.find("//*[normalize-space() = 'sub/über.webm']")
+        screenshots.take(new_browser, "own-videos")
+
+        page = LabelingPage(new_browser, f"{demo.url}/projects/1/data")
+        page.open(1)
+        assert new_browser.run("return document.querySelector('video').videoWidth") == 320
+        page.draw("Red", 31, 60)
+        page.send("Submit")
+        wait_until(lambda: api.model(model)["model_version"] != untrained, TRAINING_SECONDS, "the training")
+        # The tasks are in the order of the names. Each timeline counts its own video's frames.
+        for task, (rate, start, stop) in enumerate(CLIPS.values(), start=1):
+            if task > 1:
+                page.open_filled_in(task)
+                truth = {"Red": [(round(start * rate) + 1, round(stop * rate))]}
+                assert agreement(page.result(), truth) > 0.9
+        screenshots.take(new_browser, "own-videos-filled-in")
+
+        # Once more, without labels: they are known, and nothing is added twice.
+        assert demo.stop() == 0
+        demo.forget("LABELS")
+        demo.start()
+        assert len(api.videos(1)) == len(CLIPS)
+        assert "Red, Never" in demo.log.read_text()
+    finally:
+        demo.stop()
 
 
 def draw(page: LabelingPage, truth: football.Timeline) -> None:
