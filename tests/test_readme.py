@@ -37,6 +37,7 @@ COMMANDS = [
 TESTED_ELSEWHERE = {
     "make test": ".ci/run",
     "make demo": "tests/live/test_demo.py",
+    'make demo VIDEOS=~/clips LABELS="Walking,Standing"': "tests/live/test_demo.py",
     "make demo-submit": "tests/live/test_demo.py",
     "make demo LABEL_STUDIO_PORT=8081 PORT=9091": "tests/live/test_demo.py",
     "LABEL_STUDIO_URL=http://localhost:8080 LABEL_STUDIO_API_KEY=<token> make run": "tests/live/conftest.py",
