@@ -76,6 +76,8 @@ class TrainedMode:
                 "being trained again."
             ) from error
         if classifier is None:
+            classifier = self._borrowed()
+        if classifier is None:
             raise NotReady(
                 f'"{name}" isn\'t trained yet: annotate a video and submit it. The first prediction follows the first '
                 "training."
@@ -115,9 +117,10 @@ class TrainedMode:
 
     @property
     def version(self) -> str:
-        """`v7 (5 videos)` for the seventh training's classifier, learnt from five videos; `untrained` without one."""
+        """`v7 (5 videos)` for the seventh training's classifier, learnt from five videos; `v7 (5 videos) of 12` where
+        project 12's predicts until the first training; `untrained` without one."""
         try:
-            classifier = self._published.present()
+            classifier = self._published.present() or self._borrowed()
         except UnusableClassifier:
             return "unreadable"
         return "untrained" if classifier is None else version_of(classifier)
@@ -206,6 +209,22 @@ class TrainedMode:
             labels = ", ".join(map(repr, other.get_label_map()))
             raise InvalidRequest(f"Its model has none of this tag's labels; it has {labels}.")
         return other
+
+    def _borrowed(self) -> MultiLabelLSTM | None:
+        """The classifier to start from, for this tag's labels, which predicts until the first training; else None."""
+        name = self._tag.parameters.model_start_from
+        if name is None or self._published.ever():
+            return None
+        try:
+            start = self._start()
+        except (InvalidRequest, UnusableClassifier) as error:
+            logger.warning("%s predicts nothing yet: %s", self._published.path.name, error)
+            return None
+        if start is None:
+            return None
+        classifier = start.with_labels(self._tag.label_map)
+        classifier.header = start.header | {"requirements": self._requirements(), "of": name}
+        return classifier
 
     def _trainer(self) -> Trainer:
         tag, start = self._tag, None
@@ -335,5 +354,7 @@ def _annotation_ids(tasks: list[dict[str, Any]]) -> list[int]:
 
 def version_of(classifier: MultiLabelLSTM) -> str:
     """The version of a classifier, such as `v7 (5 videos)`."""
-    videos = len(classifier.header["tasks"])
-    return f"v{classifier.header['version']} ({videos} video{'s' * (videos != 1)})"
+    header, videos = classifier.header, len(classifier.header["tasks"])
+    return f"v{header['version']} ({videos} video{'s' * (videos != 1)})" + (
+        f" of {header['of']}" if "of" in header else ""
+    )

@@ -10,6 +10,7 @@ from learning.blocks import BLOCKS, FILTERS, read, rows_of
 from learning.calibration import calibrate, logistic
 from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
 from learning.decisions import Decisions, decide, expected_f1
+from learning.exclusive import decode
 from learning.network import best_gate
 from learning.probe import Fit, fit_probe
 from utils.neural_nets import MultiLabelLSTM
@@ -544,6 +545,19 @@ def test_a_project_that_starts_from_another_needs_fewer_videos() -> None:
     assert started.describe()["Jump"]["started from"] > 0.2
     assert started.describe()["Run"]["started from"] < 0.01  # the other project doesn't know it
     assert alone.describe()["Jump"]["started from"] == 0
+
+
+def test_a_classifier_predicts_for_other_labels_those_of_the_same_name() -> None:
+    other = named([looks_like(seed, direction=1) for seed in range(4)], {"Jump": 0, "Later": 1})
+    borrowed = other.with_labels({"Run": 0, "Later": 1, "Jump": 2})
+    features, _ = looks_like(7, direction=1)
+    probs, theirs = borrowed.predict(features), other.predict(features)
+    assert not probs[:, 0].any()
+    assert probs[:, [2, 1]] == pytest.approx(theirs, abs=1e-6)
+    assert (borrowed.labels(probs)[:, [2, 1]] == other.labels(theirs)).all()
+    exclusive = decode(probs, borrowed.states, 25)
+    assert not exclusive[:, 0].any()
+    assert (exclusive[:, [2, 1]] == decode(theirs, other.states, 25)).all()
 
 
 def test_a_project_that_misleads_does_no_harm() -> None:

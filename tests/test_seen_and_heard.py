@@ -179,6 +179,10 @@ def test_a_project_starts_from_what_another_has_learnt(client: httpx.Client, set
         label_config = config(f'model_trainable="true" {start_from}')
         answer = client.post("/setup", json={"project": f"{project}.1", "schema": label_config})
         assert answer.status_code == 200, answer.text
+        if start_from:
+            (prediction,) = predict(client, label_config, new, project=project)
+            assert ranges(prediction)[0] == pytest.approx(EVENT, abs=3)
+            assert prediction["model_version"].endswith("v4 (4 videos) of 1")
         submit(client, label_config, annotated, *EVENT, project=project)
         (prediction,) = predict(client, label_config, new, project=project)
         found.append(ranges(prediction))

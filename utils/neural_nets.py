@@ -288,22 +288,37 @@ class MultiLabelLSTM(BaseNN):
 
     def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
         """Another classifier's probe of this one's labels, None where they share none."""
-        known = other.get_label_map() if other else {}
-        shared = {column: known[name] for name, column in self._label_map.items() if name in known}
-        if not shared:
+        if other is None or not other.get_label_map().keys() & self._label_map.keys():
             return None
         if other.layout != self.layout:
             raise ValueError(f"the classifier to start from reads {other.layout}, and not {self.layout}")
-        own, others = list(shared), list(shared.values())
-        probe = other.probe
+        return other.with_labels(self._label_map).probe
 
-        def taken(values: np.ndarray) -> np.ndarray:
-            columns = np.zeros((*values.shape[:-1], self.output_size), np.float32)
-            columns[..., own] = values[..., others]
-            return columns
+    def with_labels(self, label_map: dict[str, int]) -> "MultiLabelLSTM":
+        """This classifier for other labels: those of the same name are predicted as here, without what the LSTM adds,
+        and the others not at all.
 
-        weights = {name: taken(values) for name, values in probe.weights.items()}
-        return Probe(weights, taken(probe.mean), taken(probe.bias))
+        Args:
+            label_map: label -> column.
+        """
+        other = type(self)(**self.architecture | {"output_size": len(label_map)})
+        other.set_label_map(label_map)
+        shared = [(column, self._label_map[label]) for label, column in label_map.items() if label in self._label_map]
+        to, of = map(list, zip(*shared, strict=True)) if shared else ([], [])
+        to_state, of_state = ([0, *(column + 1 for column in columns)] for columns in (to, of))
+        for name, values in self.named_buffers():
+            mine = dict(other.named_buffers())[name]
+            if name.endswith("transitions"):
+                mine[np.ix_(to_state, to_state)] = values[np.ix_(of_state, of_state)]
+            elif name.startswith("state_"):
+                mine[to_state] = values[of_state]
+            elif name == "mixture_weights":
+                mine[to] = values[of]
+            elif not values.ndim:
+                mine.copy_(values)
+            elif name != "gate":
+                mine[..., to] = values[..., of]
+        return other
 
     def _scores(self, sequence: FrameFeatures, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
         """The probe's scores [num_frames, output_size]."""
