@@ -87,15 +87,19 @@ class Log:
         """(second, method, path) of each since the log was opened."""
         with self._path.open() as file:
             file.seek(self._begin)
-            return [match.groups() for line in file if (match := self.LINE.match(line))]  # type: ignore[misc]
+            found = [match.groups() for line in file if (match := self.LINE.match(line))]
+        return [request for request in found if not self.PAGES.match(request[2])]  # type: ignore[misc]
+
+
+def state(backend: Backend, query: str) -> list[Any]:
+    """Rows of the backend's database."""
+    with closing(sqlite3.connect(f"file:{backend.folder}/data/state.db?mode=ro", uri=True, timeout=60)) as database:
+        return database.execute(query).fetchall()
 
 
 def refreshes(backend: Backend) -> list[dict[str, Any]]:
     """The results of the backend's refreshes that stored something, oldest first."""
-    with closing(sqlite3.connect(f"file:{backend.folder}/data/state.db?mode=ro", uri=True, timeout=60)) as database:
-        rows = database.execute(
-            "SELECT result FROM jobs WHERE kind = 'refresh' AND status = 'finished' ORDER BY ended_at"
-        ).fetchall()
+    rows = state(backend, "SELECT result FROM jobs WHERE kind = 'refresh' AND status = 'finished' ORDER BY ended_at")
     return [result for (text,) in rows if (result := json.loads(text or "null")) and result.get("stored")]
 
 
@@ -107,9 +111,13 @@ class Scene:
         folder: for the videos.
         tasks: the number of tasks.
         videos: the number of different videos.
+        next: the number of next tasks that are waited for.
     """
 
-    def __init__(self, label_studio: LabelStudio, backend: Backend, folder: Path, tasks: int, videos: int) -> None:
+    def __init__(
+        self, label_studio: LabelStudio, backend: Backend, folder: Path, tasks: int, videos: int, next: int = NEXT
+    ) -> None:
+        self.next = next
         self.label_studio, self.backend = label_studio, backend
         self.project = label_studio.create_project("Fresh predictions", CONFIG)
         label_studio.connect(self.project, backend.url)
@@ -121,17 +129,15 @@ class Scene:
         first = self.observed.next_tasks(1)[0]
         self.truth = {first + number: self.truths[number % videos] for number in range(tasks)}
 
-    def state(self) -> dict[str, Any]:
-        """What the backend's dashboard polls."""
-        return self.backend.http.get("/dashboard/state", params={"project": self.project}).json()
-
     def wait_until_idle(self) -> None:
         """Waits until the backend has nothing to do."""
-        wait_until(lambda: not any(self.state()["queue"].values()), PATIENCE_SECONDS, "an empty queue")
+        live = "SELECT 1 FROM jobs WHERE status IN ('queued', 'started')"
+        wait_until(lambda: not state(self.backend, live), PATIENCE_SECONDS, "an empty queue")
 
     def version(self) -> str | None:
-        """The version that predicts."""
-        return self.state()["projects"][0]["model_version"]
+        """The version that was published last."""
+        query = "SELECT model_version FROM trainings WHERE status = 'published' ORDER BY id DESC LIMIT 1"
+        return next((version for (version,) in state(self.backend, query)), None)
 
     def submit_next(self) -> None:
         """Submits the next task's annotation."""
@@ -143,7 +149,7 @@ class Scene:
         old, log = self.version(), Log(self.label_studio.log)
         begun = time.monotonic()
         self.submit_next()
-        nexts = self.observed.next_tasks(NEXT)
+        nexts = self.observed.next_tasks(self.next)
         wait_until(lambda: self.version() not in (old, None), PATIENCE_SECONDS, "a new version")
         version, trained = self.version(), time.monotonic() - begun
         meanwhile()
@@ -159,7 +165,7 @@ class Scene:
             time.sleep(0.05)
         took = time.monotonic() - begun
         self.wait_until_idle()
-        requests = [request for request in log.requests() if "/annotations" not in request[2]]
+        requests = log.requests()
         stored = sum(one["stored"] for one in refreshes(self.backend) if one["model_version"] == version)
         return {
             "version": version,

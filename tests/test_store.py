@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 
 from benchmarks.locked_database import locked
 from errors import DatabaseUnavailable, InvalidRequest
-from ml_backend.dashboard.overview import prequential_scores
+from ml_backend.dashboard.overview import prequential_scores, projects
 from ml_backend.store import Store, database
 from ml_backend.store.annotations import TASKS_PER_BATCH
 from ml_backend.store.models import TRAININGS
@@ -349,6 +349,20 @@ def test_publish_and_roll_back(store: Store) -> None:
     store.forget_present_version("1", "tl")
     assert store.present_version("1", "tl") is None
     assert store.present_version("1", "other").version == 1
+
+
+def test_a_version_whose_training_ends_just_now_isn_t_rolled_back(store: Store) -> None:
+    store.update_project("1", "<View/>")
+    for version in (1, 2):
+        store.increment_value("1", TRAININGS)
+        store.publish_version("1", "tl", version, f"{version}.safetensors", {})
+        if version == 1:
+            training = store.start_training("1", 0, 1)
+            metrics = {"tl": {"version": version}}
+            store.end_training(training, TrainingStatus.PUBLISHED, 1.0, "net-v1", metrics)
+    assert projects(store)[0]["model_version"] == "v2"
+    store.make_present("1", "tl", 1)
+    assert projects(store)[0]["model_version"] == "net-v1"
 
 
 def test_a_training_publishes_for_no_project_that_was_deleted(store: Store) -> None:

@@ -73,6 +73,8 @@ def _present_model(present: dict[str, int], trainings: list[Training]) -> str | 
     made = {name: metrics.get("version") for name, metrics in (published.metrics or {}).items()}
     if all(version in (None, present.get(name)) for name, version in made.items()):
         return published.model_version
+    if all(present.get(name, 0) >= (version or 0) for name, version in made.items()):
+        return "+".join(f"v{version}" for version in dict.fromkeys(present.values()))  # its training ends just now
     return "+".join(f"v{version}" for version in dict.fromkeys(present.values())) + " (rolled back)"
 
 
