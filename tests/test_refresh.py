@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from errors import NotReady
 from ml_backend import LabelStudioMLBase
 from ml_backend.base import Ranked
 from ml_backend.jobs import refresh
@@ -186,6 +187,28 @@ def test_what_teaches_most_comes_first(start: Callable[..., Jobs], label_studio:
     stored = [(one["task"], one["cluster"], one["score"]) for one in label_studio.predictions.values()]
     assert stored == [(20, 1, 0.1), (7, 2, 0.007), (9, None, 0.009)]
     assert [row.id for row in jobs.store.known_tasks("1", 5)[0]] == [20, 7, 9, 1, 2]
+
+
+class Many(Choosing):
+    predict_ahead = 100
+    ranked = tuple(Ranked(number) for number in range(30, 0, -1))
+
+
+def test_the_stream_has_the_first_of_the_order_alone(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    start(Many)
+    assert list(label_studio.versions()) == list(range(30, 20, -1))
+
+
+class Untrained(Choosing):
+    def check_ready(self) -> None:
+        raise NotReady("Not trained yet.")
+
+
+def test_the_first_video_to_annotate_is_ranked_too(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start(Untrained)
+    assert [row.id for row in jobs.store.known_tasks("1", 5)[0]] == [20, 7, 9, 1, 2]
+    assert label_studio.predictions == {}
+    assert label_studio.settings["model_version"] == "Timeline"
 
 
 class Off(Learner):

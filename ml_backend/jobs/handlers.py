@@ -277,8 +277,7 @@ class Handlers:
         model.extract(task, run.progress)
         prediction = self._deliveries.score(model, task)
         self._deliveries.remember(run, task, prediction)
-        if prediction:
-            self._jobs.add_refresh(run.job.project_id, model, SOON)
+        self._jobs.add_refresh(run.job.project_id, model, SOON)
         return {}
 
     def _extract_many(self, run: Run) -> dict[str, Any]:

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 # Ranking a task takes some milliseconds.
 MAX_RANKED = 1000
+# Where ranks decide what comes next, so many tasks have predictions: Label Studio orders those by score, or picks at
+# random where there are several annotators.
+CHOSEN = 10
 # The videos of the next tasks whose features a refresh has extracted, at most: hours of work for long videos.
 EXTRACTED_AHEAD = 20
 # Annotators work with the same Label Studio meanwhile.
@@ -73,20 +76,19 @@ class Refresh:
         """Does it.
 
         Returns:
-            `model_version`; the number of tasks that were `stored`, had it `already`, or have no features here
-            (`uncached`); the `requests` to Label Studio and the `seconds` that it took. Empty where the project isn't
-            trained.
+            `model_version`; the number of tasks that were `ranked`, `stored`, had it `already`, or have no features
+            here (`uncached`); the `requests` to Label Studio and the `seconds` that it took. Only `ranked` where the
+            project isn't trained.
         """
         started = time.monotonic()
+        ranked = self._rank()
         try:
             self._model.check_ready()
         except NotReady:
-            return {}
-        ranked = self._rank()
-        if self._model.predict_ahead:
-            self._store_where_possible(ranked)
+            return {"ranked": len(ranked)}
+        self._store_where_possible(ranked)
         self._run.persist(lambda: self._store.set_value(self._project_id, REFRESHED, self._version))
-        counts = {"stored": self._stored, "already": self._already, "uncached": self._uncached}
+        counts = {"ranked": len(ranked), "stored": self._stored, "already": self._already, "uncached": self._uncached}
         took = {"requests": self._pace.requests, "seconds": round(time.monotonic() - started, 1)}
         if self._stored:
             logger.info(
@@ -162,7 +164,7 @@ class Refresh:
         """The tasks that will be opened next, and the versions of the predictions that they are known to have."""
         budget = self._model.predict_ahead
         if settings.sampling == UNCERTAINTY and ranked:
-            for one in ranked[:budget]:
+            for one in ranked[: min(budget, CHOSEN)]:
                 task = self._store.known_task(self._project_id, one.task_id)
                 if task is not None:
                     yield task, set()
