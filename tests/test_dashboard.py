@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,10 @@ def press(browser: Browser, keys: str) -> None:
 
 
 TAB, ENTER = "\ue004", "\ue007"
+# Each page that there is. A new one belongs here.
+PAGES = ["/", "/queue", "/projects/1", "/projects/1/tasks/1", "/projects/1/summary", "/projects/1/summary?from=both"]
+PAGES += ["/projects/1/review"]
+NARROW = 360  # CSS pixels, a small telephone
 
 
 def focus_on(browser: Browser, words: str) -> None:
@@ -608,29 +613,63 @@ def test_names_are_shown_as_text(server: Server) -> None:
 
 @needs_browser
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core isn't installed: npm install axe-core (.ci/run does)")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(
-    "path",
-    ["/", "/queue", "/projects/1", "/projects/1/tasks/1", "/projects/1/summary", "/projects/1/summary?from=both"],
-)
-def test_accessibility(server: Server, browser: Browser, path: str, scheme: str) -> None:
-    browser.prefer(scheme)
+def test_accessibility_and_narrow_screens(server: Server, browser: Browser) -> None:
     server.annotate(10)
     server.review()
     server.job(JobKind.EXTRACT, "a", task={"id": 1, "data": {}})
-    browser.open(server.url + path)
-    wait_until(lambda: browser.run("return document.getAnimations().length") == 0, SECONDS, "the page to stand still")
-    browser.run(AXE.read_text())
-    found = browser.http.post(
-        f"{browser.session}/execute/async",
-        json={"script": "axe.run().then(arguments[arguments.length - 1])", "args": []},
-    ).json()["value"]["violations"]
-    serious = [
-        (one["id"], one["impact"], [node["target"] for node in one["nodes"]][:3])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    found, axe = [], AXE.read_text()
+    try:
+        for path, (scheme, width) in product(PAGES, [("light", None), ("dark", None), ("light", NARROW)]):
+            browser.prefer(scheme)
+            browser.narrow(width)
+            browser.open(server.url + path)
+            still = "return document.getAnimations().length"
+            wait_until(lambda still=still: browser.run(still) == 0, SECONDS, "the page to stand still")
+            browser.run(axe)
+            violations = browser.http.post(
+                f"{browser.session}/execute/async",
+                json={"script": "axe.run().then(arguments[arguments.length - 1])", "args": []},
+            ).json()["value"]["violations"]
+            found += [
+                (path, scheme, width, one["id"], [node["target"] for node in one["nodes"]][:3])
+                for one in violations
+                if one["impact"] in ("serious", "critical")
+            ]
+            if width:  # wide things scroll within the page, and not the page
+                beyond = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                assert browser.run("return innerWidth") == width
+                found += [(path, "is too wide")] * (browser.run(beyond) > 0)
+    finally:
+        browser.narrow(None)
+    assert found == []
+
+
+@needs_browser
+def test_every_control_of_every_page_is_reached_by_the_keyboard(server: Server, browser: Browser) -> None:
+    """And it is seen where the focus is."""
+    server.annotate(2)
+    server.review()
+    server.job(JobKind.EXTRACT, "a", task={"id": 1, "data": {}})
+    for path in PAGES:
+        browser.open(server.url + path)
+        expected = browser.run("""
+            const all = "a[href], button, summary, input:not([type=hidden]), select, video, [tabindex='0']";
+            window.controls = [...document.querySelectorAll(all)].filter(e => e.checkVisibility());
+            return controls.length;
+        """)
+        reached, unseen = set(), []
+        for _ in range(expected + 20):  # a video has controls of its own, which show where the focus is
+            press(browser, TAB)
+            number, outline, what = browser.run("""
+                const now = document.activeElement, style = getComputedStyle(now);
+                return [controls.indexOf(now), style.outlineStyle, now.outerHTML.slice(0, 80)];
+            """)
+            reached.add(number)
+            if number >= 0 and outline == "none" and not what.startswith("<video"):
+                unseen.append(what)
+        missing = [number for number in range(expected) if number not in reached]
+        assert not missing, (path, browser.run("return arguments[0].map(n => controls[n].outerHTML)", missing))
+        assert unseen == [], path
 
 
 @needs_browser

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning.mistakes import KINDS, Compared, mistakes
+from ml_backend.dashboard.mistakes import LATEST_TESTS, MAX_TABLE_LABELS, latest
+from ml_backend.store.tables import Training
 
 RATE = 10.0
 
@@ -81,3 +83,37 @@ def test_every_wrong_frame_is_counted_once(rows: list[tuple[bool, ...]]) -> None
         assert sum(found["labels"][label][kind] for kind in KINDS) == frames_wrong
     annotated = sum(seconds for one, _, seconds in found["confusion"] if one is not None)
     assert round(annotated) == truth.sum()
+
+
+def after_a_test(truth: np.ndarray, predicted: np.ndarray, labels: list[str], rate: float = RATE) -> Training:
+    test = {"videos": 1, "mistakes": mistakes([Compared(truth, predicted, rate)], labels)}
+    return Training(metrics={"tl": {"prequential": test}})
+
+
+def test_the_latest_tests_in_words() -> None:
+    labels = ["A", "B"]
+    truth = timeline("####################..........", "....................##########")
+    predicted = timeline("##########....................", "..........####################")
+    found = latest([after_a_test(truth, predicted, labels)] * 30, "tl", labels, has_timeline=True)
+    assert found.videos == LATEST_TESTS
+    assert found.where == "It was wrong for 20 s in all: 100 % at the edges of events, which are off by 0.5 s (median)."
+    assert found.labels == {"A": ("10", "0", "0", "0.5 s"), "B": ("10", "0", "0", "0.5 s")}
+    assert found.taken == ["A is taken for B: 10 s of 20 s."]
+    assert [cell.text for cell in found.rows["A"]] == ["10 s", "10 s", ""]
+    assert [cell.right for cell in found.rows["A"]] == [True, False, False]
+
+
+def test_videos_as_a_whole_are_counted_as_videos() -> None:
+    labels = ["A", "B"]
+    trainings = [after_a_test(timeline("#", "."), timeline(".", "#"), labels, rate=1.0) for _ in range(3)]
+    found = latest(trainings, "tl", labels, has_timeline=False)
+    assert found.taken == ["A is taken for B: 3 videos of 3 videos."]
+    assert (found.where, found.labels) == ("", {})
+
+
+def test_labels_that_are_gone_and_labels_that_are_many() -> None:
+    old = after_a_test(timeline("#.", ".#"), timeline("#.", "#."), ["A", "Gone"])
+    assert latest([old], "tl", ["A"], has_timeline=True).columns == ["A", "nothing"]
+    many = [f"L{number}" for number in range(MAX_TABLE_LABELS + 1)]
+    assert latest([old], "tl", many, has_timeline=True).rows == {}
+    assert latest([Training(metrics=None)], "tl", ["A"], has_timeline=True) is None

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 36, 8, 8, 26
+LEFT, RIGHT, TOP, BOTTOM = 36, 16, 8, 26  # half of a tick's number stands beyond the axis
 # A screen can't show more points than this.
 MAX_POINTS = 1200
 

@@ -65,6 +65,12 @@ class Browser:
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         self._post(f"{self.session}/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": media})
 
+    def narrow(self, width: int | None) -> None:
+        """Show pages as on a screen of that width in CSS pixels, less than a window can have; None for the window's."""
+        screen = {"width": width or 0, "height": 0, "deviceScaleFactor": 0, "mobile": False}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": screen}
+        self._post(f"{self.session}/goog/cdp/execute", command)
+
     def find(self, xpath: str) -> str:
         """The first element of that XPath, once it is displayed."""
         deadline = time.monotonic() + PATIENCE_SECONDS
