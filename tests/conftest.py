@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from flask import Flask
 from xdist.scheduler import LoadFileScheduling
@@ -19,7 +21,7 @@ from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.settings import Settings
 from tests.http_server import Server
 from tests.postgres import Postgres, binaries, running_postgres
-from tests.servers import NO_INTERNET, clean_environment
+from tests.servers import LEAST_PATIENCE_SECONDS, NO_INTERNET, clean_environment
 from tests.work import work_off
 
 LIVE = "tests/live/"
@@ -35,6 +37,13 @@ collect_ignore = ["test_openapi.py"] if sys.version_info < (3, 11) else []
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--everything", action="store_true", help="run what is marked slow, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives httpx's requests a minute: a busy machine may need more than the five seconds after which it gives up."""
+    default = inspect.signature(httpx.get).parameters["timeout"].default
+    for name, seconds in httpx.Timeout(LEAST_PATIENCE_SECONDS).as_dict().items():
+        setattr(default, name, seconds)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

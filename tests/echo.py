@@ -21,7 +21,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         with _lock:
             _running += 1
             _most = max(_most, _running)
-        _released.wait(30)
+        _released.wait()
         with _lock:
             _running -= 1
     elif path == "/release":

@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Importing PyTorch and Ultralytics takes seconds, and several times as long on a busy machine.
 START_SECONDS = 120
-STOP_SECONDS = 30
+STOP_SECONDS = 60
 # A bound is for what never happens: however short it is meant, a busy machine gets this long.
 LEAST_PATIENCE_SECONDS = 60
 # A proxy that refuses: the default encoder can't be fetched, and the bundled one is used, on every machine alike.

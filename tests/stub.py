@@ -43,7 +43,7 @@ class StubBackend:
         self.environment |= environment
         self.store = Store(database_url)
         self.processes: list[subprocess.Popen] = []
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=100)
 
     def _start(self, *arguments: str) -> subprocess.Popen:
         with self.log.open("ab") as log:

@@ -20,7 +20,7 @@ from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from model import YOLO
-from tests.servers import Backend, annotation, region
+from tests.servers import annotation, region
 from tests.videos import write_video
 from utils.neural_nets import MultiLabelLSTM
 
@@ -267,30 +267,3 @@ def test_commands_and_pages_with_and_without_a_timeline(
             assert "<dd>Red, score 0." in page.text
     finally:
         get_settings.cache_clear()
-
-
-# -- as users run it
-
-
-def test_over_http_with_a_worker(tmp_path: Path) -> None:
-    backend = Backend(tmp_path).start()
-    try:
-        backend.wait_for_worker()
-        text = config(TIMELINE, choices())
-        untrained = backend.setup(text).json()["model_version"]
-        for number, colour in enumerate([*COLOURS, *COLOURS], 1):
-            drawn = annotation(number, region(11, 30, "Disc"), chosen(colour))
-            answer = backend.annotate(text, draw(backend.videos, number, colour), drawn)
-            assert answer.status_code == 201, answer.text
-        status = backend.wait_for_job(answer.json()["job"])
-        assert status["job_status"] == "finished", status
-        version = backend.setup(text).json()["model_version"]
-        assert version != untrained
-        (result,) = backend.predict(text, draw(backend.videos, 9, "Green")).json()["results"]
-        assert result["model_version"] == version
-        (choice,) = [r for r in result["result"] if r["type"] == "choices"]
-        assert (choice["from_name"], choice["to_name"]) == ("kind", "video")
-        assert len(choice["value"]["choices"]) == 1
-        assert any(r["type"] == "timelinelabels" for r in result["result"])
-    finally:
-        backend.stop()

@@ -20,7 +20,7 @@ from tests.servers import ROOT, free_port, wait_until
 
 THREADS = 2
 CONNECTIONS = 40
-GRACEFUL_SECONDS = 60
+GRACEFUL_SECONDS = 300
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
 BODY = HEAD + b"Content-Length: 1000\r\n\r\n{"
 Connect = Callable[..., socket.socket]
@@ -53,12 +53,12 @@ class Running:
     def answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         with suppress(httpx.HTTPError):
-            return httpx.get(self.url + "/up", timeout=10).text == "/up 0"
+            return httpx.get(self.url + "/up", timeout=60).text == "/up 0"
         return False
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(GRACEFUL_SECONDS / 2)
+        self.process.wait(GRACEFUL_SECONDS / 3)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def connect() -> Iterator[Connect]:
     with ExitStack() as opened:
 
         def to(server: Running, first: bytes = b"") -> socket.socket:
-            client = opened.enter_context(socket.create_connection(server.address, timeout=30))
+            client = opened.enter_context(socket.create_connection(server.address, timeout=60))
             client.sendall(first)
             return client
 
@@ -189,15 +189,21 @@ def test_large_requests_are_handled_one_at_a_time(server: Running) -> None:
 
 def test_bytes_on_their_way_are_bounded(hasty: Running, connect: Connect) -> None:
     """Also of small bodies, and of many connections."""
-    refused = 0
-    for _ in range(6):
-        client = connect(hasty, HEAD + b"Content-Length: 1000000\r\n\r\n")
-        with suppress(ConnectionError):
-            client.sendall(b"x" * 900_000)  # the rest never comes
-        client.settimeout(0.2)
-        with suppress(TimeoutError):
-            refused += b"503" in client.recv(100)
-    assert 2 <= refused <= 3
+
+    def refused() -> int:
+        """How many of six are refused; on a busy machine the first may be ended before the last has come."""
+        count = 0
+        with ExitStack() as opened:
+            for _ in range(6):
+                client = opened.enter_context(connect(hasty, HEAD + b"Content-Length: 1000000\r\n\r\n"))
+                with suppress(ConnectionError):
+                    client.sendall(b"x" * 900_000)  # the rest never comes
+                client.settimeout(0.2)
+                with suppress(TimeoutError, ConnectionError):
+                    count += b"503" in client.recv(100)
+        return count
+
+    wait_until(lambda: 2 <= refused() <= 3, 60, "two or three refusals")
     assert httpx.post(hasty.url, content=b"x" * 1000).status_code == 200
 
 

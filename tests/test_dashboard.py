@@ -208,7 +208,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
             yield opened
     finally:
         driver.terminate()
-        driver.wait(10)
+        driver.wait()
 
 
 def _answers(url: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
@@ -269,15 +270,17 @@ def test_processes_of_one_database_share_the_secret(make_app: Callable[..., Flas
 
 def test_what_was_not_believed_is_asked_once_and_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("ml_backend.label_studio.webhook_secret.CATCH_UP_SECONDS", 0.5)
+    planned: list[threading.Timer] = []
+    monkeypatch.setattr("ml_backend.label_studio.webhook_secret.CATCH_UP_SECONDS", 3600.0)
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: planned.append(timer))
     catch_up = CatchUp(asked.append)
     for _ in range(5):
         catch_up("7")
     catch_up("8")
     assert asked == ["7", "8"]
-    timers = [thread for thread in __import__("threading").enumerate() if hasattr(thread, "finished")]
-    assert len(timers) == 1
-    timers[0].join(10)
+    (timer,) = planned
+    assert 0 < timer.interval <= 3600
+    timer.function(*timer.args)
     assert asked == ["7", "8", "7"]
 
 

@@ -52,7 +52,7 @@ class RecordingModel(LabelStudioMLBase):
 
     def fit(self, event: str, data: dict[str, Any], tasks: Any = (), from_scratch: bool = False, **kwargs: Any) -> dict:
         self.begun.append(event)
-        self.hold.wait(10)
+        self.hold.wait()
         self.fitted.append((event, [(task["id"], a["id"]) for task in tasks for a in task["annotations"]]))
         self.scratch.append(from_scratch)
         if self.unreachable:

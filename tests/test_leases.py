@@ -91,7 +91,7 @@ def working(jobs: Jobs, runner: Runner) -> Iterator[Jobs]:
     thread.start()
     yield jobs
     runner.leases.stop()
-    thread.join(10)
+    thread.join()
     wait_until(lambda: not runner.leases.running(), 10, "the jobs to stop")
 
 
@@ -357,7 +357,7 @@ def test_training_in_the_request_holds_a_lease(
         assert work_off(other) == 0
         assert len(jobs.store.trainings("1")) == 1
         model.hold.set()
-        now.result(10)
+        now.result()
     other.store.close()
 
 
@@ -409,7 +409,7 @@ def test_an_end_that_cannot_be_written_is_written_later(
         assert not running.done()
         assert jobs.status(job.id).status == JobStatus.STARTED
         other.execute("ROLLBACK")
-        running.result(10)
+        running.result()
     assert jobs.status(job.id).status == JobStatus.FINISHED
     jobs.store.close()
 

@@ -324,7 +324,7 @@ def test_parts_of_different_files_are_not_joined(changed: Answer, server: Server
 
 def test_silent_server_is_given_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    server.answers["/clip.mp4"] = lambda handler: released.wait(10)
+    server.answers["/clip.mp4"] = lambda handler: released.wait()
     monkeypatch.setattr(ml_backend.label_studio.media, "TIMEOUT", httpx.Timeout(0.2))
     with pytest.raises(MediaError, match="no answer in time"):
         fetch(f"{server.url}/clip.mp4", server, cache)
@@ -332,7 +332,7 @@ def test_silent_server_is_given_up(server: Server, cache: Path, monkeypatch: pyt
 
 
 def test_threads_that_download_the_same_url_at_once(server: Server, cache: Path) -> None:
-    together = threading.Barrier(8, timeout=10)
+    together = threading.Barrier(8)
 
     def slow(handler: BaseHTTPRequestHandler) -> None:
         together.wait()

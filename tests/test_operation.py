@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,19 +93,6 @@ def test_an_open_door_is_refused_in_one_line(tmp_path: Path, variables: dict[str
     assert not list(tmp_path.iterdir())
 
 
-def test_it_opens_with_a_password(tmp_path: Path) -> None:
-    backend = Backend(tmp_path, HOST="0.0.0.0", BASIC_AUTH_USER="ann", BASIC_AUTH_PASS="p", RUN_WORKER="false").start()
-    try:
-        assert 'Authentication: on, user "ann"' in backend.log.read_text()
-        assert backend.http.get("/versions").status_code == 401
-        assert backend.http.get("/versions", auth=("ann", "p")).status_code == 200
-        made = [path for name in ("data", "cache", "models") for path in (tmp_path / name).rglob("*")]
-        assert tmp_path / "data" / "state.db" in made
-        assert not [path for path in made if path.stat().st_mode & 0o077], "they are for this user alone"
-    finally:
-        backend.stop()
-
-
 def only(backend: Backend, pattern: str) -> int:
     """The process of a pattern, once there is one alone: one that is being started is a copy of its parent first."""
     seen: list[set[int]] = []
@@ -118,29 +105,17 @@ def only(backend: Backend, pattern: str) -> int:
     return seen[-1].pop()
 
 
-def test_the_worker_is_started_again_when_it_dies_and_at_sighup(backend: Backend) -> None:
+def test_all_processes_are_started_again_at_sighup(backend: Backend) -> None:
     backend.wait_for_worker()
-    session = backend.process.pid
-    for end in (lambda pid: os.kill(pid, signal.SIGKILL), lambda _: backend.process.send_signal(signal.SIGHUP)):
-        worker = only(backend, "_wsgi.py --worker")
-        end(worker)
-        wait_until(lambda old=worker: processes(session, "_wsgi.py --worker") - {old}, START_SECONDS, "another worker")
+    worker, session = only(backend, "_wsgi.py --worker"), backend.process.pid
+    backend.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: processes(session, "_wsgi.py --worker") - {worker}, START_SECONDS, "another worker")
     wait_until(backend.answers, START_SECONDS, "the new web process")
 
 
-def test_a_worker_ends_with_its_server(tmp_path: Path) -> None:
-    backend = Backend(tmp_path).start()
-    backend.wait_for_worker()
-    session = backend.process.pid
-    os.kill(session, signal.SIGKILL)  # its first process alone
-    backend.process.wait()
-    wait_until(lambda: not processes(session, "--worker"), START_SECONDS, "the worker's end")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_it_stops_by_itself_without_alarming_lines(tmp_path: Path, number: signal.Signals) -> None:
-    """While a video is extracted and a request waits for it. Ctrl-C reaches every process of the terminal."""
-    backend = Backend(tmp_path).start()
+def stop_while_it_works(backend: Backend, stop: Callable[[], None]) -> None:
+    """Stops a server while a video is extracted and a request waits for it; it ends by itself and says nothing that
+    alarms."""
     backend.wait_for_worker()
     write_video(backend.videos / "long.mp4", [(90, 90, 90)] * 6000, size=(64, 64))
     simple = CONFIG.replace('model_trainable="true"', "").replace("Ball in frame", "soccer_ball")
@@ -152,36 +127,57 @@ def test_it_stops_by_itself_without_alarming_lines(tmp_path: Path, number: signa
     wait_until(lambda: 'status="started"' in backend.http.get("/metrics").text, START_SECONDS, "the extraction")
     wait_until(lambda: "Precision:" in backend.log.read_text(), START_SECONDS, "the encoder")
     backend.http.close()
-    session = backend.process.pid
-    if number == signal.SIGINT:
-        os.killpg(session, number)
-    else:
-        backend.process.send_signal(number)
-    backend.process.wait(60)
-    log = backend.log.read_text()
+    before = backend.log.stat().st_size
+    process, backend.process = backend.process, None
+    stop()
+    process.wait(60)
+    log = backend.log.read_bytes()[before:].decode()
     assert not ALARMING.search(log), log
-    assert "being extracted" in request.result(10).text
-    assert not processes(session)
+    assert "being extracted" in request.result(60).text
+    assert not processes(process.pid)
 
 
-def test_wsgi_py_runs_outside_an_activated_environment(tmp_path: Path) -> None:
-    port = free_port()
-    environment = clean_environment(DATA_DIR=str(tmp_path), PATH="/usr/bin:/bin", RUN_WORKER="false")
-    command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, cwd="/", env=environment, start_new_session=True)
+def test_it_stops_by_itself_without_alarming_lines(backend: Backend) -> None:
+    """The last test with this server."""
+    stop_while_it_works(backend, backend.process.terminate)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_it_without_alarming_lines(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal."""
+    backend = Backend(tmp_path).start()
+    session = backend.process.pid
+    stop_while_it_works(backend, lambda: os.killpg(session, signal.SIGINT))
+
+
+def test_wsgi_py_runs_outside_an_activated_environment_and_opens_with_a_password(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    folders = {name: str(tmp_path / name) for name in ("DATA_DIR", "CACHE_DIR", "MODEL_ROOT")}
+    variables = {"BASIC_AUTH_USER": "ann", "BASIC_AUTH_PASS": "p", "PATH": "/usr/bin:/bin", "RUN_WORKER": "false"}
+    command = [sys.executable, str(ROOT / "_wsgi.py"), "--host", "0.0.0.0", "--port", str(port)]
+    with log.open("wb") as output:
+        environment = clean_environment(**folders, **variables)
+        process = subprocess.Popen(command, cwd="/", env=environment, stderr=output, start_new_session=True)
+    http = httpx.Client(base_url=f"http://127.0.0.1:{port}")
 
     def answers() -> bool:
         assert process.poll() is None
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/health").json()["worker"] == "starting"
+            return http.get("/health").json()["worker"] == "starting"
         except httpx.HTTPError:
             return False
 
     try:
-        wait_until(answers, START_SECONDS, "the server")
+        wait_until(answers, START_SECONDS, f"the server, see {log}")
+        assert 'Authentication: on, user "ann"' in log.read_text()
+        assert http.get("/versions").status_code == 401
+        assert http.get("/versions", auth=("ann", "p")).status_code == 200
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
+    made = [path for folder in folders.values() for path in Path(folder).rglob("*")]
+    assert tmp_path / "DATA_DIR" / "state.db" in made
+    assert not [path for path in made if path.stat().st_mode & 0o077], "they are for this user alone"
 
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2lnbmF0dXJl"

@@ -15,6 +15,7 @@ import pytest
 from learning.metrics import frame_metrics
 from tests.checkpoints import write_timm_weights
 from tests.servers import Backend, annotation, processes, region, wait_until
+from tests.test_choices import COLOURS, TIMELINE, choices, chosen, config, draw
 from tests.videos import write_video
 from utils.converter import convert_timelinelabels_to_probs
 
@@ -223,6 +224,25 @@ def test_bad_media_is_answered_and_survived(backend: Backend) -> None:
     assert set(first) == {"error"}
     assert "result" in second
     assert backend.health()["worker_alive"]
+
+
+def test_choices_beside_a_timeline(backend: Backend) -> None:
+    text = config(TIMELINE, choices())
+    untrained = backend.setup(text, project=6).json()["model_version"]
+    for number, colour in enumerate(COLOURS, 1):
+        drawn = annotation(number, region(11, 30, "Disc"), chosen(colour))
+        answer = backend.annotate(text, draw(backend.videos, number, colour), drawn, project=6)
+        assert answer.status_code == 201, answer.text
+    status = backend.wait_for_job(answer.json()["job"])
+    assert status["job_status"] == "finished", status
+    version = backend.setup(text, project=6).json()["model_version"]
+    assert version != untrained
+    (result,) = backend.predict(text, draw(backend.videos, 9, "Green"), project=6).json()["results"]
+    assert result["model_version"] == version
+    (choice,) = [r for r in result["result"] if r["type"] == "choices"]
+    assert (choice["from_name"], choice["to_name"]) == ("kind", "video")
+    assert len(choice["value"]["choices"]) == 1
+    assert any(r["type"] == "timelinelabels" for r in result["result"])
 
 
 def test_a_killed_server_leaves_no_process_behind(backend: Backend) -> None:
