@@ -19,7 +19,7 @@ from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.simple import SimpleMode
 from control_models.tag import Region, Tag
-from control_models.trained import TrainedMode, version_of
+from control_models.trained import TrainedMode
 from control_models.videos import Videos
 from features.cache import VideoFeatures
 from features.encoder import Encoder, get_encoder
@@ -180,7 +180,7 @@ class ControlModel(ABC):
         drawn."""
         probs = self.mode.probabilities(features, frame_rate, classifier, task)
         labels = self.tag.decoder.labels(probs, frame_rate, classifier)
-        version = self.mode.version if classifier is None else version_of(classifier)
+        version = self.mode.version if classifier is None else self.mode.version_of(classifier)
         return ControlPrediction(self.tag.regions(probs, labels), self.tag.score(probs, classifier), version, probs)
 
     def track(self, task: dict[str, Any]) -> Track:

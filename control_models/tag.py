@@ -204,3 +204,7 @@ class Tag(ABC):
             "frame_stride": self.parameters.model_frame_stride,
             "start_from": self.parameters.model_start_from,
         }
+
+    def decisions(self) -> dict[str, Any]:
+        """The parts of the config that change predictions without a training."""
+        return {"threshold": self.threshold}

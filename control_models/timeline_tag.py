@@ -131,6 +131,10 @@ class TimelineTag(Tag):
     def requirements(self) -> dict[str, Any]:
         return super().requirements() | {"reviewed_label": self.parameters.model_reviewed_label}
 
+    def decisions(self) -> dict[str, Any]:
+        names = ("model_exclusive", "model_min_duration", "model_merge_gap", "model_query_label")
+        return super().decisions() | {name: getattr(self.parameters, name) for name in names}
+
 
 def _labels(regions: list[Region]) -> Iterator[str]:
     for region in regions:

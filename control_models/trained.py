@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +125,18 @@ class TrainedMode:
             classifier = self._published.present() or self._borrowed()
         except UnusableClassifier:
             return "unreadable"
-        return "untrained" if classifier is None else version_of(classifier)
+        return "untrained" if classifier is None else self.version_of(classifier)
+
+    def version_of(self, classifier: MultiLabelLSTM) -> str:
+        """The version of a classifier of `ready`. It ends with a hash where the tag's decisions aren't those of the
+        training any more, so that Label Studio's predictions are made anew."""
+        header, videos, decisions = classifier.header, len(classifier.header["tasks"]), self._tag.decisions()
+        version = f"v{header['version']} ({videos} video{'s' * (videos != 1)})"
+        if "of" in header:
+            return f"{version} of {header['of']}"
+        if header.get("decisions", decisions) != decisions:
+            version += " " + hashlib.sha256(json.dumps(decisions).encode()).hexdigest()[:4]
+        return version
 
     def _requirements(self) -> dict[str, Any]:
         """What a classifier was made for. A change of any value starts a new one."""
@@ -298,6 +311,7 @@ class TrainedMode:
         header = {
             "version": version,
             "requirements": self._requirements(),
+            "decisions": self._tag.decisions(),
             "encoder": self._videos.encoder.name,
             "tasks": sorted({e.task_id for e in examples}),
             "annotations": _annotation_ids(chosen.tasks),
@@ -350,11 +364,3 @@ class TrainedMode:
 
 def _annotation_ids(tasks: list[dict[str, Any]]) -> list[int]:
     return sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
-
-
-def version_of(classifier: MultiLabelLSTM) -> str:
-    """The version of a classifier, such as `v7 (5 videos)`."""
-    header, videos = classifier.header, len(classifier.header["tasks"])
-    return f"v{header['version']} ({videos} video{'s' * (videos != 1)})" + (
-        f" of {header['of']}" if "of" in header else ""
-    )

@@ -439,6 +439,19 @@ def test_a_project_that_is_deleted_while_it_is_trained_gets_no_model(
     assert model.store.versions("1") == []
 
 
+@pytest.mark.parametrize("attribute", ['model_merge_gap="1"', 'score_threshold="0.9"', 'model_exclusive="true"'])
+def test_other_decisions_are_another_version(
+    lesson: Any, make_model: Any, red_blue: dict[str, Any], attribute: str
+) -> None:
+    """So Label Studio asks for predictions again."""
+    trained = lesson("Red").model_version
+    changed = make_model(config(f'model_trainable="true" {attribute}'))
+    assert changed.model_version.startswith(f"{trained} ")
+    assert changed.predict([red_blue]).predictions[0]["model_version"] == changed.model_version
+    assert not changed.needs_training()
+    assert make_model(config()).model_version == trained
+
+
 def test_a_prediction_carries_the_version_that_made_it(
     lesson: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,7 +73,7 @@ class Deliveries:
         prediction = predict_task(model, task)
         self.remember(run, task, prediction)
         # What an annotation was begun from stays as it was.
-        own = set() if self._store.annotations_of(project_id, task["id"]) else self.own_versions(project_id)
+        own = () if self._store.annotations_of(project_id, task["id"]) else self.own_versions(project_id)
         put_prediction(connection, task["id"], prediction, own, self.kept)
         return {"model_version": prediction["model_version"]}
 
@@ -82,9 +82,10 @@ class Deliveries:
         """The number of versions of which a task keeps the prediction."""
         return self._registry.model_class.services.settings.keep_predictions
 
-    def own_versions(self, project_id: str) -> set[str]:
-        """The versions of this backend's predictions in a project."""
-        return {training.model_version for training in self._store.trainings(project_id) if training.model_version}
+    def own_versions(self, project_id: str) -> tuple[str, ...]:
+        """How the versions of this backend's predictions in a project begin: a change of the config appends to them."""
+        versions = (training.model_version for training in self._store.trainings(project_id))
+        return tuple({version for version in versions if version})
 
 
 def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:

@@ -135,8 +135,9 @@ class Refresh:
             self._pace()
             in_label_studio.change_settings(connection, int(project.number), sampling=UNCERTAINTY)
             settings = settings._replace(sampling=UNCERTAINTY)
-        own = self._deliveries.own_versions(self._project_id) | {self._version}
-        follows = settings.model_version in {None, "", *settings.titles, *own} - {self._version}
+        own = (*self._deliveries.own_versions(self._project_id), self._version)
+        shown = settings.model_version
+        follows = shown != self._version and (not shown or shown in settings.titles or shown.startswith(own))
         clusters = {one.task_id: one for one in ranked}
         missing: list[dict[str, Any]] = []
         for task, versions in self._next(settings, ranked, project, connection):
@@ -172,7 +173,7 @@ class Refresh:
         self._pace()
         yield from in_label_studio.upcoming_tasks(connection, int(project.number), budget)
 
-    def _put(self, connection: Connection, task: dict[str, Any], ranked: Ranked | None, own: set[str]) -> bool:
+    def _put(self, connection: Connection, task: dict[str, Any], ranked: Ranked | None, own: tuple[str, ...]) -> bool:
         """Predicts a task and stores the prediction. Returns whether Label Studio has it now."""
         if self._store.annotations_of(self._project_id, task["id"]):
             return False  # annotated since the tasks were listed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ def put_prediction(
     connection: Connection,
     task_id: int,
     prediction: dict[str, Any],
-    own: Collection[str],
+    own: tuple[str, ...],
     keep: int,
     cluster: int | None = None,
 ) -> bool:
@@ -83,7 +83,7 @@ def put_prediction(
         connection: Label Studio, with a key.
         task_id: the task.
         prediction: `result`, `score` and `model_version`.
-        own: the versions of this backend's predictions.
+        own: how the versions of this backend's predictions begin.
         keep: the number of versions that stay, at least 1.
         cluster: Label Studio's number for tasks that are alike.
 
@@ -96,7 +96,7 @@ def put_prediction(
     stored = stored_predictions(connection, task_id)
     if any(one.model_version == prediction["model_version"] for one in stored):
         return False
-    mine = [one for one in stored if one.model_version in own]
+    mine = [one for one in stored if one.model_version.startswith(own)]
     if len(mine) < keep:
         create_prediction(connection, task_id, **prediction, cluster=cluster)
         return True
