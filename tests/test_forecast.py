@@ -48,7 +48,7 @@ def trainings(scores: np.ndarray) -> list[Training]:
 @pytest.mark.parametrize(
     ("scores", "sentence"),
     [
-        (curve(np.arange(1, 4)), "can't be said yet: 3 more tests are needed."),
+        (curve(np.arange(1, 4)), "can't be said yet: that takes 3 more tests."),
         (
             curve(np.arange(1, 11)),
             "An F1 of 0.8 asks for about 5 more videos (5 to 5), if the curve goes on as it has.",
@@ -61,25 +61,27 @@ def test_the_outlook_in_words(scores: np.ndarray, sentence: str) -> None:
     assert sentence in outlook(trainings(scores), "tl")
 
 
-def effort(seconds: float | None, from_prediction: bool, **counts: int) -> tuple[float | None, dict]:
-    return seconds, {"from_prediction": from_prediction, "kept": 0, "changed": 0, "drawn": 0, "removed": 0} | counts
+def effort(seconds: float | None, from_prediction: bool, **counts: dict[str, int]) -> tuple[float | None, dict]:
+    return seconds, {"from_prediction": from_prediction, "kept": {}, "changed": {}, "drawn": {}, "removed": {}} | counts
 
 
 def test_what_is_saved() -> None:
-    drawn = [effort(seconds, False, drawn=4) for seconds in (180, 200, 7200)]  # one went to lunch
-    corrected = [effort(seconds, True, kept=3, changed=1) for seconds in (40, 50, 60)]
-    corrected.append(effort(50, True, removed=1, drawn=1))
-    found = saved([*drawn, *corrected, (None, None)])
+    drawn = [effort(seconds, False, drawn={"A": 4}) for seconds in (180, 200, 7200)]  # one went to lunch
+    corrected = [effort(seconds, True, kept={"A": 3}, changed={"B": 1}) for seconds in (40, 50, 60)]
+    corrected.append(effort(50, True, removed={"A": 1, "Check": 3}, drawn={"B": 1, "Reviewed": 1}))
+    # Only a question was answered.
+    asked = effort(5, True, kept={"A": 2, "Check": 2}, changed={"Reviewed": 1})
+    found = saved([*drawn, *corrected, asked, (None, None)], ["A", "B"])
     assert found.headline.startswith("An hour of corrections does the work of 4.0 hours of drawing (")
     assert found.details == [
         "Drawn from nothing, a video took 3.3 min (median of 3); corrected from a prediction, 50 s (of 4).",
         "In all, corrections saved about 10.0 min.",
-        "Of 13 predicted events, 9 were kept as predicted, 3 changed and 1 removed; 1 was added by hand.",
+        "Of 15 predicted events, 11 were kept as predicted, 3 changed and 1 removed; 1 was added by hand.",
     ]
 
 
 def test_what_is_missing_is_said() -> None:
-    found = saved([effort(180, False), effort(190, False), effort(None, True, kept=1)])
+    found = saved([effort(180, False), effort(190, False), effort(None, True, kept={"A": 1})], ["A"])
     assert found.headline == (
         "What predictions save can't be said yet: it takes 1 more video drawn from nothing and 3 more videos corrected "
         "from a prediction."

@@ -509,7 +509,8 @@ def test_a_title_follows_label_studio_s(store: Store) -> None:
 
 
 def region(name: str, origin: str | None = None) -> dict[str, Any]:
-    return {"id": name, "value": {"ranges": [{"start": 1, "end": 2}]}} | ({"origin": origin} if origin else {})
+    value = {"ranges": [{"start": 1, "end": 2}], "timelinelabels": [name.upper()]}
+    return {"id": name, "type": "timelinelabels", "value": value} | ({"origin": origin} if origin else {})
 
 
 def test_what_came_of_a_prediction_is_counted(store: Store) -> None:
@@ -519,13 +520,18 @@ def test_what_came_of_a_prediction_is_counted(store: Store) -> None:
     corrected = {"id": 1, "result": result, "parent_prediction": 9, "prediction": predicted, "lead_time": 30.5}
     drawn = {"id": 2, "result": [region("e", "manual")], "prediction": {}, "lead_time": 120}
     imported = {"id": 3, "result": [region("f")], "lead_time": "soon"}
-    for number, one in enumerate((corrected, drawn, imported), start=1):
+    # Another prediction was stored in its place while it was corrected.
+    overtaken = {"id": 4, "result": [region("g", "prediction")], "parent_prediction": 9, "prediction": predicted}
+    for number, one in enumerate((corrected, drawn, imported, overtaken), start=1):
         assert save(store, {"updated_at": T1} | one, number)
-    found = {task: store.annotations_of("1", task)[0] for task in (1, 2, 3)}
+    found = {task: store.annotations_of("1", task)[0] for task in (1, 2, 3, 4)}
     assert found[1].lead_time == 30.5
-    assert found[1].origins == {"from_prediction": True, "kept": 1, "changed": 1, "drawn": 1, "removed": 1}
-    assert found[2].origins == {"from_prediction": False, "kept": 0, "changed": 0, "drawn": 1, "removed": 0}
+    none = {"kept": {}, "changed": {}, "drawn": {}, "removed": {}}
+    counts = {"kept": {"A": 1}, "changed": {"B": 1}, "drawn": {"D": 1}, "removed": {"C": 1}}
+    assert found[1].origins == {"from_prediction": True} | counts
+    assert found[2].origins == {"from_prediction": False} | none | {"drawn": {"E": 1}}
     assert (found[3].lead_time, found[3].origins) == (None, None)
+    assert found[4].origins == {"from_prediction": True} | none | {"kept": {"G": 1}}
 
 
 def test_a_lead_time_that_comes_later_is_stored_and_trains_nothing(store: Store) -> None:

@@ -103,7 +103,7 @@ def outlook(trainings: Sequence[Training], control: str) -> str:
             tests.append((max(1, training.annotated_tasks - test.get("videos", 1)), f1))
     if len(tests) < MIN_TESTS:
         missing = MIN_TESTS - len(tests)
-        return f"How many more videos it needs can't be said yet: {missing} more test{'s' * (missing > 1)} are needed."
+        return f"How many more videos it needs can't be said yet: that takes {missing} more test{'s' * (missing > 1)}."
     reached = float(np.mean([f1 for _, f1 in tests[-WINDOW:]]))
     goal = next((goal for goal in GOALS if reached < goal), None)
     if goal is None:

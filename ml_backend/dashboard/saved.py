@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,20 +25,24 @@ class Saved(NamedTuple):
     details: list[str]
 
 
-def saved(efforts: Sequence[tuple[float | None, dict[str, Any] | None]], seed: int = 0) -> Saved:
+def saved(
+    efforts: Sequence[tuple[float | None, dict[str, Any] | None]], labels: Collection[str], seed: int = 0
+) -> Saved:
     """Compares the median lead times of both kinds of annotations, with the bootstrap's 95 % interval of their ratio
     (Efron 1979, percentiles).
 
-    A median, since a lead time goes on while the annotator is away.
+    A median, since a lead time goes on while the annotator is away. Where predicted marks of other labels are left or
+    were given another label, only questions inside the video were answered, so its time isn't compared.
 
     Args:
         efforts: lead time in seconds and origins of each annotation, as of `Annotations.efforts`.
+        labels: what is learnt.
         seed: of the draws.
     """
-    timed = [(seconds, counts) for seconds, counts in efforts if seconds and counts]
+    timed = [(seconds, counts) for seconds, counts in efforts if seconds and counts and _is_whole(counts, labels)]
     drawn = np.array([seconds for seconds, counts in timed if not counts["from_prediction"]])
     corrected = np.array([seconds for seconds, counts in timed if counts["from_prediction"]])
-    became = _became([counts for _, counts in efforts if counts and counts["from_prediction"]])
+    became = _became([counts for _, counts in efforts if counts and counts["from_prediction"]], labels)
     missing = [
         f"{MIN_VIDEOS - len(times)} more video{'s' * (MIN_VIDEOS - len(times) > 1)} {how}"
         for times, how in ((drawn, "drawn from nothing"), (corrected, "corrected from a prediction"))
@@ -63,12 +67,19 @@ def saved(efforts: Sequence[tuple[float | None, dict[str, Any] | None]], seed: i
     return Saved(headline, [times, total, *became])
 
 
-def _became(corrected: list[dict[str, Any]]) -> list[str]:
+def _is_whole(counts: dict[str, Any], labels: Collection[str]) -> bool:
+    """Whether all of the video was annotated."""
+    return {*counts["kept"], *counts["changed"]} <= set(labels)
+
+
+def _became(corrected: list[dict[str, Any]], labels: Collection[str]) -> list[str]:
     """What became of the predicted events."""
     if not corrected:
         return []
     names = ("kept", "changed", "removed", "drawn")
-    kept, changed, removed, drawn = (sum(one[name] for one in corrected) for name in names)
+    kept, changed, removed, drawn = (
+        sum(one[name].get(label, 0) for one in corrected for label in labels) for name in names
+    )
     predicted = kept + changed + removed
     return [
         f"Of {predicted} predicted event{'s' * (predicted != 1)}, {kept} {'was' if kept == 1 else 'were'} kept as "

@@ -138,7 +138,7 @@ class Dashboard:
             error=error,
             model_version=model.model_version if model else None,
             controls=[quality(trainings, *one, _has_timeline(model, one[0])) for one in controls.items()],
-            saved=saved(self._store.efforts(project_id)),
+            saved=saved(self._store.efforts(project_id), {label for part in controls.values() for label in part}),
             trainings=trainings[: -SHOWN_TRAININGS - 1 : -1],
             tasks=tasks,
             total=total,

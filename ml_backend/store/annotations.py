@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,6 +17,9 @@ from ml_backend.store.tables import Annotation, AnnotationState, Confirmation, N
 TASKS_PER_BATCH = 100
 # SQLite's limit on the parameters of a statement is 32,766.
 IDS_PER_STATEMENT = 1000
+
+# How Label Studio's page marks regions that are a prediction's, and those that were and have been changed.
+ORIGINS_OF_PREDICTIONS = ("prediction", "prediction-changed")
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
 Item = TypeVar("Item")
@@ -55,26 +59,39 @@ def origins(annotation: dict[str, Any]) -> dict[str, Any] | None:
     """Counts an annotation's regions by where they come from, as Label Studio's page marks them (`origin`).
 
     Returns:
-        from_prediction, whether the annotator began with a prediction; kept, changed and drawn, the numbers of regions
-        that are the prediction's, that were the prediction's, and that aren't; removed, the number of the prediction's
-        regions that are gone. None where the regions have no mark: they were imported.
+        from_prediction, whether the annotator began with a prediction; kept, changed and drawn, label -> the number of
+        regions that are the prediction's, that were the prediction's, and that aren't; removed, the same of the
+        prediction's regions that are gone, empty where a newer prediction has taken the place of the one that the
+        annotator saw. None where the regions have no mark: they were imported.
     """
-    regions = [one for one in _result(annotation) if isinstance(one, dict) and "value" in one]
-    marks = [one.get("origin") for one in regions]
-    if regions and not any(marks):
+    regions = _regions(annotation)
+    if regions and not any(one.get("origin") for one in regions):
         return None
+    kept, changed = ([one for one in regions if one.get("origin") == mark] for mark in ORIGINS_OF_PREDICTIONS)
     prediction = annotation.get("prediction")
-    predicted = prediction.get("result") if isinstance(prediction, dict) else None
-    left = {one.get("id") for one in regions}
-    removed = [one for one in predicted or () if isinstance(one, dict) and one.get("id") not in left]
-    kept, changed = marks.count("prediction"), marks.count("prediction-changed")
+    predicted = _regions(prediction) if isinstance(prediction, dict) else []
+    shown, left = ({one.get("id") for one in some} for some in (predicted, kept + changed))
+    removed = [one for one in predicted if one.get("id") not in left] if left <= shown else []
     return {
-        "from_prediction": annotation.get("parent_prediction") is not None or kept + changed > 0,
-        "kept": kept,
-        "changed": changed,
-        "drawn": len(marks) - kept - changed,
-        "removed": len(removed),
+        "from_prediction": annotation.get("parent_prediction") is not None or bool(kept or changed),
+        "kept": _labels(kept),
+        "changed": _labels(changed),
+        "drawn": _labels([one for one in regions if one.get("origin") not in ORIGINS_OF_PREDICTIONS]),
+        "removed": _labels(removed),
     }
+
+
+def _regions(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """The regions of an annotation or prediction that have a value; relations have none."""
+    result = one.get("result")
+    given = result if isinstance(result, list) else []
+    return [region for region in given if isinstance(region, dict) and isinstance(region.get("value"), dict)]
+
+
+def _labels(regions: list[dict[str, Any]]) -> dict[str, int]:
+    """Label -> the number of regions that have it."""
+    found = [region["value"].get(str(region.get("type"))) for region in regions]
+    return dict(Counter(str(label) for labels in found if isinstance(labels, list) for label in labels))
 
 
 class Annotations(Projects):

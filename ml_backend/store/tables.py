@@ -181,7 +181,7 @@ class Annotation(Base):
     state: Mapped[AnnotationState] = mapped_column(default=AnnotationState.PRESENT)
     revision: Mapped[int] = mapped_column(default=0)  # the project's revision when this row last changed
     lead_time: Mapped[float | None]  # seconds that the annotator took, as Label Studio's page measured them
-    origins: Mapped[dict[str, Any] | None]  # numbers of events by where they come from (`annotations.origins`)
+    origins: Mapped[dict[str, Any] | None]  # numbers of regions by where they come from (`annotations.origins`)
     __table_args__ = (sa.Index("ix_annotations_task", "project_id", "task_id", "state"),)
 
 
