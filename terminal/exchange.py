@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -108,7 +109,7 @@ def import_(
         data_key=tag.object.value_name,
         from_name=tag.from_name,
         to_name=tag.to_name,
-        url=lambda video: f"{media}{file_name(video)}",
+        url=lambda video: f"{media}{quote(file_name(video))}",
     )
     with output.open("w") if output else nullcontext(sys.stdout) as target:
         json.dump(tasks, target, indent=1, ensure_ascii=False)

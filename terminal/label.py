@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -132,4 +133,5 @@ def local_file_url(path: Path) -> str:
 
     root = get_settings().local_files_document_root or Path("/")
     absolute = path.resolve()
-    return f"/data/local-files/?d={absolute.relative_to(root if absolute.is_relative_to(root) else '/')}"
+    inside = absolute.relative_to(root if absolute.is_relative_to(root) else "/")
+    return f"/data/local-files/?d={quote(str(inside))}"

@@ -276,10 +276,11 @@ def test_labels_of_the_networks_own_classes(project: Settings, tmp_path: Path) -
     assert all(0 <= float(row["probability of Red"]) <= 1 for row in rows)
     # Where the frame rate is to come from the task, it is the file's own.
     config.write_text(SIMPLE.replace('frameRate="25"', 'frameRate="$fps"'))
-    slow = write_video(tmp_path / "slow.mp4", [GREY] * 24, rate=12.5, size=(64, 64))
+    slow = write_video(tmp_path / "50% & über.mp4", [GREY] * 24, rate=12.5, size=(64, 64))
     assert len(run("label", str(slow), "--config", str(config), "--format", "frames").stdout.splitlines()) == 1 + 24
     (task,) = json.loads(run("label", str(slow), "--config", str(config)).stdout)
-    assert task["data"] == {"video": f"/data/local-files/?d={str(slow).lstrip('/')}", "fps": 12.5}
+    served = f"/data/local-files/?d={str(tmp_path).lstrip('/')}/50%25%20%26%20%C3%BCber.mp4"
+    assert task["data"] == {"video": served, "fps": 12.5}
 
 
 @pytest.mark.parametrize(
@@ -333,8 +334,9 @@ def test_a_file_that_cant_be_read_or_written_is_a_sentence_before_the_work(proje
 
 def test_a_table_of_a_spreadsheet_may_begin_with_a_byte_order_mark(project: Settings, tmp_path: Path) -> None:
     table = tmp_path / "events.csv"
-    table.write_text("label,start_seconds,stop_seconds,video\nRed,0.4,1.6,1.mp4\n", encoding="utf-8-sig")
+    table.write_text("label,start_seconds,stop_seconds,video\nRed,0.4,1.6,a & b.mp4\n", encoding="utf-8-sig")
     (task,) = json.loads(run("import", str(table), "--project", "1").stdout)
+    assert task["data"] == {"video": "/data/local-files/?d=a%20%26%20b.mp4"}
     assert frames(task["annotations"][0]["result"]) == (11, 40)
 
 

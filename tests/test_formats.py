@@ -70,6 +70,8 @@ def test_examples_of_what_is_exported_only() -> None:
         ("/videos/a b/kick.mp4", "kick.mp4"),
         ("/data/local-files/?d=kick.mp4", "kick.mp4"),
         ("/data/local-files/?d=a/kick 50%?.mp4", "kick 50%?.mp4"),
+        ("/data/local-files/?d=a%20b/kick%20%26%2050%25.mp4", "kick & 50%.mp4"),
+        ("/videos/kick%20.mp4", "kick%20.mp4"),
         ("/data/upload/3/0a1b-kick.mp4", "0a1b-kick.mp4"),
         ("https://example.org/a/kick.mp4?key=a/b", "kick.mp4"),
         ("s3://bucket/kick.mp4", "kick.mp4"),

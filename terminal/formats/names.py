@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import PurePath
+from urllib.parse import unquote
 
 LOCAL_FILE = "?d="  # Label Studio's URLs of local files name the path in their query
 
@@ -12,12 +13,15 @@ LOCAL_FILE = "?d="  # Label Studio's URLs of local files name the path in their 
 def file_name(video: str) -> str:
     """The name of a video's file.
 
-    >>> file_name("/data/local-files/?d=clips/kick.mp4"), file_name("https://example.org/kick.mp4?key=1")
-    ('kick.mp4', 'kick.mp4')
+    >>> file_name("/data/local-files/?d=clips/a%20kick.mp4"), file_name("https://example.org/kick.mp4?key=1")
+    ('a kick.mp4', 'kick.mp4')
     """
-    before, local, path = video.partition(LOCAL_FILE)
-    if not local:
-        path = before.partition("?")[0] if "://" in video or video.startswith("/data/") else video
+    if LOCAL_FILE in video:
+        path = unquote(video.partition(LOCAL_FILE)[2])
+    elif video.startswith(("http://", "https://", "/data/")):
+        path = unquote(video.partition("?")[0])
+    else:
+        path = video
     return PurePath(path).name
 
 
