@@ -3,6 +3,7 @@ another project's model, questions inside a video."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -254,3 +255,21 @@ def test_a_question_is_answered_and_only_the_answer_is_learnt(client: httpx.Clie
     status = client.post("/job_status", json={"job": answer.json()["job"]}).json()
     assert status["result"]["tl"]["num_frames"] == 100 + end - start + 1
     assert not asked()[start - 1 : end].any()
+
+
+def test_the_page_begins_with_what_resembles_many_and_nothing_annotated(
+    client: httpx.Client, settings: Settings
+) -> None:
+    """Three videos of the left lamp, two of both lamps: by their scores those that are alike would stand together."""
+    label_config = config('model_trainable="true"')
+    annotated = task(settings, 1, lamps(lambda _: False, in_event))
+    left = [task(settings, number, lamps(lambda _: True, lambda _: False)) for number in (2, 3, 4)]
+    both = [task(settings, number, lamps(lambda _: True, lambda _: True)) for number in (5, 6)]
+    submit(client, label_config, annotated, *EVENT)
+    predict(client, label_config, *left, *both)  # so their features are here
+    submit(client, label_config, annotated | {"id": 7}, *EVENT)
+    page = client.get("/projects/1", headers={"Accept": "text/html"}).text
+    listed = [int(number) for number in re.findall(r'/tasks/(\d+)"', page)]
+    assert listed[0] in (2, 3, 4)
+    assert listed[1] in (5, 6)
+    assert sorted(listed) == [1, 2, 3, 4, 5, 6, 7]
