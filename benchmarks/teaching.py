@@ -2,6 +2,7 @@
 
     python -m benchmarks.teaching order --footage ../footage/robotg1 ../footage/kiosk --scenarios street
     python -m benchmarks.teaching questions …
+    python -m benchmarks.teaching report                # the tables of what was run so far, kept in benchmarks/data
 
 Rule and results: benchmarks/teaching.md.
 """
@@ -30,6 +31,7 @@ TESTED = 0.4  # share of real clips that are never annotated
 PIECE_SECONDS = 3.0  # real clips are cut into tasks of about this length
 DRAWN_SEEDS = 3  # of a scenario's videos; further seeds shuffle and divide them otherwise
 HEADS = 10
+GOAL, ENOUGH = 0.8, 0.95  # an F1; a share of the F1 of full annotation
 ORDER_STEPS = (1, 2, 3, 5, 7, 10, 14)  # annotations after which a model is trained and orders the rest
 Row = dict[str, Any]
 
@@ -153,13 +155,43 @@ ORDERS: dict[str, Order] = {
     "representative, by score": lambda s, n: teaching_order(s.features, s.known, 1 - s.scores)[:n],
     "representative, by uncertainty": lambda s, n: teaching_order(s.features, s.known, s.uncertainty)[:n],
     "representative": lambda s, n: teaching_order(s.features, s.known)[:n],
+    "most uncertain of each cluster": lambda s, n: stream(s._replace(scores=-s.uncertainty), n),
+    "representative, what labels rest on": lambda s, n: teaching_order(s.features, s.known)[:n],
     "Label Studio's stream": stream,
 }
+# What a label's blocks see of a summary's vectors: mean and deviation of each block of the layout.
+SEEN = {
+    "appearance": ["appearance mean"],
+    "appearance, mean subtracted": ["appearance deviation"],
+    "change": ["appearance deviation"],
+    "place": ["cells mean"],
+    "motion": ["motion mean"],
+    "motion, mean subtracted": ["motion deviation"],
+    "sound": ["sound mean"],
+    "sound, mean subtracted": ["sound deviation"],
+    "all, mean subtracted": ["appearance deviation", "cells deviation", "motion deviation", "sound deviation"],
+}
+
+
+def rested_on(model: MultiLabelLSTM, parts: list[list[np.ndarray]], layout: dict[str, int]) -> np.ndarray:
+    """Summaries side by side, each vector by how much the labels rest on what it tells."""
+    names = [f"{block} {kind}" for block in layout for kind in ("mean", "deviation")]
+    share = dict.fromkeys(names, 0.0)
+    known = model.label_has_example.numpy()
+    for label, learnt in zip(known, model.describe().values(), strict=True):
+        for block, seen in SEEN.items():
+            for name in seen:
+                if name in share:
+                    share[name] += label * learnt[block] / len(seen)
+    total = max(sum(share.values()), 1e-9)
+    blocks = [comparable([[video[place]] for video in parts]) for place in range(len(names))]
+    return np.concatenate([b * np.sqrt(share[n] / total) for n, b in zip(names, blocks, strict=True)], axis=1)
 
 
 def order_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM) -> list[tuple[int, float]]:
     """F1 on the unseen clips after each of the steps; the first task is the same for all orders."""
-    features = comparable([summary(clip.features, data.layout) for clip in data.pool])
+    parts = [summary(clip.features, data.layout) for clip in data.pool]
+    features = comparable(parts)
     random = np.random.default_rng([seed, 1])
     chosen, model = [0], first
     curve = [(1, score(data, model))]
@@ -167,6 +199,8 @@ def order_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM) -> list[
         left = [index for index in range(len(data.pool)) if index not in chosen]
         if step >= len(data.pool):
             break
+        if name.endswith("what labels rest on"):
+            features = rested_on(model, parts, data.layout)
         probs = [model.predict(data.pool[i].features, data.pool[i].frame_rate) for i in left]
         state = State(
             np.array([model.expected_f1(part) for part in probs]),
@@ -306,14 +340,75 @@ def question_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM, visit
     return curve
 
 
+# -- tables
+
+
+def report(what: str, ways: dict[str, Any]) -> str:
+    """A table of what was kept: a row for each way, a cell for each set, of the splits on which all ways were run."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for path in sorted((DATA / "teaching").glob(f"{what}-*.json")):
+        _, name, seed, way = path.stem.split("-", 3)
+        if way in ways:
+            found.setdefault(name, {}).setdefault(int(seed), {})[way] = json.loads(path.read_text())
+    cells: dict[str, list[str]] = {way: [] for way in ways}
+    heads = []
+    for name, splits in found.items():
+        complete = [split for split in splits.values() if split.keys() >= ways.keys()]
+        if len(complete) < 2:
+            continue
+        heads.append(f"{name} ({len(complete)})")
+        for way in ways:
+            one = order_cell if what == "order" else question_cell
+            cells[way].append(one(complete, way))
+    rows = [f"| {way} | " + " | ".join(row) + " |" for way, row in cells.items()]
+    return "\n".join([f"| | {' | '.join(heads)} |", "|" + " --- |" * (len(heads) + 1), *rows])
+
+
+def order_cell(splits: list[dict[str, Any]], way: str) -> str:
+    """Mean F1 after 2 annotations and more less that of random order, and the annotations to an F1 of 0.8."""
+    gains, counts = [], []
+    for split in splits:
+        own, other = (np.array(split[one]["curve"])[1:, 1].mean() for one in (way, "random"))
+        gains.append(own - other)
+        counts.append(next((step for step, f1 in split[way]["curve"] if f1 >= GOAL), np.inf))
+    reached = f"{np.median(counts):.0f}" if np.isfinite(np.median(counts)) else "not"
+    return f"{spread(gains)}; {reached}"
+
+
+def question_cell(splits: list[dict[str, Any]], way: str) -> str:
+    """Mean F1 over the frames watched less that of random spans, and the share of frames watched until 95 % of the F1
+    of full annotation."""
+    gains, shares = [], []
+    for split in splits:
+        end = min(split[one]["curve"][-1][0] for one in split if one != "whole videos")
+        start = split[way]["curve"][0][0]
+        frames = np.linspace(start, max(end, start + 1), 200)
+        own, other = (
+            np.interp(frames, *zip(*split[one]["curve"], strict=True)).mean() for one in (way, "random spans")
+        )
+        gains.append(own - other)
+        goal = ENOUGH * split[way]["full"]
+        reached = next((at for at, f1 in split[way]["curve"] if f1 >= goal), split[way]["frames"])
+        shares.append(reached / split[way]["frames"])
+    return f"{spread(gains)}; {np.mean(shares):.2f}"
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard error."""
+    return f"{np.mean(values):+.3f} ± {np.std(values, ddof=1) / len(values) ** 0.5:.3f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("order", "questions"))
+    parser.add_argument("what", choices=("order", "questions", "report"))
     parser.add_argument("--footage", type=Path, nargs="*", default=[], help="folders of real clips")
     parser.add_argument("--scenarios", nargs="*", choices=SCENARIOS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--ways", nargs="+")
     arguments = parser.parse_args()
+    if arguments.what == "report":
+        print(report("order", ORDERS), report("questions", CHOICES), sep="\n\n")
+        return
     torch.set_num_threads(1)
     sets = [(folder.name, folder) for folder in arguments.footage] + [(name, None) for name in arguments.scenarios]
     ways = arguments.ways or (ORDERS if arguments.what == "order" else CHOICES)
