@@ -49,11 +49,14 @@ def write_files(form: Format, timelines: Sequence[Timeline], output: Path | None
         with _opened(form, output) as file:
             form.write(timelines, file)
         return [output] if output else []
+    of_video: dict[str, list[Timeline]] = {}
+    for timeline in timelines:
+        of_video.setdefault(timeline.observation.video, []).append(timeline)
     written = []
-    for video, stem in stems(timeline.observation.video for timeline in timelines).items():
+    for video, stem in stems(of_video).items():
         written.append((output or Path()) / f"{stem}{form.suffix}")
         with _opened(form, written[-1]) as file:
-            form.write([timeline for timeline in timelines if timeline.observation.video == video], file)
+            form.write(of_video[video], file)
     return written
 
 
