@@ -75,9 +75,9 @@ class Observed:
 class Log:
     """The requests in Label Studio's log that a program with the key made, not the page's."""
 
-    LINE = re.compile(
-        r'^\[([\d-]+ [\d:]+),\d+\].*"(GET|POST|PATCH|DELETE) (/api/(?:predictions|tasks|projects|ml)[^ ]*)'
-    )
+    LINE = re.compile(r'^\[([\d-]+ [\d:]+),\d+\].*"(GET|POST|PATCH|DELETE) (/api/[^ ]*)')
+    # The annotators' own.
+    PAGES = re.compile(r"/api/(tasks/\d+|dm/)")
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ ADDED_LATER = {
     "0012": {"tasks": ["rank"]},
     "0013": {"confirmations": []},
     "0014": {"projects": ["wanted_revision"]},
+    "0015": {"predictions": ["answered_at", "stored_at"]},
 }
 REMOVED_LATER = {"0012": {"predictions": ["data JSON"]}}
 
@@ -411,6 +413,23 @@ def test_a_project_s_tasks_are_listed_with_those_first_that_teach_most(store: St
     assert [row.id for row in store.known_tasks("1", 4)[0]] == [200, 3, 5, 2]
     store.save_ranks("1", [4])
     assert [row.id for row in store.known_tasks("1", 4)[0]] == [4, 5, 2, 3]
+
+
+def test_a_prediction_reaches_label_studio_by_one_way(store: Store) -> None:
+    store.update_project("1", "<View/>")
+    minute, given = timedelta(minutes=1), (task(1), 0.5, "v1")
+    assert store.answer_predictions("1", [given], minute) == set()
+    assert not store.claim_prediction("1", given, minute)
+    store.save_predictions("1", [given])
+    assert not store.claim_prediction("1", given, minute)
+    assert store.claim_prediction("1", given, timedelta(0))  # an answer of long ago
+    newer = (task(1), 0.6, "v2")
+    assert store.claim_prediction("1", newer, minute)
+    assert store.answer_predictions("1", [newer, (task(2), 0.1, "v2")], minute) == {1}
+    assert store.answer_predictions("1", [newer], timedelta(0)) == set()
+    store.save_predictions("1", [(task(1), 0.7, "v3")])
+    assert store.answer_predictions("1", [(task(1), 0.7, "v3")], minute) == set()
+    assert store.known_tasks("1", 1)[0][0].score == 0.1
 
 
 def test_a_deleted_task_stays_deleted(store: Store) -> None:

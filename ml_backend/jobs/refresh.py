@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from errors import BackendError, NotReady
@@ -26,6 +27,8 @@ MAX_RANKED = 1000
 CHOSEN = 10
 # The videos of the next tasks whose features a refresh has extracted, at most: hours of work for long videos.
 EXTRACTED_AHEAD = 20
+# Label Studio stores what it got as an answer within this time.
+STORING = timedelta(minutes=1)
 # Annotators work with the same Label Studio meanwhile.
 MAX_REQUESTS_PER_SECOND = 10
 
@@ -186,11 +189,15 @@ class Refresh:
             return False  # a newer version was published just now
         if ranked is not None and ranked.score is not None:
             prediction["score"] = ranked.score
+        given = (task, prediction["score"], self._version)
+        if not self._run.persist(lambda: self._store.claim_prediction(self._project_id, given, STORING)):
+            self._already += 1  # Label Studio asked for it a moment ago
+            return False
         self._pace(2)
         keep, cluster = self._deliveries.kept, ranked.cluster if ranked else None
         if in_label_studio.put_prediction(connection, task["id"], prediction, own, keep, cluster):
             self._stored += 1
         else:
             self._already += 1
-        self._deliveries.remember(self._run, task, prediction)
+        self._run.persist(lambda: self._store.claim_prediction(self._project_id, given, timedelta(0)))
         return True

@@ -307,6 +307,8 @@ class Prediction(Base):
     score: Mapped[float | None]
     model_version: Mapped[str | None]
     predicted_at: Mapped[datetime] = mapped_column(default=now)
+    answered_at: Mapped[datetime | None]  # when Label Studio got it as an answer; by the database's clock
+    stored_at: Mapped[datetime | None]  # when the worker stored it in Label Studio; by the database's clock
 
 
 class Confirmation(Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from ml_backend.store.tables import Annotation, AnnotationState, Prediction, Pro
 
 # Rows of one INSERT; older builds of SQLite take 999 parameters.
 BATCH = 100
+
+# A task, and its prediction's score and version.
+Given = tuple[dict[str, Any], float | None, str | None]
 
 
 class TaskRow(NamedTuple):
@@ -73,27 +77,64 @@ class Tasks(Projects):
         )
         return True
 
-    def save_predictions(
-        self, project_id: str, predictions: list[tuple[dict[str, Any], float | None, str | None]]
-    ) -> None:
-        """Stores the score and version of tasks' latest predictions, each (task, score, version), with their tasks.
-        Tasks without an id are left out."""
+    def save_predictions(self, project_id: str, predictions: list[Given]) -> None:
+        """Stores the score and version of tasks' latest predictions, with their tasks. Tasks without an id are left
+        out."""
+        self._save_predictions(project_id, predictions, {})
+
+    def answer_predictions(self, project_id: str, predictions: list[Given], within: timedelta) -> set[int]:
+        """The same for predictions that Label Studio gets as an answer, and stores.
+
+        Returns:
+            The tasks whose prediction of this version the worker has stored within the time: Label Studio didn't have
+            it yet when it asked.
+        """
+        saved = self._save_predictions(project_id, predictions, {"answered_at": self._now()})
+        recent = sa.and_(Prediction.project_id == project_id, Prediction.stored_at >= self._now() - within)
+        found: set[int] = set()
+        with self._reading() as session:
+            for start in range(0, len(saved), BATCH):
+                these = Prediction.task_id.in_(saved[start : start + BATCH])
+                found.update(session.scalars(sa.select(Prediction.task_id).where(recent, these)))
+        return found
+
+    def claim_prediction(self, project_id: str, given: Given, within: timedelta) -> bool:
+        """The same for a prediction that the worker is about to store in Label Studio. Returns False where Label Studio
+        got it as an answer within the time, so that it may be storing it."""
+        answered = sa.and_(Prediction.model_version == given[2], Prediction.answered_at >= self._now() - within)
+        free = ~sa.func.coalesce(answered, False)
+        return bool(self._save_predictions(project_id, [given], {"stored_at": self._now()}, free))
+
+    def _save_predictions(
+        self,
+        project_id: str,
+        predictions: list[Given],
+        moments: dict[str, Any],
+        where: sa.ColumnElement[bool] | None = None,
+    ) -> list[int]:
+        """Stores predictions with moments, unless a stored one of the task doesn't meet the condition. Moments of an
+        earlier version are forgotten. Returns the ids of the stored ones."""
         given = {task["id"]: (task["data"], *rest) for task, *rest in predictions if task.get("id") is not None}
-        ids = list(given)
+        ids, saved = list(given), []
         for start in range(0, len(ids), BATCH):
             batch = ids[start : start + BATCH]
             rows = [
                 {"project_id": project_id, "task_id": task_id, "score": score, "model_version": version}
-                | {"predicted_at": now()}
+                | {"predicted_at": now(), **moments}
                 for task_id in batch
                 for _, score, version in [given[task_id]]
             ]
             insert = self._insert(Prediction).values(rows)
-            changed = {name: insert.excluded[name] for name in ("score", "model_version", "predicted_at")}
+            changed = {name: insert.excluded[name] for name in ("score", "model_version", "predicted_at", *moments)}
+            same = Prediction.model_version == insert.excluded.model_version
+            for name in {"answered_at", "stored_at"} - set(moments):
+                changed[name] = sa.case((same, getattr(Prediction, name)))
+            keys = [Prediction.project_id, Prediction.task_id]
+            upsert = insert.on_conflict_do_update(index_elements=keys, set_=changed, where=where)
             with self._transaction() as session:
                 if self._save_tasks(session, project_id, {task_id: given[task_id][0] for task_id in batch}):
-                    keys = [Prediction.project_id, Prediction.task_id]
-                    session.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed))
+                    saved += session.scalars(upsert.returning(Prediction.task_id))
+        return saved
 
     def save_ranks(self, project_id: str, task_ids: list[int]) -> None:
         """Stores how much tasks would teach, most first, in place of the earlier order."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from errors import BackendError, DatabaseUnavailable, InternalError, InvalidRequest, Loading, MediaError, NotReady
@@ -28,8 +29,16 @@ POLL_SECONDS = 0.1
 # A request waits for at most so many tasks; the worker gets the others at once.
 MAX_WAITED_FOR = 100
 ERRORS_LOGGED = 5  # of one request's tasks
+# The time from Label Studio's look at what it has to its request.
+ASKED = timedelta(seconds=2)
 # The event of an interactive request that only makes a later one fast.
 PREWARM = "prewarm"
+
+
+class AlreadyStored(BackendError):
+    """Label Studio has the prediction already."""
+
+    status = 409
 
 
 class Predictions:
@@ -113,7 +122,8 @@ class Predictions:
     def _answer_tasks(self, body: PredictRequest, model: LabelStudioMLBase) -> dict[str, Any]:
         single = len(body.tasks) == 1
         patience = self._settings.predict_timeout
-        deadline = time.monotonic() + (min(SINGLE_TASK_SECONDS, patience) if single else patience)
+        started = time.monotonic()
+        deadline = started + (min(SINGLE_TASK_SECONDS, patience) if single else patience)
         context = (body.params or {}).get("context")
         later = _later(model)
         answers: list[dict[str, Any] | BackendError | None] = [None] * len(body.tasks)
@@ -175,19 +185,32 @@ class Predictions:
         self._deliver(body, late, model)
         for index in late:
             answers[index] = answers[index] or NotReady(f"The time of the request was too short for this task. {later}")
-        self._remember(body, answers)
+        self._remember(body, answers, started)
         return self._as_json(body, answers, model)
 
-    def _remember(self, body: PredictRequest, answers: list[dict[str, Any] | BackendError | None]) -> None:
-        """Stores the scores for the dashboard's list of tasks. A failure to do so doesn't fail the answer."""
+    def _remember(
+        self, body: PredictRequest, answers: list[dict[str, Any] | BackendError | None], started: float
+    ) -> None:
+        """Stores the scores for the dashboard's list of tasks. A failure to do so doesn't fail the answer.
+
+        What the worker has stored since Label Studio asked isn't answered: Label Studio would store it again.
+        """
         given = [
             (task.model_dump(), answer["score"], answer["model_version"])
             for task, answer in zip(body.tasks, answers, strict=True)
             if isinstance(answer, dict)
         ]
-        if body.project and given:
-            with suppress(DatabaseUnavailable):
+        if not body.project or not given:
+            return
+        with suppress(DatabaseUnavailable):
+            if not _is_stored(body):
                 self._store.save_predictions(body.project, given)
+                return
+            within = timedelta(seconds=time.monotonic() - started) + ASKED
+            stored = self._store.answer_predictions(body.project, given, within)
+            for index, task in enumerate(body.tasks):
+                if task.id in stored and isinstance(answers[index], dict):
+                    answers[index] = AlreadyStored("The worker has just stored this prediction in Label Studio.")
 
     def _extract(self, body: PredictRequest, indices: list[int], deadline: float) -> dict[int, Job | BackendError]:
         """Has the worker extract tasks' features, and waits. Returns by index the job as it is then, or the error that
@@ -275,6 +298,12 @@ class Predictions:
             )
         results = [{"error": str(answer)} if index in errors else answer for index, answer in enumerate(answers)]
         return {"results": results, "model_version": model.model_version}
+
+
+def _is_stored(body: PredictRequest) -> bool:
+    """Whether Label Studio stores the answer: it names a login, and no context, in such requests."""
+    params = body.params or {}
+    return "login" in params and params.get("context") is None
 
 
 def _is_prewarming(body: PredictRequest) -> bool:
