@@ -54,10 +54,6 @@ class Item:
         return cls(folder, item["facts"] | arrays)
 
 
-class DescriptorsExhausted(BaseException):
-    """The process can't open more files. It is no Exception, which joblib would take for a damaged item."""
-
-
 class MappedArray(np.ndarray):
     """A memory-mapped array. Arrays that are derived from it have its type, but release nothing."""
 
@@ -97,7 +93,10 @@ def map_array(path: Path) -> MappedArray:
         if dtype.hasobject or os.fstat(file.fileno()).st_size < size:
             raise ValueError(f"{path} is cut off")
     # PyTorch closes the file after mapping it, which Python's own mmap doesn't before 3.13.
-    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    try:
+        mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError as error:  # the file can't be opened
+        raise OSError(errno.EMFILE if os.strerror(errno.EMFILE) in str(error) else errno.EIO, str(error)) from error
     array = mapped[start:].view(dtype).reshape(shape).view(MappedArray)
     array.flags.writeable = False
     array._span = (mapped.ctypes.data, size)
@@ -117,8 +116,10 @@ class ArrayStore(FileSystemStoreBackend):
         joblib.register_store_backend("arrays", cls)
         return "arrays"
 
-    def dump_item(self, call_id: list[str], item: Item, verbose: int = 1) -> None:
+    def dump_item(self, call_id: list[str], item: Item | None, verbose: int = 1) -> None:
         """Moves an item into place, and replaces one that is damaged or that another process has just made."""
+        if item is None:
+            return
         target = Path(self.location, *call_id)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         trash = CacheFolder(item.folder.parents[1], limit=0)
@@ -141,17 +142,16 @@ class ArrayStore(FileSystemStoreBackend):
         """Opens an item, and marks it as read now.
 
         Raises:
-            OSError, ValueError, KeyError: the item is damaged or was dropped; joblib then computes it again.
+            OSError, ValueError, KeyError: the item is damaged or was dropped.
         """
         folder = Path(self.location, *call_id)
-        try:
-            with suppress(OSError):  # a read-only cache can be read all the same
-                os.utime(folder / FACTS)
-            return Item.open(folder)
-        except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError where a file can't be opened
-            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in str(error):
-                raise DescriptorsExhausted from error
-            raise
+        with suppress(OSError):  # a read-only cache can be read all the same
+            os.utime(folder / FACTS)
+        return Item.open(folder)
+
+    def get_metadata(self, call_id: list[str]) -> dict[str, Any]:
+        """There is none; to look for it would cost each look-up a file."""
+        return {}
 
 
 class ArrayFolder:

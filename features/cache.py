@@ -6,11 +6,10 @@ video.features[video.times > 2.5]
 """
 
 import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +20,7 @@ import joblib
 import numpy as np
 
 from errors import MediaError
-from features.array_store import ArrayFolder, ArrayStore, DescriptorsExhausted, Item
+from features.array_store import ArrayFolder, ArrayStore, Item
 from features.attempts import Attempts
 from features.cache_folder import CacheFolder
 from features.counters import EVICTIONS, EXTRACTION_SECONDS, FRAMES, LOOKUPS
@@ -90,7 +89,7 @@ class FeatureCache:
         with ExitStack() as locks:
             for view in sorted(views):  # always in the same order, against deadlocks
                 locks.enter_context(_lock_of(self.folder.root, content, encoder.fingerprint, view, stride))
-            found = {view: self._find(encoder, content, view, stride, _refuse) for view in views}
+            found = {view: self._find(encoder, content, view, stride) for view in views}
             missing = [view for view in views if found[view] is None]
             LOOKUPS.labels("hit").inc(len(views) - len(missing))
             LOOKUPS.labels("miss").inc(len(missing))
@@ -99,7 +98,8 @@ class FeatureCache:
                 with self.folder.writing(), self._attempts.of(content, Path(path).name):
                     items = self._extract(encoder, path, content, missing, stride, progress)
             for view, item in items.items():
-                found[view] = self._find(encoder, content, view, stride, lambda item=item: item)
+                self._lookup.call(content, encoder.fingerprint, view.value, stride, lambda item=item: item)
+                found[view] = VideoFeatures(**item.contents)
                 self.folder.discard(item.folder)  # it still exists where another process was faster
         return found
 
@@ -112,14 +112,14 @@ class FeatureCache:
         read.
         """
         content = self._hashes.known(path)
-        return self._find(encoder, content, view, stride, _refuse) if content else None
+        return self._find(encoder, content, view, stride) if content else None
 
     def has(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> bool:
         """Whether the cache has features of the video, intact or not, without opening them."""
         content = self._hashes.known(path)
         if content is None:
             return False
-        return self._lookup.check_call_in_cache(content, encoder.fingerprint, view.value, stride, _refuse)
+        return self._lookup.check_call_in_cache(content, encoder.fingerprint, view.value, stride, _nothing)
 
     def drop(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> None:
         """Removes the video's features, and forgets failed attempts to read it. Arrays in use stay valid."""
@@ -128,19 +128,18 @@ class FeatureCache:
             return
         self._hashes.forget(path)
         self._attempts.forget(content)
-        with suppress(_NotCached):
-            self._lookup.call_and_shelve(content, encoder.fingerprint, view.value, stride, _refuse).clear()
+        self._lookup.call_and_shelve(content, encoder.fingerprint, view.value, stride, _nothing).clear()
 
-    def _find(
-        self, encoder: Encoder, content: str, view: View, stride: int, compute: Callable[[], Item]
-    ) -> VideoFeatures | None:
+    def _find(self, encoder: Encoder, content: str, view: View, stride: int) -> VideoFeatures | None:
+        """The features, None where they aren't cached or are damaged."""
+        # A reference computes nothing when it is read, unlike a call.
+        reference = self._lookup.call_and_shelve(content, encoder.fingerprint, view.value, stride, _nothing)
         try:
-            item = self._lookup(content, encoder.fingerprint, view.value, stride, compute)
-        except _NotCached:
+            return VideoFeatures(**reference.get().contents)
+        except (OSError, KeyError, TypeError) as error:
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):  # says nothing about the item
+                raise
             return None
-        except DescriptorsExhausted as error:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
-        return VideoFeatures(**item.contents)
 
     def _extract(
         self,
@@ -186,12 +185,8 @@ class FeatureCache:
                     folder.reserve(step)
 
 
-class _NotCached(Exception):
-    """The features aren't cached, and weren't to be extracted."""
-
-
-def _refuse() -> Item:
-    raise _NotCached
+def _nothing() -> None:
+    """Where nothing was extracted: the store keeps no item then."""
 
 
 def _lock_of(*key: Any) -> threading.Lock:

@@ -414,6 +414,22 @@ def test_contents_are_hashed_once(cache, videos, monkeypatch, tmp_path):
     assert FeatureCache(tmp_path / "cache", 10**9).peek(BrightnessEncoder(), videos[0]) is not None
 
 
+def test_a_look_up_costs_a_stat_of_the_video_and_one_of_its_item(cache, videos, monkeypatch):
+    encoder, asked, stat = BrightnessEncoder(), [], os.stat
+    cache.get(encoder, videos[0])
+    assert cache.has(encoder, videos[0])
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a folder is walked, or a file read")
+
+    monkeypatch.setattr(os, "stat", lambda path, **options: (asked.append(path), stat(path, **options))[1])
+    for name in ("listdir", "scandir", "open"):
+        monkeypatch.setattr(os, name, fail)
+    monkeypatch.setattr("builtins.open", fail)
+    assert cache.has(encoder, videos[0])
+    assert len(asked) <= 2
+
+
 def test_a_missing_file(cache, tmp_path):
     with pytest.raises(MediaError, match=r"nothing\.mp4 does not exist"):
         cache.peek(BrightnessEncoder(), tmp_path / "nothing.mp4")
