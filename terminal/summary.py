@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Printed
 
@@ -115,7 +116,7 @@ def _print(table: Table, both: bool) -> None:
     for row in table.rows:
         printed.add_row(*(_text(row[index]) for index in shown))
     needed = Measurement.get(console, console.options.update(max_width=WIDEST), printed).maximum
-    console.print(printed, width=max(needed, console.width), crop=False, no_wrap=True, overflow="ignore")
+    Console(width=max(needed, console.width)).print(printed)
 
 
 def _text(cell: Cell) -> str:

@@ -15,8 +15,8 @@ from study.agreement import Agreement, Disagreement, agreements, disagreements
 from study.budget import Observed
 from study.review import Doubt, drawn_within, is_confirmed
 
-# A weaker doubt is as often the model's error as the annotator's.
-MIN_EVIDENCE = 0.0
+# Weaker doubts are seldom the annotator's error (benchmarks/study.md).
+MIN_EVIDENCE = 1.0
 # Two annotators who share less of the time that one of them marked disagree.
 MIN_SHARED = 0.8
 

@@ -9,7 +9,9 @@ from typing import Any
 from flask import Response, make_response, request
 
 from errors import InvalidRequest, NotFound
+from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.observations import Collected, Kind, collect
+from ml_backend.dashboard.study_plots import plots
 from ml_backend.store import Store
 from study.tables import TABLES, Cell
 
@@ -81,6 +83,7 @@ class Summary:
             fields=found.fields if found else _fields(self._store, project_id),
             tables=tables,
             shown={name: _shown(table) for name, table in tables.items()},
+            plots=plots(found.observed, colours(model)) if found else [],
             headings=HEADINGS,
             max_rows=MAX_ROWS,
             text=text,

@@ -12,6 +12,7 @@ from errors import BackendError, NotFound, NotReady
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.dashboard import overview, timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
+from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.label_studio_state import LabelStudioState
 from ml_backend.dashboard.quality import quality
@@ -30,7 +31,6 @@ from video.timeline import Timeline, Track
 TASKS_PER_PAGE = 50
 SHOWN_TRAININGS = 20
 SHOWN_ENDED_JOBS = 30
-DEFAULT_COLOUR = "#36b37e"
 # A page may show private video: it loads nothing from elsewhere, and no other page may frame it.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -131,7 +131,7 @@ class Dashboard:
         trainings = self._store.trainings(project_id)
         offset = max(0, request.args.get("offset", 0, type=int))
         tasks, total = self._store.known_tasks(project_id, TASKS_PER_PAGE, offset)
-        controls = _colours(model) if model else {}
+        controls = colours(model) if model else {}
         return self._page(
             "project.html",
             project=project,
@@ -342,19 +342,6 @@ def _whole(part: Any, task: dict[str, Any], annotation: Any) -> dict[str, Any]:
 def _chosen(tag: Any, result: list[Any]) -> str:
     chosen = tag.shows(result)
     return ", ".join(label for label in tag.labels if label in chosen) or "nothing"
-
-
-def _colours(model: LabelStudioMLBase) -> dict[str, dict[str, str]]:
-    """The colours of the labels: control tag's name -> label -> CSS colour; of a model with parts, only of these."""
-    if model.control_models:
-        return {part.from_name: part.tag.colours for part in model.control_models}
-    return {
-        control.name: {
-            label: tag.attr.get("background") or DEFAULT_COLOUR for label, tag in control.labels_attrs.items()
-        }
-        for control in model.label_interface.controls
-        if getattr(control, "labels_attrs", None)
-    }
 
 
 def _has_timeline(model: LabelStudioMLBase, name: str) -> bool:
