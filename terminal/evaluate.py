@@ -10,6 +10,8 @@ from rich import box
 from rich.table import Table
 
 from errors import InvalidRequest
+from ml_backend.dashboard.colours import colours
+from ml_backend.dashboard.observations import Kind, collect
 from ml_backend.store.tables import Training
 from terminal.common import Backend, JsonOption, ProjectOption, console, make_folder, print_json, progress
 from terminal.report import write_report
@@ -61,7 +63,9 @@ def evaluate(
                     one.score(),
                 )
         if report:
-            path = write_report(report, project, model.model_version, evaluations)
+            has_timeline = any(control.has_timeline for control in model.control_models)
+            observed = collect(model, backend.store, Kind.ANNOTATIONS).observed if has_timeline else []
+            path = write_report(report, project, model.model_version, evaluations, observed, colours(model))
             answer["report"] = str(path)
             if not as_json:
                 console.print(f"Report: {path}", highlight=False)

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from learning.evaluation import Case, Evaluation, score_cases
 from learning.events import segments
 from learning.metrics import reliability_curve
 from ml_backend.dashboard.charts import Series, bar_chart, line_chart, probability_curve, spans
+from ml_backend.dashboard.study_plots import plots
+from ml_backend.dashboard.study_tables import shown
+from study.budget import Observed
+from study.tables import subjects
 
 FILE_NAME = "index.html"
 TABLES = {"frames": "By frame", "segments": "By segment (intersection over union of at least 0.5)"}
@@ -22,7 +26,14 @@ TABLES = {"frames": "By frame", "segments": "By segment (intersection over union
 MAX_SHOWN_ERROR = 15
 
 
-def write_report(folder: Path, project: str, model_version: str, evaluations: Sequence[Evaluation]) -> Path:
+def write_report(
+    folder: Path,
+    project: str,
+    model_version: str,
+    evaluations: Sequence[Evaluation],
+    observed: Sequence[Observed],
+    colours: dict[str, dict[str, str]],
+) -> Path:
     """Writes the report of held-out videos and returns its path.
 
     Args:
@@ -30,13 +41,19 @@ def write_report(folder: Path, project: str, model_version: str, evaluations: Se
         project: the project's id.
         model_version: the project's present version, for the heading.
         evaluations: one for each control tag.
+        observed: what was annotated.
+        colours: control tag -> label -> CSS colour.
     """
-    environment = Environment(loader=PackageLoader("terminal"), autoescape=True, undefined=StrictUndefined)
+    # The study's tables and plots are those of the dashboard's page.
+    loader = ChoiceLoader([PackageLoader("terminal"), PackageLoader("ml_backend.dashboard")])
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html").render(
         project=project,
         model_version=model_version,
         date=datetime.now().strftime("%Y-%m-%d %H:%M"),
         controls=[_control(evaluation) for evaluation in evaluations],
+        budgets=shown(subjects(observed)),
+        plots=plots(observed, colours),
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME

@@ -147,6 +147,8 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     assert segment_f1 > 0.6
     page = (tmp_path / "report" / "index.html").read_text()
     assert "<svg" in page
+    assert "What was annotated" in page
+    assert "3.60" in page  # seconds of red in the three videos
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     held_out = json.loads(run("evaluate", "--project", "1", "--hold-out", "2", "--json").stdout)
     assert held_out["held_out"]["tl"]["videos"] == 1

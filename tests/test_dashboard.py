@@ -395,6 +395,30 @@ def test_the_summary_counts_what_was_annotated(server: Server, browser: Browser)
     assert (close["Share"], close["Latency s"], close["A minute"]) == ("0.30", "0.80", "15.00")
     assert (wing["Total s"], wing["Share"], wing["Latency s"]) == ("1.32", "0.11", "3.16")
     assert "The length of 1 video isn't known" in text(browser)
+    said = browser.run("return document.querySelector('.plot svg').getAttribute('aria-label')")
+    assert said == "1.webm: Close 1 times, 1.2 s, from 0:00.80 on; Wing extended 1 times, 0.4 s, from 0:03.16 on"
+    # Close begins once and Wing extended after it, in each of three videos.
+    cells = "return [...document.querySelectorAll('.transitions td')].map(e => e.textContent.trim())"
+    assert browser.run(cells) == ["", "0", "3 (100 %)", "0", "0"]
+    focus_on(browser, "Download subjects as CSV")
+
+
+@needs_browser
+@pytest.mark.parametrize("path", ["summary?from=both", "review"])
+def test_a_studys_pages_fit_a_narrow_screen(server: Server, browser: Browser, path: str) -> None:
+    server.annotate(3)
+    server.review()
+    browser.http.post(f"{browser.session}/window/rect", json={"width": 500, "height": 800}).raise_for_status()
+    try:
+        browser.open(f"{server.url}/projects/1/{path}")
+        sizes = browser.run(
+            "return [document.documentElement.scrollWidth, document.documentElement.clientWidth,"
+            "...[...document.querySelectorAll('.plot svg')].map(one => one.getBoundingClientRect().width)]"
+        )
+        assert sizes[0] <= sizes[1], "the page itself doesn't scroll sideways; its tables do"
+        assert all(width > sizes[1] / 2 for width in sizes[2:])
+    finally:
+        browser.http.post(f"{browser.session}/window/rect", json={"width": 1280, "height": 900}).raise_for_status()
 
 
 def test_the_summary_as_csv_and_its_errors(server: Server) -> None:

@@ -173,9 +173,11 @@ def _actogram(one: Observed, name: str, label: str, colour: str, end: float) -> 
     spans = _spans(one, _end(one))
     taken, seen = _per_bin(one.bouts(label), edges), _per_bin(spans, edges)
     parts = [_rect(start, stop, end, 0.96, 0.04, 'class="empty"') for start, stop in spans]
-    for index in np.flatnonzero(taken):
-        share = taken[index] / seen[index] if seen[index] else 0.0
-        parts.append(_rect(edges[index], edges[index + 1], end, 1 - share, share, f'color="{escape(colour)}"'))
+    shares = np.divide(taken, seen, out=np.zeros(BINS), where=seen > 0)
+    if taken.any():
+        corners = zip(np.repeat(edges, 2)[1:-1] * UNITS / end, 1 - np.repeat(shares, 2), strict=True)
+        points = " ".join(f"{x:.1f},{y:.3g}" for x, y in corners)
+        parts.append(f'<polygon color="{escape(colour)}" points="0,1 {points} {UNITS},1"/>')
     observed = sum(stop - start for start, stop in spans)
     said = f"{name}: {label} takes {taken.sum() / observed:.0%} of {clock_time(observed)}" if observed else name
     return _svg(said, ACTOGRAM_HEIGHT, 1, parts)

@@ -12,35 +12,12 @@ from errors import InvalidRequest, NotFound
 from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.observations import Collected, Kind, collect
 from ml_backend.dashboard.study_plots import plots
+from ml_backend.dashboard.study_tables import shown
 from ml_backend.store import Store
-from study.tables import TABLES, Cell
+from study.tables import TABLES
 
 # A page that predicts more videos takes seconds; the command has no limit.
 MAX_ANNOTATED, MAX_PREDICTED = 2000, 100
-# A page with more rows is slow, and nobody reads them all; the CSV has all.
-MAX_ROWS = 200
-# The page's words for the tables' columns.
-HEADINGS = {
-    "subject": "Subject",
-    "from": "From",
-    "control": "Tag",
-    "label": "Label",
-    "videos": "Videos",
-    "observed_seconds": "Observed s",
-    "count": "Bouts",
-    "total_seconds": "Total s",
-    "mean_seconds": "Mean s",
-    "sd_seconds": "SD s",
-    "share": "Share",
-    "latency_seconds": "Latency s",
-    "per_minute": "A minute",
-    "expected_seconds": "Expected s",
-    "expected_sd_seconds": "± s",
-    "next_label": "Next label",
-    "task": "Task",
-    "video": "Video",
-    "source": "Source",
-}
 
 
 class Summary:
@@ -71,7 +48,6 @@ class Summary:
             found = self._collect(model, error, kind, by)
         except InvalidRequest as failure:
             error = str(failure)
-        tables = {name: make(found.observed) for name, make in TABLES.items()} if found else {}
         return self._page(
             "summary.html",
             project=project,
@@ -81,12 +57,8 @@ class Summary:
             kinds=list(Kind),
             by=by,
             fields=found.fields if found else _fields(self._store, project_id),
-            tables=tables,
-            shown={name: _shown(table) for name, table in tables.items()},
+            tables={name: shown(TABLES[name](found.observed)) for name in ("subjects", "videos")} if found else {},
             plots=plots(found.observed, colours(model)) if found else [],
-            headings=HEADINGS,
-            max_rows=MAX_ROWS,
-            text=text,
             unknown=len({one.observation.task for one in found.observed if one.seconds is None}) if found else 0,
         )
 
@@ -120,19 +92,3 @@ class Summary:
 
 def _fields(store: Store, project_id: str) -> list[str]:
     return list(dict.fromkeys(name for task in store.annotated_tasks(project_id) for name in task["data"]))
-
-
-def _shown(table: Any) -> list[int]:
-    """The columns that have a value."""
-    return [
-        index
-        for index, name in enumerate(table.columns)
-        if name != "control" and any(row[index] not in (None, "") for row in table.rows)
-    ]
-
-
-def text(cell: Cell) -> str:
-    """A cell as the pages show it."""
-    if cell is None:
-        return ""
-    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
