@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ COLOURS = ("blue", "red", "green", "orange", "purple", "teal", "brown", "magenta
 MAX_TITLE = 50  # characters, in Label Studio
 MAX_SAID = 10  # files that are named one by one
 TASKS_AT_ONCE = 100
-BYTES, BYTES_A_FRAME = 300 * 10**6, 6200  # databases and logs; features of a frame (README_DEVELOP.md)
+BYTES, BYTES_A_FRAME = 150 * 10**6, 6200  # databases and logs; features of a frame (README_DEVELOP.md)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class OwnVideos:
         self._labels = self._chosen(labels)
         with console.status(f"Videos are looked for in {escape(str(self._folder))}") as status:
             self._videos = self._found(lambda said: status.update(escape(said)))
+        self._say_where_disk_is_short()
         self.arguments = f" VIDEOS={shlex.quote(str(self._folder))}"
         # The storage must lie in a folder that is served, and not be it.
         self.environment = {
@@ -93,10 +95,8 @@ class OwnVideos:
 
     @property
     def needed_bytes(self) -> int:
-        """For databases and features, unless they are there."""
-        if self.title in self._known_labels():
-            return BYTES // 10
-        return BYTES + BYTES_A_FRAME * sum(video.num_frames for video in self._videos)
+        """For databases, unless they are there."""
+        return BYTES // 10 if self.title in self._known_labels() else BYTES
 
     @property
     def tasks(self) -> list[dict[str, str | float]]:
@@ -138,6 +138,15 @@ class OwnVideos:
             )
         known = self._known_labels() | {self.title: self._labels}
         self._labels_file.write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def _say_where_disk_is_short(self) -> None:
+        features = BYTES_A_FRAME * sum(video.num_frames for video in self._videos)
+        free = shutil.disk_usage(next(one for one in (self._data, *self._data.parents) if one.exists())).free
+        if features > free:
+            self._console.print(
+                f"Reading all of these videos takes {features / 1e6:.0f} MB, and the disk of {escape(str(self._data))} "
+                f"has {free / 1e6:.0f} MB left. A folder on another disk: make demo DEMO_DATA=/path …"
+            )
 
     @property
     def _labels_file(self) -> Path:

@@ -170,6 +170,12 @@ def test_the_tasks_of_own_videos(clips: Path, settings: Settings) -> None:
     assert said.count("Left out") == 4
 
 
+def test_a_disk_that_is_short_of_space_is_named(clips: Path, full_disk: Path) -> None:
+    said = own_videos(clips, data=full_disk)[1]
+    assert f"the disk of {full_disk} has 0 MB left. A folder on another disk: make demo DEMO_DATA=/path" in said
+    assert "MB left" not in own_videos(clips)[1]
+
+
 def test_labels_are_asked_for_once(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n , \nWalking,Standing\n"))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
