@@ -21,14 +21,14 @@ from learning.forecast import MIN_TESTS, videos_for
 from learning.metrics import frame_metrics
 
 
-def curve(name: str, seed: int, footage: Path | None) -> list[float]:
-    """The macro-F1 by frame of each video from the second on, by a model of those before it."""
-    data = project(name, seed, footage)
+def curve(name: str, order: int, footage: Path | None) -> list[float]:
+    """The macro-F1 by frame of each video from the second on, by a model of those before it; in a random order."""
+    data = project(name, 0, footage)
     if data.num_annotated:
         data = data._replace(examples=data.examples[: data.num_annotated])
-    order = np.random.default_rng(seed).permutation(len(data.examples))
-    data = data._replace(examples=[data.examples[index] for index in order])
-    student, scores = Ours(data, seed), []
+    shuffled = np.random.default_rng(order).permutation(len(data.examples))
+    data = data._replace(examples=[data.examples[index] for index in shuffled])
+    student, scores = Ours(data, order), []
     for count in range(1, len(data.examples)):
         student.annotate(count)
         tested = data.examples[count]
@@ -46,9 +46,9 @@ def main() -> None:
     arguments = parser.parse_args()
     name = arguments.scenario or FOOTAGE
     curves = []
-    for seed in range(arguments.orders):
-        curves.append(curve(name, seed if name == FOOTAGE else seed % 3, arguments.footage))
-        print(f"{name} {seed}:", " ".join(f"{score:.2f}" for score in curves[-1]), flush=True)
+    for order in range(arguments.orders):
+        curves.append(curve(name, order, arguments.footage))
+        print(f"{name} {order}:", " ".join(f"{score:.2f}" for score in curves[-1]), flush=True)
     # The mean curve, as a power law: single tests differ too much to read a score off.
     mean, counts = np.mean(curves, axis=0), np.arange(1, len(curves[0]) + 1)
     slope, height = np.polyfit(np.log(counts), np.log(np.maximum(1 - mean, 1e-3)), 1)

@@ -93,6 +93,11 @@ def timeline(number: int) -> Timeline:
     }
 
 
+def num_frames(number: int) -> int:
+    """The length of video `number` in frames."""
+    return _scene(number)[0].num_frames
+
+
 def result(marked: Timeline) -> list[dict[str, Any]]:
     """The `result` of a Label Studio annotation, for a config with the tag names `tl` and `video`."""
     return [

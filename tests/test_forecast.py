@@ -68,23 +68,23 @@ def effort(seconds: float | None, from_prediction: bool, **counts: dict[str, int
 def test_what_is_saved() -> None:
     drawn = [effort(seconds, False, drawn={"A": 4}) for seconds in (180, 200, 7200)]  # one went to lunch
     corrected = [effort(seconds, True, kept={"A": 3}, changed={"B": 1}) for seconds in (40, 50, 60)]
-    corrected.append(effort(50, True, removed={"A": 1, "Check": 3}, drawn={"B": 1, "Reviewed": 1}))
+    corrected.append(effort(50, True, kept={"B": 1}, removed={"A": 1, "Check": 3}, drawn={"B": 1, "Reviewed": 1}))
     # Only a question was answered.
     asked = effort(5, True, kept={"A": 2, "Check": 2}, changed={"Reviewed": 1})
     found = saved([*drawn, *corrected, asked, (None, None)], ["A", "B"])
     assert found.headline.startswith("An hour of corrections does the work of 4.0 hours of drawing (")
     assert found.details == [
-        "Drawn from nothing, a video took 3.3 min (median of 3); corrected from a prediction, 50 s (of 4).",
+        "Drawn by hand, a video took 3.3 min (median of 3); with events of a prediction, 50 s (of 4).",
         "In all, corrections saved about 10.0 min.",
-        "Of 15 predicted events, 11 were kept as predicted, 3 changed and 1 removed; 1 was added by hand.",
+        "Of 16 predicted events, 12 were kept as predicted, 3 changed and 1 removed; 1 was added by hand.",
     ]
 
 
 def test_what_is_missing_is_said() -> None:
     found = saved([effort(180, False), effort(190, False), effort(None, True, kept={"A": 1})], ["A"])
     assert found.headline == (
-        "What predictions save can't be said yet: it takes 1 more video drawn from nothing and 3 more videos corrected "
-        "from a prediction."
+        "What predictions save can't be said yet: it takes 1 more video drawn by hand and 3 more videos with events "
+        "of a prediction."
     )
     assert found.details == [
         "Of 1 predicted event, 1 was kept as predicted, 0 changed and 0 removed; 0 were added by hand."

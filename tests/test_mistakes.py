@@ -96,8 +96,10 @@ def test_the_latest_tests_in_words() -> None:
     predicted = timeline("##########....................", "..........####################")
     found = latest([after_a_test(truth, predicted, labels)] * 30, "tl", labels, has_timeline=True)
     assert found.videos == LATEST_TESTS
-    assert found.where == "It was wrong for 20 s in all: 100 % at the edges of events, which are off by 0.5 s (median)."
-    assert found.labels == {"A": ("10", "0", "0", "0.5 s"), "B": ("10", "0", "0", "0.5 s")}
+    assert found.where == (
+        "It was wrong for 20 s in all: 100 % at the edges of events, of which nine in ten are right within 1.0 s."
+    )
+    assert found.labels == {"A": ("10", "0", "0", "1.0 s"), "B": ("10", "0", "0", "1.0 s")}
     assert found.taken == ["A is taken for B: 10 s of 20 s."]
     assert [cell.text for cell in found.rows["A"]] == ["10 s", "10 s", ""]
     assert [cell.right for cell in found.rows["A"]] == [True, False, False]

@@ -14,7 +14,7 @@ WORDS = {
     "motion, mean subtracted": "motion",
     "sound": "sound",
     "sound, mean subtracted": "sound",
-    "all, mean subtracted": "all of it together",
+    "all, mean subtracted": "a combination of all",
     "started from": "the project that it started from",
 }
 MEANINGS = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from learning.mistakes import EDGES, INVENTED, KINDS, MISSED, WITHIN
 from ml_backend.store.tables import Training
@@ -40,7 +41,7 @@ class Mistakes(NamedTuple):
     Attributes:
         videos: the number of tested videos.
         where: how the wrong time is split up, a sentence, empty where nothing is wrong.
-        labels: label -> events, missed, invented, and how far edges are off, as texts.
+        labels: label -> events, missed, invented, and within how much nine in ten edges are right, as texts.
         taken: sentences about labels that are taken for others.
         columns: the names of the table's columns, empty without a table.
         rows: annotated label -> its cells.
@@ -106,7 +107,7 @@ def _where(by_label: list[dict[str, Any]]) -> str:
     )
     edges = [value for counts in found for value in counts["edge_seconds"]]
     parts = {
-        EDGES: f"at the edges of events{f', which are off by {median(edges):.1f} s (median)' if edges else ''}",
+        EDGES: f"at the edges of events{f', of which nine in ten are right within {_most(edges)}' if edges else ''}",
         MISSED: f"in events that it missed ({missed} of {events})",
         INVENTED: f"in events that it invented ({invented})",
         WITHIN: "in gaps that it made within events, or filled between them",
@@ -118,7 +119,7 @@ def _where(by_label: list[dict[str, Any]]) -> str:
 
 def _texts(counts: dict[str, Any]) -> tuple[str, str, str, str]:
     edges = counts["edge_seconds"]
-    off = f"{median(edges):.1f} s" if edges else "–"
+    off = _most(edges) if edges else "–"
     return (str(counts["events"]), str(counts["missed_events"]), str(counts["invented_events"]), off)
 
 
@@ -129,7 +130,7 @@ def _taken(seconds: Counter, labels: Sequence[str], unit: Callable[[float], str]
         if annotated == predicted or length < least or length < MIN_SHARE * (totals[annotated] or length):
             continue
         if annotated is None:
-            found.append(f"{predicted} is predicted for {unit(length)} where nothing is missing.")
+            found.append(f"{predicted} is predicted without reason for {unit(length)}.")
         else:
             share = f"{unit(length)} of {unit(totals[annotated])}"
             found.append(
@@ -151,6 +152,11 @@ def _row(seconds: Counter, label: str | None, labels: Sequence[str], unit: Calla
         )
         for length, other in zip(lengths, (*labels, None), strict=True)
     ]
+
+
+def _most(edges: list[float]) -> str:
+    """By how much the worst edge but a tenth is off."""
+    return f"{np.percentile(edges, 90, method='higher'):.1f} s"
 
 
 def _seconds(length: float) -> str:

@@ -1,4 +1,4 @@
-"""What predictions save: the time of annotations that began with one, against that of those drawn from nothing."""
+"""What predictions save: the time of annotations that hold predicted events, against that of those drawn by hand."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def saved(
         seed: of the draws.
     """
     timed = [(seconds, counts) for seconds, counts in efforts if seconds and counts and _is_whole(counts, labels)]
-    drawn = np.array([seconds for seconds, counts in timed if not counts["from_prediction"]])
-    corrected = np.array([seconds for seconds, counts in timed if counts["from_prediction"]])
+    drawn = np.array([seconds for seconds, counts in timed if not (counts["kept"] or counts["changed"])])
+    corrected = np.array([seconds for seconds, counts in timed if counts["kept"] or counts["changed"]])
     became = _became([counts for _, counts in efforts if counts and counts["from_prediction"]], labels)
     missing = [
         f"{MIN_VIDEOS - len(times)} more video{'s' * (MIN_VIDEOS - len(times) > 1)} {how}"
-        for times, how in ((drawn, "drawn from nothing"), (corrected, "corrected from a prediction"))
+        for times, how in ((drawn, "drawn by hand"), (corrected, "with events of a prediction"))
         if len(times) < MIN_VIDEOS
     ]
     if missing:
@@ -59,7 +59,7 @@ def saved(
     ratio = float(np.median(drawn) / np.median(corrected))
     headline = f"An hour of corrections does the work of {_hours(ratio)} of drawing ({low:.1f} to {high:.1f})."
     times = (
-        f"Drawn from nothing, a video took {_minutes(np.median(drawn))} (median of {len(drawn)}); corrected from a "
+        f"Drawn by hand, a video took {_minutes(np.median(drawn))} (median of {len(drawn)}); with events of a "
         f"prediction, {_minutes(np.median(corrected))} (of {len(corrected)})."
     )
     gained = float(len(corrected) * (np.median(drawn) - np.median(corrected)))
