@@ -87,7 +87,8 @@ class Log:
         """(second, method, path) of each since the log was opened."""
         with self._path.open() as file:
             file.seek(self._begin)
-            found = [match.groups() for line in file if (match := self.LINE.match(line))]
+            lines = dict.fromkeys(file)  # each is written twice
+        found = [match.groups() for line in lines if (match := self.LINE.match(line))]
         return [request for request in found if not self.PAGES.match(request[2])]  # type: ignore[misc]
 
 

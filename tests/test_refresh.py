@@ -149,6 +149,22 @@ def test_other_predictions_stay(start: Callable[..., Jobs], label_studio: StandI
     assert sorted(left.values()) == ["theirs", "v2", "v3"]
 
 
+def test_what_label_studio_stored_beside_the_old_one_leaves_one(
+    start: Callable[..., Jobs], label_studio: StandIn
+) -> None:
+    jobs = start()
+    jobs.registry.get("1").next_version()
+    for number, task, updated in ((901, 1, "2026-11-22T12:00:00Z"), (902, 2, now())):
+        label_studio.predictions[number] = {"id": number, "task": task, "model_version": "v2", "updated_at": now()}
+        first = next(one for one in label_studio.predictions.values() if one["task"] == task)
+        first["updated_at"] = updated
+    jobs.add_refresh("1")
+    work_off(jobs)
+    versions = label_studio.versions()
+    assert versions[1] == ["v2"]
+    assert versions[2] == ["v1", "v2"]  # somebody may have the first open
+
+
 def test_a_prediction_comes_by_one_way(
     start: Callable[..., Jobs], label_studio: StandIn, clients: list[FlaskClient]
 ) -> None:

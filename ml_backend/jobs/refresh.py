@@ -147,7 +147,8 @@ class Refresh:
             self._run.check()
             if self._model.model_version != self._version:
                 break
-            if self._version in versions:
+            mine = sum(version.startswith(own) for version in versions)
+            if self._version in versions and mine <= self._deliveries.kept:
                 self._already += 1
             elif not self._is_extracted(task):
                 missing.append(task)

@@ -94,19 +94,19 @@ def put_prediction(
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
     stored = stored_predictions(connection, task_id)
-    if any(one.model_version == prediction["model_version"] for one in stored):
-        return False
     mine = [one for one in stored if one.model_version.startswith(own)]
-    if len(mine) < keep:
-        create_prediction(connection, task_id, **prediction, cluster=cluster)
-        return True
+    missing = all(one.model_version != prediction["model_version"] for one in stored)
     with explained(f"Prediction for task {task_id}", LabelStudioError):
-        api(connection).predictions.update(mine[0].id, **prediction, cluster=cluster)
+        if missing and len(mine) < keep:
+            create_prediction(connection, task_id, **prediction, cluster=cluster)
+        elif missing:
+            api(connection).predictions.update(mine.pop(0).id, **prediction, cluster=cluster)
+            keep -= 1
         closed = datetime.now(timezone.utc) - OPEN
-        for one in mine[1 : len(mine) - keep + 1]:
-            if one.updated_at < closed:
+        for one in mine[: max(0, len(mine) - keep)]:
+            if one.updated_at < closed and one.model_version != prediction["model_version"]:
                 api(connection).predictions.delete(one.id)
-    return True
+    return missing
 
 
 def create_prediction(

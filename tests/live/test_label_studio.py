@@ -117,7 +117,8 @@ def test_second_annotation_makes_a_new_version_whose_predictions_replace_the_fir
     assert agreement(first["result"], FIRST) >= 0.9
     assert agreement(second["result"], SECOND) >= 0.9
     assert agreement(third["result"], THIRD) >= 0.8
-    assert [made["model_version"] for made in label_studio.predictions(tasks[2])] == [once, twice]
+    # Stored by the worker in place of the first, or by Label Studio beside it, whichever was faster.
+    assert [made["model_version"] for made in label_studio.predictions(tasks[2])] in ([twice], [once, twice])
 
     # The label stream opens the third video, the only one without an annotation: it got the second set alone, and the
     # annotation begins with its regions, drawn on the timeline, one line a label.

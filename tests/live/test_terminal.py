@@ -19,7 +19,8 @@ from tests.servers import ROOT, Backend
 
 
 def test_predict_and_check(label_studio: LabelStudio, backend: Backend, browser: Browser, tmp_path: Path) -> None:
-    project = label_studio.create_project("From a terminal", CONFIG)
+    by_hand = CONFIG.replace("model_trainable", 'model_predict_ahead="0" model_trainable')
+    project = label_studio.create_project("From a terminal", by_hand)
     first, second = (label_studio.upload(project, draw(tmp_path, n, t)) for n, t in [("a", FIRST), ("b", SECOND)])
     model = label_studio.connect(project, backend.url)
     untrained = model_version(label_studio, model)
