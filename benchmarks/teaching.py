@@ -23,14 +23,13 @@ from benchmarks.projects import FOOTAGE, project
 from benchmarks.videos.footage import DATA
 from benchmarks.videos.scenarios import SCENARIOS
 from learning.metrics import frame_metrics
-from learning.order import comparable, distances, summary, teaching_order
+from learning.order import comparable, distances, examples, summary, teaching_order
 from learning.questions import MAX_SHARE, MAX_SPANS, SPAN_SECONDS, best_spans, chance_of_error, entropy, questions
 from utils.neural_nets import MultiLabelLSTM
 
 TESTED = 0.4  # share of real clips that are never annotated
 PIECE_SECONDS = 3.0  # real clips are cut into tasks of about this length
 DRAWN_SEEDS = 3  # of a scenario's videos; further seeds shuffle and divide them otherwise
-HEADS = 10
 GOAL, ENOUGH = 0.8, 0.95  # an F1; a share of the F1 of full annotation
 ORDER_STEPS = (1, 2, 3, 5, 7, 10, 14)  # annotations after which a model is trained and orders the rest
 Row = dict[str, Any]
@@ -105,7 +104,6 @@ class State(NamedTuple):
     Attributes:
         scores, uncertainty: [num_left], expected F1 and mean uncertainty of the tasks that are left.
         features, known: [num_left, dim] and [num_annotated, dim].
-        centres: of each annotated task, whether it was among the first of an order before it was annotated.
     """
 
     scores: np.ndarray
@@ -128,20 +126,16 @@ def farthest_first(state: State, weights: np.ndarray, count: int) -> list[int]:
     return found
 
 
-def stream(state: State, count: int) -> list[int]:
-    """Label Studio's uncertainty sampling where a task's cluster is the nearest of the annotated ones and the first of
-    our order: the cluster with fewest annotations first, and in it the lowest score."""
-    heads = teaching_order(state.features, state.known)[:HEADS]
-    centres = np.concatenate([state.features[heads], state.known])
-    own = distances(state.features, centres).argmin(axis=1)
-    solved = np.concatenate([np.zeros(len(heads)), np.ones(len(state.known))])
-    left, found = set(range(len(state.scores))), []
-    while len(found) < count:
-        best = min(left, key=lambda index: (solved[own[index]], state.scores[index]))
-        left.remove(best)
-        found.append(best)
-        solved[own[best]] += 1
-    return found
+def of_clusters(state: State, uncertainty: np.ndarray, count: int) -> list[int]:
+    """The product's order, with another uncertainty."""
+    centres = np.concatenate([state.known, state.features[examples(state.features, state.known)]])
+    clusters = distances(state.features, centres).argmin(axis=1)
+    return teaching_order(uncertainty, clusters, np.arange(len(centres)) < len(state.known))[:count]
+
+
+def representative(state: State, weights: np.ndarray | None, count: int) -> list[int]:
+    """What resembles many and nothing annotated."""
+    return examples(state.features, state.known, count, weights)
 
 
 Order = Callable[[State, int], list[int]]
@@ -152,12 +146,12 @@ ORDERS: dict[str, Order] = {
     "farthest first": lambda s, n: farthest_first(s, np.ones(len(s.scores)), n),
     "farthest first, by score": lambda s, n: farthest_first(s, 1 - s.scores, n),
     "farthest first, by uncertainty": lambda s, n: farthest_first(s, s.uncertainty, n),
-    "representative, by score": lambda s, n: teaching_order(s.features, s.known, 1 - s.scores)[:n],
-    "representative, by uncertainty": lambda s, n: teaching_order(s.features, s.known, s.uncertainty)[:n],
-    "representative": lambda s, n: teaching_order(s.features, s.known)[:n],
-    "most uncertain of each cluster": lambda s, n: stream(s._replace(scores=-s.uncertainty), n),
-    "representative, what labels rest on": lambda s, n: teaching_order(s.features, s.known)[:n],
-    "Label Studio's stream": stream,
+    "representative, by score": lambda s, n: representative(s, 1 - s.scores, n),
+    "representative, by uncertainty": lambda s, n: representative(s, s.uncertainty, n),
+    "representative": lambda s, n: representative(s, None, n),
+    "representative, what labels rest on": lambda s, n: representative(s, None, n),
+    "Label Studio's stream": lambda s, n: of_clusters(s, -s.scores, n),
+    "most uncertain of each cluster": lambda s, n: of_clusters(s, s.uncertainty, n),
 }
 # What a label's blocks see of a summary's vectors: mean and deviation of each block of the layout.
 SEEN = {
@@ -340,6 +334,32 @@ def question_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM, visit
     return curve
 
 
+def long_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM) -> list[tuple[int, float]]:
+    """The same where all clips are one long recording, of which as many spans are watched at a time as of a video,
+    until half of it was. The model knows where its clips end."""
+    features, random, model = np.concatenate(scaled(data)), np.random.default_rng([seed, 3]), first
+    labels = np.concatenate([clip.labels for clip in data.pool])
+    ends = np.cumsum([len(clip.labels) for clip in data.pool])
+    watched = np.arange(len(labels)) < ends[0]
+    curve = [(int(watched.sum()), score(data, model))]
+    while watched.mean() < 0.5:
+        probs = np.concatenate([model.predict(clip.features, clip.frame_rate) for clip in data.pool])
+        probs = np.where(watched[:, None], labels, probs).astype(np.float32)
+        unknown = ~model.label_has_example.numpy()
+        spans = CHOICES[name](Video(probs, watched, unknown, features, data.pool[0].frame_rate, random))
+        if name == "whole videos":
+            spans = [(0, int(ends[ends > watched.sum()][0]))]
+        if not spans:
+            break
+        for start, end in spans:
+            watched[start:end] = True
+        masks = np.split(watched, ends[:-1])
+        looked = [(clip, mask) for clip, mask in zip(data.pool, masks, strict=True) if mask.any()]
+        model = trained(data, *map(list, zip(*looked, strict=True)))
+        curve.append((int(watched.sum()), score(data, model)))
+    return curve
+
+
 # -- tables
 
 
@@ -400,14 +420,14 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("order", "questions", "report"))
+    parser.add_argument("what", choices=("order", "questions", "long", "report"))
     parser.add_argument("--footage", type=Path, nargs="*", default=[], help="folders of real clips")
     parser.add_argument("--scenarios", nargs="*", choices=SCENARIOS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--ways", nargs="+")
     arguments = parser.parse_args()
     if arguments.what == "report":
-        print(report("order", ORDERS), report("questions", CHOICES), sep="\n\n")
+        print(report("order", ORDERS), report("questions", CHOICES), report("long", CHOICES), sep="\n\n")
         return
     torch.set_num_threads(1)
     sets = [(folder.name, folder) for folder in arguments.footage] + [(name, None) for name in arguments.scenarios]
@@ -425,7 +445,9 @@ def main() -> None:
                 found = {"curve": order_curve(data, way, seed, first)}
             else:
                 visits = min(2 * len(data.pool), 16)
-                found = {"curve": question_curve(data, way, seed, first, visits)}
+                long = arguments.what == "long"
+                curve = long_curve(data, way, seed, first) if long else question_curve(data, way, seed, first, visits)
+                found = {"curve": curve}
                 found["frames"] = sum(len(clip.labels) for clip in data.pool)
                 full = DATA / "teaching" / f"full-{name}-{seed}.json"
                 if not full.exists():

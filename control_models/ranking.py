@@ -3,71 +3,86 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 from control_models.examples import ERRORS_OF_DATA
 from control_models.tag import Tag
 from control_models.videos import Videos
 from errors import BackendError
-from learning.order import Summary, comparable, distances, summary, teaching_order
+from learning.dataset import FrameFeatures
+from learning.order import comparable, distances, examples, summary, teaching_order
+from learning.questions import chance_of_error
 from ml_backend.base import Ranked
+from utils.neural_nets import MultiLabelLSTM
 
 logger = logging.getLogger(__name__)
 
-# The first tasks of an order are examples of what isn't annotated yet: other tasks count as alike to the nearest of
-# them or of the annotated ones. An annotator opens about so many between two trainings.
-HEADS = 10
+# Of a video, from its middle: a thousand tasks are ordered in about ten seconds, however long their videos are.
+PREDICTED_FRAMES = 1000
 
 
-def rank(
-    tag: Tag,
-    videos: Videos,
-    annotated: list[dict[str, Any]],
-    tasks: list[dict[str, Any]],
-    check: Callable[[], None],
-) -> list[Ranked]:
-    """Orders extracted tasks: those whose annotation would teach most come first.
-
-    A task's cluster is the id of the task that it resembles most, of those that are annotated and the first of the
-    order. So Label Studio's uncertainty sampling, which prefers clusters of which an annotator solved fewest tasks,
-    comes to what resembles no annotated task first.
+class Ranking:
+    """Orders tasks for one control tag.
 
     Args:
         tag: the control tag.
         videos: its videos.
-        annotated: the annotated tasks to compare with; those without cached features are left out.
-        tasks: to order; those without cached features are left out.
+        classifier: its present one.
         check: called now and then; what it raises ends the work.
     """
 
-    def summarised(some: list[dict[str, Any]]) -> dict[int, Summary]:
-        found = {task["id"]: _summary(tag, videos, task, check) for task in some}
-        return {task_id: one for task_id, one in found.items() if one is not None}
+    def __init__(self, tag: Tag, videos: Videos, classifier: MultiLabelLSTM, check: Callable[[], None]) -> None:
+        self._tag = tag
+        self._videos = videos
+        self._classifier = classifier
+        self._check = check
 
-    known, new = summarised(annotated), summarised(tasks)
-    if not new:
-        return []
-    ids, known_ids = list(new), list(known)
-    rows = comparable([*known.values(), *new.values()])
-    known_rows, new_rows = rows[: len(known)], rows[len(known) :]
-    order = teaching_order(new_rows, known_rows, check=check)
-    heads = known_ids + [ids[index] for index in order[:HEADS]]
-    nearest = distances(new_rows, rows[[*range(len(known)), *(len(known) + index for index in order[:HEADS])]])
-    clusters = nearest.argmin(axis=1)
-    return [Ranked(ids[index], heads[clusters[index]]) for index in order]
+    def rank(self, annotated: list[dict[str, Any]], tasks: list[dict[str, Any]]) -> list[Ranked]:
+        """Orders tasks: those whose annotation would teach most come first. Those without cached features are left out.
 
+        A task's cluster is the id of the task that it resembles most, of those that are annotated and of the examples
+        of the others. So Label Studio's uncertainty sampling, which prefers clusters of which an annotator solved
+        fewest tasks, comes to what resembles no annotated task first.
 
-def _summary(tag: Tag, videos: Videos, task: dict[str, Any], check: Callable[[], None]) -> Summary | None:
-    check()
-    try:
-        features = videos.cached(task)
-        if features is None:
-            return None
-        sequence = tag.sequence(features, tag.frame_rate(task))
-        return summary(sequence, sequence.layout) if sequence.shape[0] else None
-    except BackendError:
-        return None  # its page says why it can't be used
-    except ERRORS_OF_DATA:
-        logger.exception("Task %s has no place in the order", task.get("id"))
-        return None
+        Args:
+            annotated: the annotated tasks to compare with.
+            tasks: to order, without annotations.
+        """
+        known = {task["id"]: summary(sequence, sequence.layout) for task, sequence in self._sequences(annotated)}
+        new, uncertainty = {}, []
+        for task, sequence in self._sequences(tasks):
+            new[task["id"]] = summary(sequence, sequence.layout)
+            uncertainty.append(self._uncertainty(sequence, self._tag.frame_rate(task)))
+        if not new:
+            return []
+        rows = comparable([*known.values(), *new.values()])
+        chosen = examples(rows[len(known) :], rows[: len(known)], check=self._check)
+        ids = np.array([*known, *new])
+        centres = [*range(len(known)), *(len(known) + index for index in chosen)]
+        clusters = distances(rows[len(known) :], rows[centres]).argmin(axis=1)
+        order = teaching_order(np.array(uncertainty), clusters, np.arange(len(centres)) < len(known))
+        return [Ranked(int(ids[len(known) + index]), int(ids[centres[clusters[index]]])) for index in order]
+
+    def _sequences(self, tasks: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Yields the tasks with cached features, and their features."""
+        for task in tasks:
+            self._check()
+            try:
+                features = self._videos.cached(task)
+                sequence = features and self._tag.sequence(features, self._tag.frame_rate(task))
+            except BackendError:
+                continue  # the task's page says why it can't be used
+            except ERRORS_OF_DATA:
+                logger.exception("Task %s has no place in the order", task.get("id"))
+                continue
+            if sequence is not None and sequence.shape[0]:
+                yield task, sequence
+
+    def _uncertainty(self, sequence: FrameFeatures, frame_rate: float) -> float:
+        """The mean chance that a frame's labels aren't all right."""
+        start = max(0, (sequence.shape[0] - PREDICTED_FRAMES) // 2)
+        probs = self._classifier.predict(sequence[slice(start, start + PREDICTED_FRAMES)], frame_rate)
+        return float(chance_of_error(probs).mean())

@@ -13,7 +13,7 @@ import numpy as np
 
 from control_models.examples import annotated_rows, choose_tasks, read_examples, recalled
 from control_models.published import PublishedClassifiers
-from control_models.ranking import rank
+from control_models.ranking import Ranking
 from control_models.start import find_start
 from control_models.tag import Tag
 from control_models.trainer import Trainer, num_videos
@@ -331,11 +331,14 @@ class TrainedMode:
         return classifier if classifier is not None and self._fits(classifier) else None
 
     def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
-        """Orders extracted tasks without annotations, as `LabelStudioMLBase.rank`."""
+        """Orders extracted tasks without annotations, as `LabelStudioMLBase.rank`; empty without a classifier."""
+        try:
+            ranking = Ranking(self._tag, self._videos, self.ready(), check)
+        except NotReady:
+            return []
         store = self._context.store
         annotated = store.annotated_tasks(self._context.project_id) if store is not None else []
-        known = choose_tasks(self._tag, annotated).tasks if annotated else []
-        return rank(self._tag, self._videos, known, tasks, check)
+        return ranking.rank(choose_tasks(self._tag, annotated).tasks if annotated else [], tasks)
 
     def held_out(
         self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None

@@ -1,14 +1,17 @@
 """Order videos by how much their annotation would teach.
 
-With few annotations, those teach most that resemble many other videos and none that is annotated; a model of few
-annotations is too often sure of what it hasn't seen, so its scores order no better than chance
-(benchmarks/teaching.md). The order is the greedy solution of the facility location problem: each next video is the one
-that brings the sum of all videos' distances to the nearest annotated or chosen video down most (Wei, Iyer, Bilmes,
-"Submodularity in Data Subset Selection and Active Learning", ICML 2015).
+Uncertainty alone comes to videos that are alike one after the other, so each video belongs to the cluster of what it
+resembles most: an annotated video, or an example of those that resemble none. The clusters of which fewest are
+annotated come first, and in each the least certain video.
+
+The examples are the greedy solution of the facility location problem: each next one brings the sum of all videos'
+distances to the nearest annotated video or example down most (Wei, Iyer, Bilmes, "Submodularity in Data Subset
+Selection and Active Learning", ICML 2015). What other orders brought: benchmarks/teaching.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,7 +20,8 @@ from learning.blocks import SIGNED_ROOTS, columns
 from learning.dataset import FrameFeatures
 
 SUMMARY_FRAMES = 32  # of a video, spread evenly
-CHOSEN = 100  # videos whose order is found; nobody annotates more between two trainings
+# Examples of what isn't annotated: one of three videos, and at most as many as are annotated between two trainings.
+MAX_EXAMPLES, SHARE_OF_EXAMPLES = 10, 1 / 3
 LEAST_SIZE = 1e-6  # of a block that differs between videos
 
 Summary = list[np.ndarray]
@@ -59,37 +63,59 @@ def distances(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares, 0))
 
 
-def teaching_order(
+def examples(
     features: np.ndarray,
     known: np.ndarray,
+    count: int | None = None,
     weights: np.ndarray | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> list[int]:
-    """Orders videos: those whose annotation would teach most come first.
+    """Chooses videos that resemble many others and none that is annotated.
 
     Args:
         features: [num_videos, dim], of videos without annotations.
         known: [num_known, dim], of annotated ones.
+        count: of videos to choose, at most; None: `MAX_EXAMPLES`, of few videos fewer.
         weights: [num_videos], how much each counts; None: all the same.
         check: called now and then; what it raises ends the work.
 
     Returns:
-        The indices of all videos. Behind the first `CHOSEN`, the farthest from these come first.
+        Their indices; those that resemble most come first.
     """
     if not len(features):
         return []
+    if count is None:
+        count = min(MAX_EXAMPLES, math.ceil(SHARE_OF_EXAMPLES * len(features)))
     between = distances(features, features)
-    farthest = between.max(axis=1) + 1e-6  # without an annotated video, any one is better than none
+    farthest = between.max(axis=1) + LEAST_SIZE  # without an annotated video, any one is better than none
     nearest = distances(features, known).min(axis=1) if len(known) else farthest
     weights = np.ones(len(features)) if weights is None else weights
-    order: list[int] = []
-    left = np.ones(len(features), bool)
-    for _ in range(min(CHOSEN, len(features))):
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(features)):
         check()
         gains = weights @ np.maximum(nearest[:, None] - between, 0)
-        best = int(np.argmax(np.where(left, gains, -1)))
-        order.append(best)
-        left[best] = False
-        nearest = np.minimum(nearest, between[:, best])
-    rest = np.flatnonzero(left)
-    return order + rest[np.argsort(-nearest[rest], kind="stable")].tolist()
+        gains[chosen] = -1
+        chosen.append(int(np.argmax(gains)))
+        nearest = np.minimum(nearest, between[:, chosen[-1]])
+    return chosen
+
+
+def teaching_order(uncertainty: np.ndarray, clusters: np.ndarray, annotated: np.ndarray) -> list[int]:
+    """Orders videos: those whose annotation would teach most come first.
+
+    Args:
+        uncertainty: [num_videos].
+        clusters: [num_videos], the index of each video's cluster.
+        annotated: [num_clusters], how many videos of each cluster are annotated.
+
+    Returns:
+        The indices of all videos. Each next one is of the cluster of which fewest are annotated or stand before it, and
+        the least certain one of these.
+    """
+    order = np.argsort(-uncertainty, kind="stable")
+    passed = annotated.astype(int)
+    rounds = np.empty(len(uncertainty), int)
+    for index in order:
+        rounds[index] = passed[clusters[index]]
+        passed[clusters[index]] += 1
+    return order[np.argsort(rounds[order], kind="stable")].tolist()

@@ -1,12 +1,11 @@
-"""The order of tasks: what resembles many and nothing annotated comes first."""
+"""The order of tasks: what is least certain and resembles nothing annotated comes first, and nothing twice alike."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from learning import order as order_module
-from learning.order import comparable, distances, summary, teaching_order
+from learning.order import comparable, distances, examples, summary, teaching_order
 
 
 def groups(*sizes: int, spread: float = 0.1) -> np.ndarray:
@@ -17,35 +16,28 @@ def groups(*sizes: int, spread: float = 0.1) -> np.ndarray:
 
 
 def test_the_largest_group_comes_first_and_no_group_twice_before_all_were() -> None:
-    found = teaching_order(groups(3, 8, 5), np.zeros((0, 3)))
+    found = examples(groups(3, 8, 5), np.zeros((0, 3)), 99)
     assert [int(np.searchsorted([3, 11], index, side="right")) for index in found[:3]] == [1, 2, 0]
     assert sorted(found) == list(range(16))
 
 
-def test_what_resembles_an_annotated_video_comes_last() -> None:
+def test_what_resembles_an_annotated_video_is_no_example() -> None:
     rows = groups(3, 8, 5)
-    found = teaching_order(rows, rows[[4]])
-    assert [int(np.searchsorted([3, 11], index, side="right")) for index in found[:2]] == [2, 0]
+    found = examples(rows, rows[[4]], 2)
+    assert [int(np.searchsorted([3, 11], index, side="right")) for index in found] == [2, 0]
+    assert examples(np.zeros((0, 2)), np.zeros((0, 2))) == []
 
 
 def test_an_outlier_waits_for_a_group() -> None:
     rows = np.concatenate([groups(1, 6), [[40.0, 40.0]]])
-    assert teaching_order(rows, rows[[0]])[0] in range(1, 7)
+    assert examples(rows, rows[[0]])[0] in range(1, 7)
 
 
 def test_videos_count_by_their_weight() -> None:
     rows = groups(4, 4)
     heavy = np.array([1.0] * 4 + [9.0] * 4)
-    assert teaching_order(rows, rows[:0], heavy)[0] >= 4
-    assert teaching_order(rows, rows[:0], heavy[::-1])[0] < 4
-
-
-def test_more_videos_than_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind those that were chosen, the farthest from them come first."""
-    monkeypatch.setattr(order_module, "CHOSEN", 1)
-    found = teaching_order(np.array([[0.0], [1.0], [2.0], [7.0]]), np.zeros((0, 1)))
-    assert found == [1, 3, 0, 2]
-    assert teaching_order(np.zeros((0, 2)), np.zeros((0, 2))) == []
+    assert examples(rows, rows[:0], 1, heavy)[0] >= 4
+    assert examples(rows, rows[:0], 1, heavy[::-1])[0] < 4
 
 
 def test_the_work_ends_where_it_must_stop() -> None:
@@ -53,7 +45,15 @@ def test_the_work_ends_where_it_must_stop() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        teaching_order(groups(3, 3), np.zeros((0, 2)), check=stop)
+        examples(groups(3, 3), np.zeros((0, 2)), check=stop)
+
+
+def test_the_least_certain_comes_first_and_what_is_alike_later() -> None:
+    uncertainty = np.array([0.9, 0.8, 0.7, 0.2, 0.1])
+    assert teaching_order(uncertainty, np.array([0, 0, 0, 1, 1]), np.zeros(2)) == [0, 3, 1, 4, 2]
+    assert teaching_order(uncertainty, np.array([0, 0, 0, 1, 1]), np.array([1, 0])) == [3, 0, 4, 1, 2]
+    assert teaching_order(uncertainty, np.zeros(5, int), np.zeros(1)) == [0, 1, 2, 3, 4]
+    assert teaching_order(np.zeros(0), np.zeros(0, int), np.zeros(1)) == []
 
 
 @pytest.mark.parametrize("num_frames", [1, 31, 32, 100, 1000])
