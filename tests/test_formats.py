@@ -301,6 +301,58 @@ def test_a_textgrid_that_cannot_be_read(content: bytes, words: str) -> None:
         textgrid.read(io.BytesIO(content))
 
 
+def document_until(time: str) -> str:
+    """A document of ELAN with an annotation that ends at a time."""
+    slots = f'<TIME_SLOT TIME_SLOT_ID="a" TIME_VALUE="0"/><TIME_SLOT TIME_SLOT_ID="b" TIME_VALUE="{time}"/>'
+    return (
+        '<ANNOTATION_DOCUMENT><HEADER><MEDIA_DESCRIPTOR MEDIA_URL="a.mp4"/></HEADER>'
+        f'<TIME_ORDER>{slots}</TIME_ORDER><TIER TIER_ID="Kick"><ANNOTATION>'
+        '<ALIGNABLE_ANNOTATION TIME_SLOT_REF1="a" TIME_SLOT_REF2="b"/></ANNOTATION></TIER></ANNOTATION_DOCUMENT>'
+    )
+
+
+def boris_project(events: str, kind: str = '"State event"') -> str:
+    behaviours = f'{{"0": {{"code": "Kick", "type": {kind}}}}}'
+    observation = f'{{"type": "MEDIA", "file": {{"1": ["a.mp4"]}}, "events": {events}}}'
+    return f'{{"behaviors_conf": {behaviours}, "observations": {{"first": {observation}}}}}'
+
+
+TABLE = "label,start_seconds,stop_seconds,score\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("events", f"{TABLE}Kick,0,1,nan\n"),
+        ("events", f"{TABLE}Kick,0,1,-inf\n"),
+        ("events", f"{TABLE}Kick,0,1e308,\n"),
+        ("events", f'{TABLE}"{"Kick" * 50_000}'),
+        ("boris", boris_project('[[NaN, "", "Kick", ""], [NaN, "", "Kick", ""]]')),
+        ("boris", boris_project('[[0, "", "Kick", ""], [Infinity, "", "Kick", ""]]')),
+        ("boris", boris_project('[[0, "", "Kick"]]')),
+        ("boris", boris_project('[[0, "", "Kick", ""]]', kind="null")),
+        ("boris", '{"behaviors_conf": {}, "observations": {"first": 3}}'),
+        ("boris", "[" * 100_000),
+        ("elan", document_until("9" * 4000)),
+        ("elan", '<?xml version="1.0" encoding="utf-7"?><ANNOTATION_DOCUMENT/>'),
+        ("rttm", "SPEAKER kick 1 0 1e308 <NA> <NA> Kick <NA> <NA>\n"),
+    ],
+)
+def test_damaged_and_hostile_files_are_answered_with_a_sentence(name: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(content)
+    with pytest.raises(InvalidRequest, match=f"^{re.escape(str(path))}: .+\\.$"):
+        read_file(FORMATS[name], path, ".mp4")
+
+
+def test_entities_of_a_document_are_not_multiplied(tmp_path: Path) -> None:
+    entities = "".join(f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 12))
+    path = tmp_path / "bomb.eaf"
+    path.write_text(f'<!DOCTYPE a [<!ENTITY e0 "ha">{entities}]><ANNOTATION_DOCUMENT>&e11;</ANNOTATION_DOCUMENT>')
+    with pytest.raises(InvalidRequest, match="isn't XML"):
+        read_file(FORMATS["elan"], path)
+
+
 def test_nwb_round_trip_as_pynwb_reads_it(tmp_path: Path) -> None:
     import pynwb  # takes seconds, and only these tests need it
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,6 +18,10 @@ from terminal.common import can_be_written, make_folder
 from terminal.formats.names import stems
 from terminal.formats.registry import Format
 from video.timeline import Observation, Timeline
+
+# What the parsers raise for content that they don't expect.
+DAMAGED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, csv.Error)
+MAX_SECONDS = 1e7  # longer than any video that can be labelled; bounds the frames' numbers
 
 
 def check_output(form: Format, output: Path | None) -> Path | None:
@@ -80,13 +86,25 @@ def read_file(form: Format, file: Path, suffix: str | None = None) -> list[Obser
     try:
         with _opened_to_read(form, file) as opened:
             observations = form.read(opened)
+        _check(observations)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{file}: this isn't text in UTF-8, as {form.description} is.") from error
     except InvalidRequest as error:
         raise InvalidRequest(f"{file}: {error}") from error
+    except DAMAGED as error:
+        raise InvalidRequest(f"{file}: this isn't {form.description}, or it is damaged ({error}).") from error
     if not form.without_suffix:
         return observations
     return [replace(one, video=f"{one.video or file.stem}{suffix or ''}") for one in observations]
+
+
+def _check(observations: Sequence[Observation]) -> None:
+    """Raises InvalidRequest where an event has no place in a video, or its score is no number."""
+    for one in observations:
+        for event in one.events:
+            if not 0 <= event.start <= event.stop <= MAX_SECONDS or not math.isfinite(event.score or 0.0):
+                score = "" if event.score is None else f", with the score {event.score:g}"
+                raise InvalidRequest(f"{event.label!r} lasts from {event.start:g} to {event.stop:g} s{score}.")
 
 
 def _opened_to_read(form: Format, file: Path) -> IO[Any]:
