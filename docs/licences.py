@@ -27,6 +27,8 @@ This backend's code is under the Apache License 2.0. What it runs and contains h
 - **Weights.** The bundled EfficientNet-Lite0 weights are under Apache-2.0. The weights of a model of timm have the
   licence that its page on the hub names (DINOv2: Apache-2.0; DINOv3: Meta's own; several others: non-commercial).
 - **FFmpeg.** PyAV's wheels contain FFmpeg with x264 and x265 (LGPL and GPL).
+- **Formats.** What reads and writes the files of SLEAP and NWB (sleap-io, PyNWB: BSD) is installed only when wanted.
+  Praat (praat-parselmouth: GPL-3.0), pympi-ling and pyannote (MIT) read files in tests alone.
 - **Other packages.** psycopg is under the LGPL-3.0; certifi, tqdm and pathspec are under the MPL-2.0; CUDA's
   libraries are under NVIDIA's own, proprietary licence; the rest are under permissive ones (BSD, MIT, Apache-2.0).
 
