@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ml_backend.store import database
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.store.tables import LIVE, Job, JobKind, JobStatus, QueueName, TrainingStatus
 from tests.http_server import Server
-from tests.servers import wait_until
+from tests.servers import START_SECONDS, wait_until
 from tests.stub import StubBackend
 from tests.test_jobs import CONFIG, RecordingModel, annotate, recover, send
 from tests.test_label_studio_api import pages
@@ -379,6 +379,19 @@ def test_a_lease_is_renewed_and_a_lost_one_stops_the_job(
     assert working.status(job.id).lease_owner == "another worker"
 
 
+def test_a_worker_that_was_suspended_goes_on_with_its_job(working: Jobs, runner: Runner, app: Any, model: Any) -> None:
+    app.test_client().post("/setup", json={"project": "1", "schema": CONFIG})
+    job = working.add_extraction("1", task(1), PRIORITY_WANTED)
+    wait_until(lambda: 1 in model.gates, 10, "the extraction")
+    with working.store._transaction() as session:  # as if nothing had been renewed for a while
+        session.execute(sa.update(Job).values(lease_expires_at=datetime(2020, 1, 1)))
+    WorkerProcess(runner).recover()
+    model.gates[1].set()
+    wait_until(lambda: working.status(job.id).status == JobStatus.FINISHED, 10, "the job's end")
+    assert working.status(job.id).attempts == 0
+    assert model.extracted == [1]
+
+
 def test_a_job_that_comes_back_to_the_process_that_lost_it_runs_once(jobs: Jobs, runner: Runner) -> None:
     jobs.store.update_project("1", CONFIG)
     jobs.add_extraction("1", task(1), PRIORITY_WANTED)
@@ -436,18 +449,18 @@ def test_a_killed_training_is_taken_over_and_restarts_are_no_failures(stub: Stub
         return any(t.status == TrainingStatus.RUNNING for t in store.trainings("1"))
 
     for _ in range(3):  # it was given up then
-        wait_until(running, 60, f"the training, see {stub.log}")
+        wait_until(running, START_SECONDS, f"the training, see {stub.log}")
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        assert worker.wait(START_SECONDS) == 0
         assert [t.status for t in store.trainings("1")][-1] == TrainingStatus.INTERRUPTED
         (job,) = store.jobs(JobStatus.QUEUED)
         assert job.attempts == 0
         worker = stub.start_worker()
-    wait_until(running, 60, f"the training, see {stub.log}")
+    wait_until(running, START_SECONDS, f"the training, see {stub.log}")
     stub.kill(worker)
     stub.environment["STUB_FIT_SECONDS"] = "0.1"
     worker = stub.start_worker()
-    wait_until(lambda: store.projects_behind() == [], 60, f"the training, see {stub.log}")
+    wait_until(lambda: store.projects_behind() == [], START_SECONDS, f"the training, see {stub.log}")
     statuses = [t.status for t in store.trainings("1")]
     assert statuses == [TrainingStatus.INTERRUPTED] * 4 + [TrainingStatus.PUBLISHED]
     log = stub.log.read_text()

@@ -161,9 +161,10 @@ class Leases:
         """Why a job must not go on; None where it may."""
         return Stop.SHUTDOWN if self._stopping.is_set() else self._stops.get(run)
 
-    def running(self) -> int:
-        """The number of running jobs here."""
-        return len(self._stops)
+    def running(self) -> list[str]:
+        """The ids of the jobs that run here."""
+        with self._lock:
+            return [run.job.id for run in self._stops]
 
     @property
     def stopping(self) -> bool:

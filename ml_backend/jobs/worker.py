@@ -189,7 +189,8 @@ class WorkerProcess:
     def recover(self) -> None:
         """Takes over dead workers' jobs, and queues trainings where a model is behind its data, or where an unreachable
         video is to be tried again."""
-        for job in self._store.take_over_jobs(self._runner.leases.dead_owners()):
+        leases = self._runner.leases
+        for job in self._store.take_over_jobs(leases.dead_owners(), leases.running()):
             logger.warning("Job %s (%s) is taken over: its worker died", job.id, job.subject)
         for project_id in dict.fromkeys([*self._store.projects_behind(), *self._store.projects_to_retry()]):
             if self._store.live_training(project_id) is None:

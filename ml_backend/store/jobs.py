@@ -7,7 +7,7 @@ process, and its job waits again. A process writes nothing for a job whose lease
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -221,11 +221,17 @@ class JobRows(Trainings):
         held = sa.and_(Job.lease_owner == owner, Job.status == JobStatus.STARTED)
         return self._release(held if job_id is None else self._held(job_id, owner), failed=False)
 
-    def take_over_jobs(self, dead_owners: list[str]) -> list[Job]:
-        """Puts back the jobs whose lease ran out and those of dead owners, and returns them."""
+    def take_over_jobs(self, dead_owners: list[str], running: Collection[str] = ()) -> list[Job]:
+        """Puts back the jobs whose lease ran out and those of dead owners, and returns them.
+
+        Args:
+            dead_owners: owners whose leases needn't run out.
+            running: the ids of jobs that run in this process. They stay where a lease ran out because the machine was
+                suspended or too busy to renew it.
+        """
         with self._reading() as session:
             expired = sa.or_(Job.lease_expires_at < self._now(), Job.lease_owner.in_(dead_owners))
-            abandoned = sa.and_(Job.status == JobStatus.STARTED, expired)
+            abandoned = sa.and_(Job.status == JobStatus.STARTED, expired, Job.id.not_in(running))
             if session.scalar(sa.select(Job.id).where(abandoned).limit(1)) is None:
                 return []
         return self._release(abandoned, failed=True)
