@@ -14,7 +14,7 @@ import typer
 
 from errors import BackendError, NotReady
 from terminal.check import check
-from terminal.common import ExitCode, errors
+from terminal.common import ExitCode, complain
 from terminal.evaluate import evaluate
 from terminal.exchange import export, import_
 from terminal.label import label
@@ -45,10 +45,10 @@ def main() -> None:
     try:
         app()
     except BackendError as error:
-        errors.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
+        complain("Error", error)
         sys.exit(ExitCode.NOT_READY if isinstance(error, NotReady) else ExitCode.FAILED)
     except OSError as error:  # a full disk, a file without permission
-        errors.print(f"[red]Error:[/red] {error.filename or ''} {error.strerror}.", soft_wrap=True, highlight=False)
+        complain("Error", f"{error.filename or ''} {error.strerror}.")
         sys.exit(ExitCode.FAILED)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+from rich.text import Text
 
 from errors import BackendError
 from ml_backend.label_studio import client as label_studio
@@ -43,8 +44,9 @@ def check(
         print_json([finding._asdict() for finding in findings])
     else:
         for finding in findings:
-            mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
-            console.print(f"{mark} {finding.what}: {finding.text}", soft_wrap=True, highlight=False)
+            mark = ("ok  ", "green") if finding.ok else ("fail", "red")
+            line = Text.assemble(mark, f" {finding.what}: {finding.text}")
+            console.print(line, soft_wrap=True, highlight=False)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(ExitCode.FAILED)
 

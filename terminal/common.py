@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from errors import InvalidRequest
 from ml_backend.context import Services
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from ml_backend.registry import ModelRegistry
     from model import YOLO
 
-console = Console()
-errors = Console(stderr=True)
+# Labels and names of files may have brackets, which aren't marks of a style, and words between colons.
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 ProjectOption = Annotated[str, typer.Option("--project", help="Label Studio's id of the project.")]
 
@@ -161,11 +163,16 @@ def say_left_out(model: YOLO) -> None:
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[float], None]]:
     """Shows a bar on standard error with the time left. Yields a function that takes the share done, in [0, 1]."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
         bar_id = bar.add_task(description, total=1.0)
         yield lambda share: bar.update(bar_id, completed=share)
         bar.update(bar_id, completed=1.0)
+
+
+def complain(subject: str, error: object) -> None:
+    """Prints an error about a subject on standard error."""
+    errors.print(Text.assemble((f"{subject}:", "red"), f" {error}"), soft_wrap=True, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import typer
 
 from errors import BackendError, InvalidRequest
-from terminal.common import Backend, OutputOption, ProjectOption, end, errors, progress, say_left_out
+from terminal.common import Backend, OutputOption, ProjectOption, complain, end, progress, say_left_out
 from terminal.formats.files import check_output, read_file, write_files
 from terminal.formats.label_studio import tasks_with_annotations
 from terminal.formats.names import file_name
@@ -58,7 +58,7 @@ def export(
                 model.extract(task, report)
             timelines += _timelines(model, task, what)
         except BackendError as error:
-            errors.print(f"[red]Task {task['id']}:[/red] {error}", soft_wrap=True, highlight=False)
+            complain(f"Task {task['id']}", error)
             failures.append(task["id"])
     write_files(FORMATS[form.value], timelines, output)
     end(len(tasks) - len(failures), failures)

@@ -14,7 +14,17 @@ import typer
 
 from errors import BackendError, InvalidRequest
 from ml_backend.jobs.deliveries import predict_task
-from terminal.common import Backend, can_be_written, end, errors, local_task, make_folder, progress, say_left_out
+from terminal.common import (
+    Backend,
+    can_be_written,
+    complain,
+    end,
+    errors,
+    local_task,
+    make_folder,
+    progress,
+    say_left_out,
+)
 from terminal.formats.files import check_output, write_files
 from terminal.formats.registry import FORMATS
 from video.reader import VIDEO_SUFFIXES
@@ -73,7 +83,7 @@ def label(
                 _draw(video, tracks, output / f"{video.stem}.timeline.mp4")
             done.append((task, tracks))
         except BackendError as error:
-            errors.print(f"[red]{video}:[/red] {error}", soft_wrap=True, highlight=False)
+            complain(str(video), error)
             failures.append(str(video))
     if form is not LabelFormat.mp4 and done:
         _write(form, done, model, output)

@@ -17,9 +17,9 @@ from terminal.common import (
     Backend,
     JsonOption,
     ProjectOption,
+    complain,
     console,
     end,
-    errors,
     known_number,
     local_task,
     print_json,
@@ -112,7 +112,7 @@ def _deliver(model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[
 
 def _show(outcome: dict[str, Any]) -> None:
     if "error" in outcome:
-        errors.print(f"[red]Task {outcome['task']}:[/red] {outcome['error']}", soft_wrap=True, highlight=False)
+        complain(f"Task {outcome['task']}", outcome["error"])
     elif "already" in outcome:
         console.print(f"Task {outcome['task']}: has a prediction of {outcome['model_version']} already")
     else:
@@ -137,14 +137,16 @@ def extract(
             outcome["already"] = model.is_extracted(task)
             with progress(f"Task {task['id']}") as report:
                 model.extract(task, report)
-            state = "was read already" if outcome["already"] else "read"
-            message = f"Task {task['id']}: {state}"
         except BackendError as error:
             outcome["error"] = str(error)
-            message = f"[red]Task {task['id']}:[/red] {error}"
         outcomes.append(outcome)
-        if not as_json:
-            (errors if "error" in outcome else console).print(message, soft_wrap=True, highlight=False)
+        if as_json:
+            continue
+        if "error" in outcome:
+            complain(f"Task {task['id']}", outcome["error"])
+        else:
+            state = "was read already" if outcome["already"] else "read"
+            console.print(f"Task {task['id']}: {state}", soft_wrap=True, highlight=False)
     if as_json:
         print_json(outcomes)
     failures = [outcome for outcome in outcomes if "error" in outcome]

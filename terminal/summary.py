@@ -20,6 +20,7 @@ from terminal.common import (
     JsonOption,
     ProjectOption,
     can_be_written,
+    complain,
     console,
     end,
     errors,
@@ -77,7 +78,7 @@ def summary(
 
     found = collect(model, backend.store, kind, by, before=extract)
     for task, reason in found.left_out.items():
-        errors.print(f"[red]Task {task}:[/red] {reason}", soft_wrap=True, highlight=False)
+        complain(f"Task {task}", reason)
     if not found.observed:
         raise InvalidRequest(f"No task of project {project} can be summarised.")
     unknown = len({one.observation.task for one in found.observed if one.seconds is None})
@@ -116,7 +117,7 @@ def _print(table: Table, both: bool) -> None:
     for row in table.rows:
         printed.add_row(*(_text(row[index]) for index in shown))
     needed = Measurement.get(console, console.options.update(max_width=WIDEST), printed).maximum
-    Console(width=max(needed, console.width)).print(printed)
+    Console(width=max(needed, console.width), markup=False, emoji=False).print(printed)
 
 
 def _text(cell: Cell) -> str:

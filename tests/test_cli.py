@@ -23,6 +23,7 @@ from errors import BackendError, InvalidAnnotation, InvalidRequest, NotReady
 from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
+from ml_backend.store.tables import TrainingStatus
 from model import YOLO
 from tests.servers import ROOT, annotation, region
 from tests.videos import write_video
@@ -192,6 +193,29 @@ def test_a_summary_of_files_that_no_training_read(project: Settings, tmp_path: P
     assert wrong == "No task of project 1 has 'animal' in its data. It has 'video'."
     refused(NotReady, "summary", "--project", "1", "--from", "predictions")
     run("summary", "--project", "1", "--csv", str(tmp_path / "nowhere" / "a.csv"), code=2)
+
+
+def test_brackets_and_colons_of_labels_and_names_are_printed_as_they_are(
+    project: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label, animal = "Tail [left] :cat:", "[/Rex]"
+    store = Store(project.database)
+    data = {"video": str(project.local_files_document_root / "1.mp4"), "animal": animal}
+    config = CONFIG.replace('value="Red"', f'value="{label}"')
+    pair = ({"id": 1, "data": data}, annotation(1, region(11, 40, label)))
+    store.save_annotations("2", config, [pair], "ANNOTATION_CREATED")
+    training = store.start_training("2", 1, 1)
+    store.end_training(training, TrainingStatus.FAILED, 1.0, error=f"{animal} can't be read.", up_to_date=False)
+    store.give_up_training("2")
+    store.close()
+    shown = run("summary", "--project", "2", "--by", "animal").stdout
+    assert label in shown
+    assert animal in shown
+    assert animal in run("status", "--project", "2").stdout.replace("\n", "")
+    monkeypatch.setattr("sys.argv", ["cli.py", "summary", "--project", animal])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert f"Project {animal} isn't known here." in capsys.readouterr().err
 
 
 def test_a_wrong_interval_is_found_and_what_is_confirmed_is_not_asked_again(project: Settings) -> None:
