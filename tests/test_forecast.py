@@ -22,12 +22,12 @@ def test_a_curve_without_noise_is_continued() -> None:
     assert (found.low, found.videos, found.high) == pytest.approx((16, 16, 16), rel=0.05)
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_holds_the_truth() -> None:
     random, counts, tries, held = np.random.default_rng(0), np.arange(1, 13), 100, 0
     for _ in range(tries):
         found = videos_for(0.8, counts, np.clip(curve(counts) + random.normal(0, 0.15, len(counts)), 0, 1))
         held += found.low <= 16 <= found.high
-    assert 0.85 <= held / tries <= 1
+    assert held / tries >= 0.9
 
 
 def test_too_few_or_equal_tests_say_nothing() -> None:

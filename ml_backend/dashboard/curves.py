@@ -118,12 +118,9 @@ def outlook(trainings: Sequence[Training], control: str) -> str:
     )
     if low is None:
         return f"An F1 of {goal:g} isn't in sight: from test to test the curve hardly rises."
-    if likely is None or high is None:
-        return (
-            f"An F1 of {goal:g} asks for {low} more video{'s' * (low > 1)} at least, if the curve goes on as it has; "
-            "the tests differ too much to say more."
-        )
-    return (
-        f"An F1 of {goal:g} asks for about {likely} more video{'s' * (likely > 1)} ({low} to {high}), if the curve "
-        "goes on as it has."
-    )
+    least = f"{low} more video{'s' * (low > 1)}"
+    if likely is None:
+        return f"An F1 of {goal:g} asks for {least} at least; the tests differ too much to say more."
+    about = f"An F1 of {goal:g} asks for about {likely} more video{'s' * (likely > 1)}"
+    bounds = f"{low} at least" if high is None else f"{low} to {high}"
+    return f"{about} ({bounds}), if the curve goes on as it has."
