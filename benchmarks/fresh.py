@@ -98,9 +98,10 @@ def state(backend: Backend, query: str) -> list[Any]:
         return database.execute(query).fetchall()
 
 
-def refreshes(backend: Backend) -> list[dict[str, Any]]:
-    """The results of the backend's refreshes that stored something, oldest first."""
-    rows = state(backend, "SELECT result FROM jobs WHERE kind = 'refresh' AND status = 'finished' ORDER BY ended_at")
+def refreshes(backend: Backend, project: int) -> list[dict[str, Any]]:
+    """The results of a project's refreshes that stored something, oldest first."""
+    done = f"kind = 'refresh' AND status = 'finished' AND project_id = '{project}'"
+    rows = state(backend, f"SELECT result FROM jobs WHERE {done} ORDER BY ended_at")
     return [result for (text,) in rows if (result := json.loads(text or "null")) and result.get("stored")]
 
 
@@ -113,14 +114,22 @@ class Scene:
         tasks: the number of tasks.
         videos: the number of different videos.
         next: the number of next tasks that are waited for.
+        config: the labeling config.
     """
 
     def __init__(
-        self, label_studio: LabelStudio, backend: Backend, folder: Path, tasks: int, videos: int, next: int = NEXT
+        self,
+        label_studio: LabelStudio,
+        backend: Backend,
+        folder: Path,
+        tasks: int,
+        videos: int,
+        next: int = NEXT,
+        config: str = CONFIG,
     ) -> None:
         self.next = next
         self.label_studio, self.backend = label_studio, backend
-        self.project = label_studio.create_project("Fresh predictions", CONFIG)
+        self.project = label_studio.create_project("Fresh predictions", config)
         label_studio.connect(self.project, backend.url)
         self.observed = Observed(label_studio, self.project)
         self.truths: list[Truth] = [{"Ball": [(1 + n, 30 + n)], "Box": [(55 + n, 80 + n)]} for n in range(videos)]
@@ -137,7 +146,8 @@ class Scene:
 
     def version(self) -> str | None:
         """The version that was published last."""
-        query = "SELECT model_version FROM trainings WHERE status = 'published' ORDER BY id DESC LIMIT 1"
+        published = f"status = 'published' AND project_id = '{self.project}'"
+        query = f"SELECT model_version FROM trainings WHERE {published} ORDER BY id DESC LIMIT 1"
         return next((version for (version,) in state(self.backend, query)), None)
 
     def submit_next(self) -> None:
@@ -167,7 +177,7 @@ class Scene:
         took = time.monotonic() - begun
         self.wait_until_idle()
         requests = log.requests()
-        stored = sum(one["stored"] for one in refreshes(self.backend) if one["model_version"] == version)
+        stored = sum(one["stored"] for one in refreshes(self.backend, self.project) if one["model_version"] == version)
         return {
             "version": version,
             "training": round(trained, 1),

@@ -22,8 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Ranking a task takes some milliseconds.
 MAX_RANKED = 1000
-# Where ranks decide what comes next, so many tasks have predictions: Label Studio orders those by score, or picks at
-# random where there are several annotators.
+# Where ranks decide what comes next, so many tasks have predictions: among those Label Studio has an order of its own.
 CHOSEN = 10
 # The videos of the next tasks whose features a refresh has extracted, at most: hours of work for long videos.
 EXTRACTED_AHEAD = 20

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from benchmarks.fresh import Scene
-from ml_backend.jobs.refresh import MAX_REQUESTS_PER_SECOND
+from benchmarks.fresh import Scene, state
+from ml_backend.jobs.refresh import CHOSEN, MAX_REQUESTS_PER_SECOND, UNCERTAINTY
 from tests.live.label_studio import LabelStudio
+from tests.live.test_label_studio import CONFIG
 from tests.live.timelines import regions
 from tests.servers import Backend, wait_until
 
@@ -33,3 +34,23 @@ def test_the_next_tasks_carry_each_new_version_once(
     assert (changed["id"], changed["model_version"]) == (opened["id"], killed["version"])
     assert opened["model_version"] == quiet["version"]
     label_studio.submit(task, regions(scene.truth[task]), prediction=opened["id"])
+
+
+def test_label_all_tasks_brings_those_first_that_teach_most(
+    label_studio: LabelStudio, backend: Backend, tmp_path: Path
+) -> None:
+    config = CONFIG.replace("model_trainable", 'model_choose_next="true" model_trainable')
+    scene = Scene(label_studio, backend, tmp_path, tasks=24, videos=4, config=config)
+    scene.submit_next()
+    scene.wait_until_idle()
+    assert label_studio.get(f"/api/projects/{scene.project}/")["sampling"] == UNCERTAINTY
+    query = f"SELECT id FROM tasks WHERE project_id = '{scene.project}' AND rank < {CHOSEN}"
+    order = {task for (task,) in state(backend, query)}
+    assert len(order) == CHOSEN
+    assert {task for task, _ in scene.observed.predictions()} == order
+    brought = [label_studio.post("/api/dm/actions", {}, id="next_task", project=scene.project)]
+    label_studio.submit(brought[0]["id"], regions(scene.truth[brought[0]["id"]]))
+    brought.append(label_studio.post("/api/dm/actions", {}, id="next_task", project=scene.project))
+    assert {task["queue"] for task in brought} == {"Active learning or random queue"}
+    assert {task["id"] for task in brought} <= order
+    assert all(task["predictions"] for task in brought)
