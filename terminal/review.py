@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from errors import InvalidAnnotation, InvalidRequest
 from ml_backend.dashboard.findings import Finding, confirm, findings
 from ml_backend.jobs.review import review as compare
-from terminal.common import Backend, JsonOption, ProjectOption, console, print_json, progress
+from terminal.common import Backend, JsonOption, ProjectOption, console, errors, print_json, progress
 
 SHOWN = 10
 
@@ -35,8 +36,13 @@ def review(
         return
     found = findings(model, backend.store)
     if again or found.is_old or found.at is None:
-        with progress("Comparing annotations") as share:
-            compare(model, backend.store, share)
+        try:
+            with progress("Comparing annotations") as share:
+                compare(model, backend.store, share)
+        except (InvalidRequest, InvalidAnnotation) as error:
+            if not found.agreements:
+                raise
+            errors.print(str(error), soft_wrap=True, highlight=False)  # annotators may disagree all the same
         found = findings(model, backend.store)
     if as_json:
         print_json(
@@ -49,8 +55,9 @@ def review(
             }
         )
         return
-    console.print(f"{found.videos} videos, each compared with a model of others on {found.at} UTC", highlight=False)
-    _print(found.doubts, "Nothing is left to look at.")
+    if found.at:
+        console.print(f"{found.videos} videos, each compared with a model of others on {found.at} UTC", highlight=False)
+        _print(found.doubts, "Nothing is left to look at.")
     for one in found.agreements:
         interval = f" ({one.low:.2f} to {one.high:.2f})" if one.tasks > 1 else ""
         console.print(f"Agreement on {one.label}: kappa {one.kappa:.2f}{interval}, {one.tasks} tasks", highlight=False)

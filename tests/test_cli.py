@@ -25,6 +25,7 @@ from ml_backend.settings import Settings, get_settings
 from ml_backend.store import Store
 from ml_backend.store.tables import TrainingStatus
 from model import YOLO
+from terminal.common import Backend
 from tests.servers import ROOT, annotation, region
 from tests.videos import write_video
 
@@ -239,13 +240,25 @@ def test_a_wrong_interval_is_found_and_what_is_confirmed_is_not_asked_again(proj
 
     assert "1 not asked again" in run("review", "--project", "1", "--confirm", first["name"]).stdout
     assert first["name"] not in [one["name"] for one in look()["doubts"]]
-    assert all(one["task"] != 4 for one in look("--again")["doubts"] if abs(one["seconds"] - 2.4) < 0.2)
+    runner = Backend().runner  # the same as a job, which the page's button adds
+    job = runner.jobs.add_review("1")
+    runner.run(runner.claim())
+    assert runner.jobs.status(job.id).result["videos"] == 4
+    again = look()
+    assert again["at"] > found["at"]
+    assert all(one["task"] != 4 for one in again["doubts"] if abs(one["seconds"] - 2.4) < 0.2)
     assert "was confirmed" in refused(InvalidRequest, "review", "--project", "1", "--confirm", first["name"])
 
     store.delete_tasks("1", [2, 3, 4])
     assert "at least two different videos" in refused(InvalidAnnotation, "review", "--project", "1")
-    store.save_annotations("2", SIMPLE, [({"id": 5, "data": {"video": "a.mp4"}}, wrong)], "ANNOTATION_CREATED")
+    one = {"id": 5, "data": {"video": "a.mp4"}}
+    store.save_annotations("2", SIMPLE, [(one, annotation(5, region(21, 50, "Red")))], "ANNOTATION_CREATED")
     assert "no timeline that is trained" in refused(InvalidRequest, "review", "--project", "2")
+    store.save_annotations("2", SIMPLE, [(one, annotation(6, region(21, 40, "Red")))], "ANNOTATION_CREATED")
+    shown = run("review", "--project", "2")
+    assert "no timeline that is trained" in shown.stderr
+    assert "Agreement on Red: kappa" in shown.stdout
+    assert "Red: 67 % of the time that one of two annotators marked, both did" in shown.stdout
     store.close()
 
 

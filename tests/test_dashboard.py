@@ -20,7 +20,7 @@ import pytest
 from pydantic import SecretStr
 from werkzeug.serving import make_server
 
-from errors import InvalidRequest
+from errors import InvalidRequest, NotReady
 from learning.mistakes import Compared, mistakes
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.jobs.review import RESULT
@@ -443,6 +443,9 @@ def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
     assert "has &#39;flea&#39;" in get(".csv?by=flea", 400).text
     assert "is none of annotations, predictions, both" in get("?from=dreams", 400).text
     assert "There is no table" in get(".csv?table=dreams", 404).text
+    server.model.check_ready = lambda self: (_ for _ in ()).throw(NotReady("It isn't trained yet."))
+    assert "It isn&#39;t trained yet." in get("?from=predictions").text
+    del server.model.check_ready
     server.store.delete_tasks("1", [1, 2, 20])
     assert "Project 1 has no annotation to summarise yet." in get("").text
     assert "is known here yet" in get("?from=both").text

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Response, make_response, request
 
-from errors import InvalidRequest, NotFound
+from errors import InvalidRequest, NotFound, NotReady
 from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.observations import Collected, Kind, collect
 from ml_backend.dashboard.study_plots import plots
@@ -46,7 +46,7 @@ class Summary:
         kind, by, found = self._kind(), request.args.get("by", ""), None
         try:
             found = self._collect(model, error, kind, by)
-        except InvalidRequest as failure:
+        except (InvalidRequest, NotReady) as failure:
             error = str(failure)
         return self._page(
             "summary.html",
