@@ -65,7 +65,8 @@ def subjects(observed: Sequence[Observed]) -> Table:
     """A row for each kind of observation, subject and label; the rows of one video's annotations count as one video."""
     rows: list[tuple[Cell, ...]] = []
     for (kind, control, subject), group in grouped(observed, by_subject=True):
-        seconds = sum((one.seconds or 0.0) * one.weight for one in group)
+        known = [(one.seconds, one.weight) for one in group if one.seconds is not None]
+        seconds = sum(length * weight for length, weight in known) if known else None
         head = (subject, kind, control)
         for label in group[0].labels:
             values = (*_values(time_budget(group, label)), *_expected(expected_time(group, label)))

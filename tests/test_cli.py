@@ -183,15 +183,21 @@ def test_a_summary_of_files_that_no_training_read(project: Settings, tmp_path: P
     assert [row["observed_seconds"] for row in shown] == [pytest.approx(one) for one in (2.8, 3.2, 3.6)]
     assert [row["latency_seconds"] for row in shown] == [0.4, 0.8, 1.2]
     assert {row["total_seconds"] for row in shown} == {1.2}
-    table = tmp_path / "study.csv"
-    assert str(table) in run("summary", "--project", "1", "--table", "subjects", "--csv", str(table)).stdout.replace(
-        "\n", ""
-    )
-    (row,) = csv.DictReader(table.open())
-    assert (row["videos"], row["count"], row["total_seconds"]) == ("3", "3", "3.6")
-    assert "latency" in run("summary", "--project", "1").stdout
     wrong = refused(InvalidRequest, "summary", "--project", "1", "--by", "animal")
     assert wrong == "No task of project 1 has 'animal' in its data. It has 'video'."
+    store = Store(project.database)
+    for number, animal in ((1, "=A"), (2, "=A"), (3, "B")):
+        data = {"video": str(project.local_files_document_root / f"{number}.mp4"), "animal": animal}
+        drawn = annotation(number, region(10 * number + 1, 10 * number + 30, "Red"))
+        store.save_annotations("1", CONFIG, [({"id": number, "data": data}, drawn)], "ANNOTATION_UPDATED")
+    store.close()
+    table = tmp_path / "study.csv"
+    written = run("summary", "--project", "1", "--by", "animal", "--table", "subjects", "--csv", str(table)).stdout
+    assert str(table) in written.replace("\n", "")
+    first, second = csv.DictReader(table.open())
+    assert (first["subject"], first["videos"], first["count"], first["total_seconds"]) == ("'=A", "2", "2", "2.4")
+    assert (second["subject"], second["latency_seconds"], second["share"]) == ("B", "1.2", "0.333333")
+    assert "latency" in run("summary", "--project", "1").stdout
     refused(NotReady, "summary", "--project", "1", "--from", "predictions")
     run("summary", "--project", "1", "--csv", str(tmp_path / "nowhere" / "a.csv"), code=2)
 

@@ -492,6 +492,9 @@ def test_a_place_is_shown_until_its_annotation_changes(server: Server) -> None:
         return httpx.get(f"{server.url}/projects/1/review").text
 
     assert doubted.key in page()
+    assert "in Label Studio" not in page(), "its address isn't known"
+    server.store.update_project("1", hostname="http://studio.example/")
+    assert 'href="http://studio.example/projects/1/data?task=1&amp;annotation=1"' in page()
     task = {"id": 1, "data": {"video": "1.webm"}}
     for elsewhere in (region(61, 70, "Close"), region(80, 90, "Close")):
         moved = annotation(1, region(21, 50, "Close"), elsewhere, updated_at="2026-11-28T00:00:00Z")

@@ -111,6 +111,8 @@ def test_the_tables_have_a_row_for_each_label_also_where_it_does_not_occur() -> 
     assert rows["=mouse", "Run"]["share"] == pytest.approx(10 / 120)
     assert rows["rat", "Rest"]["latency_seconds"] == 30
     assert rows["rat", "Groom"]["latency_seconds"] is None
+    unknown = subjects([observed(("Rest", 0, 10), spans=None)])
+    assert dict(zip(unknown.columns, unknown.rows[0], strict=True))["observed_seconds"] is None
     steps = {tuple(row[:5]): row[5:] for row in transition_rows(data).rows}
     assert steps["=mouse", "annotations", "tl", "Run", "Run"] == (1, 1)
     assert steps["rat", "annotations", "tl", "Run", "Run"] == (0, None)

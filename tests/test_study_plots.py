@@ -10,7 +10,7 @@ import pytest
 from ml_backend.dashboard.study_plots import BINS, MAX_DRAWN, UNITS, Plots, plots
 from ml_backend.dashboard.study_tables import MAX_ROWS, shown
 from study.budget import Observed
-from study.tables import videos
+from study.tables import subjects, videos
 from video.timeline import Event, Observation
 
 COLOURS = {"tl": {"Rest": "#ff0000", "<b>": "blue"}}
@@ -87,6 +87,11 @@ def test_a_page_stays_readable_however_many_videos_there_are() -> None:
     many = shown(videos([observed(task=task) for task in range(MAX_ROWS)]))
     assert (len(many.rows), many.left_out) == (MAX_ROWS, MAX_ROWS)
     assert many.rows[0][0] == "0.mp4"
+
+
+def test_a_table_says_where_rows_come_from_where_they_differ_in_it() -> None:
+    assert "From" not in shown(subjects([observed()])).headings
+    assert "From" in shown(subjects([observed(), observed(kind="predictions")])).headings
 
 
 def test_several_annotations_of_a_task_are_told_apart_and_kinds_drawn_apart() -> None:

@@ -34,7 +34,7 @@ class Shown(NamedTuple):
     """A table in words.
 
     Attributes:
-        headings: of the columns that have a value.
+        headings: of the columns that have a value, and of `from` where rows differ in it.
         rows: texts, at most `MAX_ROWS`.
         left_out: how many rows there are beyond these.
     """
@@ -49,7 +49,8 @@ def shown(table: Table) -> Shown:
     kept = [
         (index, name)
         for index, name in enumerate(table.columns)
-        if name in HEADINGS and any(row[index] not in (None, "") for row in table.rows)
+        if name in HEADINGS and (name != "from" or len({row[index] for row in table.rows}) > 1)
+        if any(row[index] not in (None, "") for row in table.rows)
     ]
     rows = [[_text(name, row[index]) for index, name in kept] for row in table.rows[:MAX_ROWS]]
     return Shown([HEADINGS[name] for _, name in kept], rows, max(len(table.rows) - MAX_ROWS, 0))
