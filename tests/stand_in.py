@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -30,6 +31,7 @@ class StandIn(Server):
         predictions: what is stored, by id: `id`, `task`, `model_version`, `score`, `cluster`, `result`.
         annotated: the tasks with an annotation.
         settings: the project's `model_version` and `sampling`.
+        after_saving: called with the number of predictions, between storing one and answering.
     """
 
     def __init__(self, tasks: int) -> None:
@@ -39,6 +41,7 @@ class StandIn(Server):
         self.annotated: set[int] = set()
         self.settings = {"model_version": "Timeline", "sampling": "Sequential sampling"}
         self.lock = threading.Lock()
+        self.after_saving: Callable[[int], None] = lambda count: None
         self._last = 0
         self.answers = _Answers(self)  # type: ignore[assignment]
 
@@ -56,6 +59,9 @@ class StandIn(Server):
         body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length") or 0)) or b"{}")
         with self.lock:
             found = self._of(handler.command, split.path, query, body)
+            count = len(self.predictions)
+        if handler.command == "POST":
+            self.after_saving(count)
         (status(404) if found is None else as_json(found))(handler)
 
     def _of(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
+from benchmarks.stub_backend import CONFIG as STUB_CONFIG
 from errors import NotReady
 from ml_backend import LabelStudioMLBase
 from ml_backend.base import Ranked
@@ -20,7 +23,9 @@ from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.store.tables import JobKind, JobStatus
 from ml_backend.web import predictions
 from tests.http_server import status
+from tests.servers import wait_until
 from tests.stand_in import StandIn, now
+from tests.stub import StubBackend
 from tests.work import work_off
 
 # The SDK's own.
@@ -316,3 +321,39 @@ def test_an_earlier_version_is_refreshed_after_a_roll_back(start: Callable[..., 
     work_off(jobs)
     assert label_studio.versions()[1] == ["v1"]
     assert label_studio.settings["model_version"] == "v1"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_stores_nothing_twice(database_url: str, label_studio: StandIn, tmp_path: Path) -> None:
+    """It is killed after Label Studio has stored a prediction, and before it has the answer."""
+    killed, answer = threading.Event(), threading.Event()
+
+    def hold(count: int) -> None:
+        if count == 7 and not killed.is_set():
+            killed.set()
+            answer.wait(60)
+
+    label_studio.after_saving = hold
+    stub = StubBackend(
+        tmp_path,
+        database_url,
+        LABEL_STUDIO_URL=label_studio.url,
+        LABEL_STUDIO_API_KEY=KEY,
+        STUB_PREDICT_AHEAD="20",
+    )
+    try:
+        stub.store.update_project("1", STUB_CONFIG)
+        stub.store.save_annotations(
+            "1", STUB_CONFIG, [({"id": 1, "data": {"text": "1"}}, {"id": 1, "result": []})], "ANNOTATION_CREATED"
+        )
+        label_studio.annotated = {1}
+        worker = stub.start_worker()
+        assert killed.wait(60)
+        stub.kill(worker)
+        answer.set()
+        stub.start_worker()
+        wait_until(lambda: len(label_studio.versions()) == 20, 60, f"the predictions, see {stub.log}")
+        wait_until(lambda: stub.store.count_jobs(JobStatus.STARTED) == 0, 60, f"the end, see {stub.log}")
+        assert label_studio.versions() == {task: ["stub-v1"] for task in range(2, 22)}
+    finally:
+        stub.stop()
