@@ -232,7 +232,7 @@ def press(browser: Browser, keys: str) -> None:
 TAB, ENTER = "\ue004", "\ue007"
 # Each page that there is. A new one belongs here.
 PAGES = ["/", "/queue", "/projects/1", "/projects/1/tasks/1", "/projects/1/summary", "/projects/1/summary?from=both"]
-PAGES += ["/projects/1/review"]
+PAGES += ["/projects/1/review", "/projects/7"]
 NARROW = 360  # CSS pixels, a small telephone
 
 
