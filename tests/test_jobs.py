@@ -138,6 +138,29 @@ def test_a_training_waits_for_so_many_submissions(
     assert jobs.store.project("1").revision == jobs.store.project("1").trained_revision
 
 
+def test_what_is_submitted_during_a_training_waits_for_as_many(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    model.train_every = 3
+    for number in (1, 2, 3):
+        model.extracted.append(number)
+        annotate(client, number, task=number)
+    model.hold.clear()
+    with ThreadPoolExecutor() as pool:
+        training = pool.submit(work_off, jobs)
+        wait_until(lambda: model.begun, 10, "the training")
+        annotate(client, 4, task=4)
+        model.hold.set()
+        training.result()
+    for number in (5, 6):
+        recover(jobs)
+        work_off(jobs)
+        assert [len(tasks) for _, tasks in model.fitted] == [3]
+        model.extracted.append(number)
+        annotate(client, number, task=number)
+    work_off(jobs)
+    assert [len(tasks) for _, tasks in model.fitted] == [3, 6]
+
+
 def test_what_waits_to_be_learnt_is_said(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
     model.train_every = 5

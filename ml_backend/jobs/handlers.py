@@ -137,7 +137,7 @@ class Handlers:
 
     def _train_project(self, project: Project, run: Run) -> dict[str, Any]:
         model = self._registry.get(project.id)
-        if run.job.kind == JobKind.TRAIN and project.revision == project.trained_revision:
+        if run.job.kind == JobKind.TRAIN and project.wanted_revision <= project.trained_revision:
             latest = self._store.latest_training(project.id)
             metrics = (latest.metrics if latest else None) or {}
             if not self._came_back(project, model, metrics, run):

@@ -105,7 +105,10 @@ class Projects(Database):
         revision = Project.revision + by
         values: dict[str, Any] = {"revision": revision}
         if train_every:
-            due = revision - Project.trained_revision >= train_every
+            # What a training that is wanted already, or runs, will have learnt doesn't count again.
+            due = sa.and_(
+                revision - Project.trained_revision >= train_every, revision - Project.wanted_revision >= train_every
+            )
             values["wanted_revision"] = sa.case((due, revision), else_=Project.wanted_revision)
         raised = sa.update(Project).where(Project.id == project_id).values(values)
         return session.scalar(raised.returning(Project.revision))
