@@ -22,7 +22,7 @@ from tests.servers import Backend, wait_until
 # Nothing is stored before somebody asks for it.
 ASKED_CONFIG = CONFIG.replace("model_trainable", 'model_predict_ahead="0" model_trainable')
 # The network's own classes: nothing has to be trained.
-SIMPLE_CONFIG = CONFIG.replace('model_trainable="true"', "").replace("Ball", "soccer_ball")
+SIMPLE_CONFIG = CONFIG.replace('model_trainable="true"', 'model_predict_ahead="0"').replace("Ball", "soccer_ball")
 
 
 def test_a_batch_of_ten_stores_eight_and_reports_two(
