@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,6 +89,10 @@ def _words(means: list[float]) -> str:
     return f"{means[-1]:.2f}, {trend}"
 
 
+# An open page is drawn again and again, and a curve changes with a training only.
+_videos_for = lru_cache(maxsize=64)(videos_for)
+
+
 def outlook(trainings: Sequence[Training], control: str) -> str:
     """How many more annotated videos the next goal asks for, in a sentence (`learning.forecast`).
 
@@ -108,7 +113,7 @@ def outlook(trainings: Sequence[Training], control: str) -> str:
     goal = next((goal for goal in GOALS if reached < goal), None)
     if goal is None:
         return f"Its F1 is {reached:.2f}: more videos would bring little."
-    found = videos_for(goal, *map(list, zip(*tests, strict=True)))
+    found = _videos_for(goal, *zip(*tests, strict=True))
     if found is None:
         return "How many more videos it needs can't be said yet: all tests are of models that learnt as many."
     present = max(training.annotated_tasks for training in trainings)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # Through fewer points any line goes; of more than so many, the latest are taken.
-MIN_VIDEOS, MAX_VIDEOS = 6, 60
-RESAMPLES = 1000
+MIN_VIDEOS, MAX_VIDEOS = 6, 40
+RESAMPLES = 400
 # Of the draws, that must say something.
 MIN_SHARE = 0.9
 SECONDS_OF_A_MINUTE = 60
