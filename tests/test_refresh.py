@@ -269,6 +269,16 @@ def test_the_first_video_to_annotate_is_ranked_too(start: Callable[..., Jobs], l
     assert label_studio.settings["model_version"] == "Timeline"
 
 
+def test_several_changes_are_one_refresh(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start()
+    waiting = [jobs.add_refresh("1", after=timedelta(hours=1)).id for _ in range(3)]
+    assert len(set(waiting)) == 1
+    assert work_off(jobs) == 0
+    assert jobs.add_refresh("1").id == waiting[0]  # a new version doesn't wait
+    assert jobs.add_refresh("1", after=timedelta(hours=1)).due_at is None
+    assert work_off(jobs) == 1
+
+
 class Off(Learner):
     predict_ahead = 0
 

@@ -22,7 +22,7 @@ from errors import (
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.jobs.deliveries import Deliveries, OtherLabelStudio
 from ml_backend.jobs.leases import JobStopped, Run, Stop
-from ml_backend.jobs.queue import PRIORITY_BATCH, SOON, TRAININGS, Jobs
+from ml_backend.jobs.queue import LATER, PRIORITY_BATCH, TRAININGS, Jobs
 from ml_backend.jobs.refresh import Refresh
 from ml_backend.jobs.review import review
 from ml_backend.label_studio import client as label_studio
@@ -277,7 +277,7 @@ class Handlers:
         model.extract(task, run.progress)
         prediction = self._deliveries.score(model, task)
         self._deliveries.remember(run, task, prediction)
-        self._jobs.add_refresh(run.job.project_id, model, SOON)
+        self._jobs.add_refresh(run.job.project_id, model, LATER)
         return {}
 
     def _extract_many(self, run: Run) -> dict[str, Any]:

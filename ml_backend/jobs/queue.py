@@ -23,8 +23,9 @@ PRIORITY_RECONCILE = 11
 PRIORITY_TRAINING = 10
 # A prediction of a whole list; an annotator who opens a single task doesn't wait for these.
 PRIORITY_BATCH = 5
-# After a change that may be one of several, fresh predictions are stored after this time.
-SOON = timedelta(seconds=10)
+# After a submission and after an extraction, which may be one of several, fresh predictions are stored after these
+# times. Ranking a thousand tasks takes some seconds.
+SOON, LATER = timedelta(seconds=10), timedelta(seconds=30)
 # A longer queue would take days. Refused jobs are asked for again when they are needed.
 MAX_QUEUED_JOBS = 10_000
 
