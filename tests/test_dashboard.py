@@ -23,6 +23,7 @@ from werkzeug.serving import make_server
 from errors import InvalidRequest, NotReady
 from learning.mistakes import Compared, mistakes
 from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.dashboard import summary
 from ml_backend.jobs.review import RESULT
 from ml_backend.jobs.runner import Runner
 from ml_backend.settings import Settings
@@ -423,7 +424,9 @@ def test_a_studys_pages_fit_a_narrow_screen(server: Server, browser: Browser, pa
 
 def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
     server.annotate(2)
-    server.store.save_predictions("1", [({"id": 20, "data": {"video": "b.mp4", "fly": "F7"}}, 0.9, "v1")])
+    server.store.save_predictions(
+        "1", [({"id": 20, "data": {"video": "b.mp4", "fly": "F7", "fly line": "wild"}}, 0.9, "v1")]
+    )
 
     def get(query: str, status: int = 200) -> httpx.Response:
         answer = httpx.get(f"{server.url}/projects/1/summary{query}")
@@ -439,6 +442,11 @@ def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
     assert 0 < float(predicted["expected_sd_seconds"]) < 1.2
     assert rows["", "annotations", "Close"]["expected_seconds"] == ""
     assert "isn&#39;t" not in get("?by=fly&from=predictions").text
+    lines = csv.DictReader(io.StringIO(get(".csv?from=predictions&by=fly line&table=subjects").text))
+    assert {row["subject"] for row in lines} == {"", "wild"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "MAX_PREDICTED", 1)
+        assert "These are the first 1 tasks; 2 more are left out." in get("?from=predictions").text
     assert "No task of project 1 has &#39;flea&#39; in its data. It has &#39;video&#39;." in get("?by=flea").text
     assert "has &#39;flea&#39;" in get(".csv?by=flea", 400).text
     assert "is none of annotations, predictions, both" in get("?from=dreams", 400).text

@@ -11,10 +11,8 @@ from ml_backend.base import LabelStudioMLBase
 from ml_backend.store import Store
 from study.budget import Observed
 from study.expected import expected_time, memory_of
-from video.task_data import task_value
+from video.task_data import VARIABLE, task_value
 from video.timeline import Timeline
-
-TASKS_PER_QUERY = 500
 
 
 class Kind(str, Enum):
@@ -67,8 +65,8 @@ def collect(
         NotReady: predictions are asked for, and there is no model yet.
     """
     annotated = {task["id"]: task for task in store.annotated_tasks(model.project_id)}
-    predicted = {} if kind is Kind.ANNOTATIONS else {task["id"]: task for task in _known_tasks(store, model.project_id)}
-    tasks = [(annotated | predicted)[id_] for id_ in sorted(annotated.keys() | predicted.keys())]
+    others = [] if kind is Kind.ANNOTATIONS else store.unannotated_tasks(model.project_id, limit)
+    tasks = sorted([*annotated.values(), *others], key=lambda task: task["id"])
     if not tasks:
         raise InvalidRequest(
             f"Project {model.project_id} has no annotation to summarise yet."
@@ -76,7 +74,7 @@ def collect(
             else f"No task of project {model.project_id} is known here yet: annotate one, or retrieve predictions."
         )
     fields = list(dict.fromkeys(name for task in tasks for name in task["data"]))
-    if by and all(task_value(f"${by}", task["data"]) is None for task in tasks):
+    if by and all(_value(task["data"], by) is None for task in tasks):
         raise InvalidRequest(f"No task of project {model.project_id} has {by!r} in its data. It has {_names(fields)}.")
     if kind is not Kind.ANNOTATIONS:
         model.check_ready()
@@ -97,21 +95,19 @@ def collect(
                 observed += found
             except BackendError as error:
                 left_out[task["id"]] = str(error)
-    return Collected(observed, left_out, fields, len(tasks) - len(chosen))
-
-
-def _known_tasks(store: Store, project_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    while True:
-        rows, total = store.known_tasks(project_id, TASKS_PER_QUERY, len(found))
-        found += [{"id": row.id, "data": row.data} for row in rows]
-        if len(found) >= total or not rows:
-            return found
+    known = tasks if kind is Kind.ANNOTATIONS else store.task_ids(model.project_id)
+    return Collected(observed, left_out, fields, len(known) - len(chosen))
 
 
 def _subject(task: dict[str, Any], by: str) -> str:
-    value = task_value(f"${by}", task["data"]) if by else None
+    value = _value(task["data"], by) if by else None
     return "" if value is None else str(value)
+
+
+def _value(data: dict[str, Any], by: str) -> Any:
+    """The value of a field of any name, or of one in a value, such as `animal.id`; None where there is none."""
+    value = data.get(by)
+    return task_value(f"${by}", data) if value is None and VARIABLE.fullmatch(f"${by}") else value
 
 
 def _names(fields: Sequence[str]) -> str:

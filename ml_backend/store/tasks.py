@@ -197,8 +197,8 @@ class Tasks(Projects):
         with self._reading() as session:
             return set(session.scalars(sa.select(Task.id).where(self._of(project_id))))
 
-    def unannotated_tasks(self, project_id: str, limit: int) -> list[dict[str, Any]]:
-        """The first tasks without an annotation, `{"id", "data"}`, in the order of their ids."""
+    def unannotated_tasks(self, project_id: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The first tasks without an annotation, or all of them, `{"id", "data"}`, in the order of their ids."""
         annotated = sa.exists().where(
             Annotation.project_id == Task.project_id,
             Annotation.task_id == Task.id,
