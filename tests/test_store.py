@@ -553,6 +553,14 @@ def test_what_came_of_a_prediction_is_counted(store: Store) -> None:
     assert found[4].origins == {"from_prediction": True} | none | {"kept": {"G": 1}}
 
 
+def test_what_label_studio_measures_may_be_anything(store: Store) -> None:
+    odd = region("a", "prediction") | {"id": ["a"]}
+    assert save(store, {"id": 1, "updated_at": T1, "result": [odd], "lead_time": 10**400}, 1)
+    (found,) = store.annotations_of("1", 1)
+    assert found.lead_time is None
+    assert found.origins["kept"] == {"A": 1}
+
+
 def test_a_lead_time_that_comes_later_is_stored_and_trains_nothing(store: Store) -> None:
     """The state of an earlier release, and an annotation that was opened again without a change."""
     save(store, annotation(1))

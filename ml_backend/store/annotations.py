@@ -21,6 +21,8 @@ IDS_PER_STATEMENT = 1000
 # How Label Studio's page marks regions that are a prediction's, and those that were and have been changed.
 ORIGINS_OF_PREDICTIONS = ("prediction", "prediction-changed")
 
+LONGEST_LEAD_TIME = 1e9  # seconds; a larger number, or infinity, isn't what Label Studio's page measured
+
 Pair = tuple[dict[str, Any], dict[str, Any]]
 Item = TypeVar("Item")
 
@@ -51,7 +53,7 @@ def _is_ground_truth(annotation: dict[str, Any]) -> bool:
 
 def _lead_time(annotation: dict[str, Any]) -> float | None:
     seconds = annotation.get("lead_time")
-    usable = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < float("inf")
+    usable = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < LONGEST_LEAD_TIME
     return float(seconds) if usable else None
 
 
@@ -70,8 +72,8 @@ def origins(annotation: dict[str, Any]) -> dict[str, Any] | None:
     kept, changed = ([one for one in regions if one.get("origin") == mark] for mark in ORIGINS_OF_PREDICTIONS)
     prediction = annotation.get("prediction")
     predicted = _regions(prediction) if isinstance(prediction, dict) else []
-    shown, left = ({one.get("id") for one in some} for some in (predicted, kept + changed))
-    removed = [one for one in predicted if one.get("id") not in left] if left <= shown else []
+    shown, left = ({str(one.get("id")) for one in some} for some in (predicted, kept + changed))
+    removed = [one for one in predicted if str(one.get("id")) not in left] if left <= shown else []
     return {
         "from_prediction": annotation.get("parent_prediction") is not None or bool(kept or changed),
         "kept": _labels(kept),
