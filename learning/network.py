@@ -61,35 +61,44 @@ def cut_windows(sequence: ArrayLike, size: int, labels: ArrayLike | None = None,
     return Windows(sequence[index] * mask[..., None], label_windows, mask)
 
 
-def windows_of_halves(
-    data: Dataset, fit: Fit, layout: dict[str, int], size: int, progress: Progress
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Cuts windows of held-out scores of two halves of the videos.
+class ScoredVideo(NamedTuple):
+    """A video's held-out scores.
+
+    Attributes:
+        scores, labels: [num_frames, num_labels].
+        weights: [num_frames], 0 where it wasn't annotated.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+def scored_halves(
+    data: Dataset, fit: Fit, layout: dict[str, int], progress: Progress
+) -> tuple[list[ScoredVideo], list[ScoredVideo]]:
+    """Scores two halves of the videos by probes that have not seen them.
 
     Args:
         data: the annotated videos; of more than `NETWORK_MAX_VIDEOS`, so many are read.
-        fit: the probes that have not seen them.
+        fit: the probes.
         layout: of the features.
-        size: frames of a window.
         progress: told the share of the videos that was read.
 
     Returns:
-        Of each half: scores and labels [num_windows, size, num_labels], and the weight of each frame
-        [num_windows, size]. Empty where no video of the half has an annotated frame.
+        Each half's videos, without those that have no annotated frame.
     """
-    halves: tuple[list[tuple[np.ndarray, ...]], ...] = ([], [])
+    halves: tuple[list[ScoredVideo], list[ScoredVideo]] = ([], [])
     chosen = list(zip(data.examples, data.numbers, strict=True))[:: -(-len(data.examples) // NETWORK_MAX_VIDEOS)]
     for done, (example, number) in enumerate(chosen, start=1):
         frames = slice(0, min(NETWORK_FRAMES, example.features.shape[0]))
-        probe = fit.without[number % len(fit.without)]
-        scores = probe.scores(example.features[frames], layout, example.frame_rate)
-        windows = cut_windows(scores, size, example.labels[frames])
-        counts = cut_windows(example.reviewed[frames, None], size).sequence[..., 0] * example.weight
-        if counts.any():
-            halves[number % 2].append((windows.sequence, windows.labels, counts.astype(np.float32)))
+        weights = example.reviewed[frames] * np.float32(example.weight)
+        if weights.any():
+            probe = fit.without[number % len(fit.without)]
+            scores = probe.scores(example.features[frames], layout, example.frame_rate)
+            halves[number % 2].append(ScoredVideo(scores, example.labels[frames].astype(np.float32), weights))
         progress(done / len(chosen))
-    first, second = ([torch.from_numpy(np.concatenate(part)) for part in zip(*half, strict=True)] for half in halves)
-    return first, second
+    return halves
 
 
 class SeededDropout(nn.Module):
@@ -182,9 +191,9 @@ def best_gate(plain: Tensor, corrected: Tensor, truth: Tensor, weights: Tensor) 
     """Whether a correction of log-odds helps each label, by the log loss on videos that it wasn't trained on.
 
     Args:
-        plain, corrected: logits, [num_windows, sequence_size, num_labels].
+        plain, corrected: logits, [..., num_labels].
         truth: {0, 1}, of the same shape.
-        weights: [num_windows, sequence_size].
+        weights: [...], of the frames.
 
     Returns:
         [num_labels], 1 where the loss falls by `LEAST_GAIN` or more, else 0.
@@ -193,6 +202,6 @@ def best_gate(plain: Tensor, corrected: Tensor, truth: Tensor, weights: Tensor) 
     def loss(logits: Tensor) -> Tensor:
         bounded = logits.clamp(np.log(CERTAIN), -np.log(CERTAIN))
         losses = functional.binary_cross_entropy_with_logits(bounded, truth, reduction="none")
-        return (losses * weights[..., None]).sum(dim=(0, 1))
+        return (losses * weights[..., None]).flatten(0, -2).sum(dim=0)
 
     return (loss(corrected) < (1 - LEAST_GAIN) * loss(plain)).float()

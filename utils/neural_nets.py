@@ -20,13 +20,14 @@ from learning.metrics import held_out_metrics
 from learning.network import (
     BATCH_SIZE,
     NETWORK_VIDEOS,
+    ScoredVideo,
     SeededDropout,
     Windows,
     best_gate,
     cut_windows,
     initialise,
+    scored_halves,
     train,
-    windows_of_halves,
 )
 from learning.probe import Fit, Probe, fit_probe
 
@@ -273,17 +274,27 @@ class MultiLabelLSTM(BaseNN):
         """Trains the layers behind the probe on half of the videos, and finds the gate by the others; the steps there
         were, and how many make an epoch."""
         self._initialise()
-        mine, other = windows_of_halves(data, fit, self.layout, self.sequence_size, lambda share: progress(0.6 * share))
-        if not mine or not other:
+        mine, others = scored_halves(data, fit, self.layout, lambda share: progress(0.6 * share))
+        if not mine or not others:
             return 0, 1
-        num_batches = -(-len(mine[0]) // BATCH_SIZE)
+        cut = [self.preprocess_sequence(one.scores, one.labels) for one in mine]
+        counts = [self.preprocess_sequence(one.weights[:, None]).sequence[..., 0] for one in mine]
+        windows = [np.concatenate([getattr(one, name) for one in cut]) for name in ("sequence", "labels")]
+        tensors = [torch.from_numpy(one) for one in (*windows, np.concatenate(counts))]
+        num_batches = -(-len(tensors[0]) // BATCH_SIZE)
         self.train()
         self.dropout.generator.manual_seed(self.seed)
         rates = (self.learning_rate, self.weight_decay)
-        steps = train(self, *mine, *rates, epochs * num_batches, self.seed, lambda share: progress(0.6 + 0.4 * share))
+        steps = train(
+            self, *tensors, *rates, epochs * num_batches, self.seed, lambda share: progress(0.6 + 0.4 * share)
+        )
         self.eval()
-        with torch.inference_mode():
-            self.gate.copy_(best_gate(self._calibrated(other[0]), self.read(other[0]), *other[1:]))
+        with torch.inference_mode():  # of whole videos, as `predict` reads them
+            corrected = torch.cat([self.read(torch.from_numpy(one.scores)[None])[0] for one in others])
+            scores, labels, weights = (
+                torch.from_numpy(np.concatenate([getattr(one, name) for one in others])) for name in ScoredVideo._fields
+            )
+            self.gate.copy_(best_gate(self._calibrated(scores), corrected, labels, weights))
         return steps, num_batches
 
     def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
