@@ -237,7 +237,16 @@ def test_choices_beside_a_timeline(backend: Backend) -> None:
     assert status["job_status"] == "finished", status
     version = backend.setup(text, project=6).json()["model_version"]
     assert version != untrained
-    (result,) = backend.predict(text, draw(backend.videos, 9, "Green"), project=6).json()["results"]
+    task = draw(backend.videos, 9, "Green")
+    answers: list[httpx.Response] = []
+
+    def predicted() -> bool:
+        """A video that isn't read yet is waited for 4 s; a busy machine may need more."""
+        answers.append(backend.predict(text, task, project=6))
+        return answers[-1].is_success
+
+    wait_until(predicted, 240, "the prediction")
+    (result,) = answers[-1].json()["results"]
     assert result["model_version"] == version
     (choice,) = [r for r in result["result"] if r["type"] == "choices"]
     assert (choice["from_name"], choice["to_name"]) == ("kind", "video")
