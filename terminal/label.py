@@ -26,6 +26,7 @@ from terminal.common import (
     say_left_out,
 )
 from terminal.formats.files import check_output, write_files
+from terminal.formats.names import stems
 from terminal.formats.registry import FORMATS
 from video.reader import VIDEO_SUFFIXES
 from video.timeline import Track
@@ -73,6 +74,7 @@ def label(
         say_left_out(model)
     model.check_ready()
     videos = _videos(files)
+    names = stems(map(str, videos))
     done: list[tuple[dict[str, Any], list[Track]]] = []
     failures: list[str] = []
     for number, video in enumerate(videos, start=1):
@@ -80,7 +82,7 @@ def label(
             task = local_task(model, video)
             tracks = _tracks(model, task, f"{number}/{len(videos)} {video.name}")
             if form is LabelFormat.mp4:
-                _draw(video, tracks, output / f"{video.stem}.timeline.mp4")
+                _draw(video, tracks, output / f"{names[str(video)]}.timeline.mp4")
             done.append((task, tracks))
         except BackendError as error:
             complain(str(video), error)

@@ -326,6 +326,13 @@ def test_labels_of_the_networks_own_classes(project: Settings, tmp_path: Path) -
     (task,) = json.loads(run("label", str(slow), "--config", str(config)).stdout)
     served = f"/data/local-files/?d={str(tmp_path).lstrip('/')}/50%25%20%26%20%C3%BCber.mp4"
     assert task["data"] == {"video": served, "fps": 12.5}
+    # Videos of one name in two folders have a file each.
+    again = tmp_path / "again" / slow.name
+    again.parent.mkdir()
+    again.write_bytes(slow.read_bytes())
+    drawn = tmp_path / "drawn"
+    run("label", str(slow), str(again), "--config", str(config), "--format", "mp4", "--output", str(drawn))
+    assert len(list(drawn.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
