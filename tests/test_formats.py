@@ -82,6 +82,18 @@ def test_the_name_of_a_videos_file(video: str, name: str) -> None:
     assert file_name(video) == name
 
 
+def test_a_file_can_have_the_name_of_any_video(tmp_path: Path) -> None:
+    videos = [
+        "é" * 300 + ".mp4",
+        "/data/local-files/?d=%00kick%0A.mp4",
+        "\ud83d.mp4",
+        "/data/local-files/?d=..%2Fa.mp4",
+    ]
+    for name in stems(videos).values():
+        (tmp_path / f"{name} (2).TextGrid").write_text("")
+    assert len(list(tmp_path.iterdir())) == len(videos)
+
+
 def test_videos_of_one_name_are_told_apart() -> None:
     assert list(stems(["a/kick.mp4", "b/kick.mp4", "b/kick.mp4", "kick (2).mp4"]).values()) == [
         "kick",

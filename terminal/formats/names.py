@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import PurePath
 from urllib.parse import unquote
 
+MAX_BYTES = 200  # of a name; file systems take 255 with its number and suffix
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 LOCAL_FILE = "?d="  # Label Studio's URLs of local files name the path in their query
 
 
@@ -40,4 +43,10 @@ def stems(videos: Iterable[str]) -> dict[str, str]:
     {'a/kick.mp4': 'kick', 'b/kick.mp4': 'kick (2)'}
     """
     taken: set[str] = set()
-    return {video: unused(PurePath(file_name(video)).stem or "video", taken) for video in dict.fromkeys(videos)}
+    return {video: unused(_stem(video), taken) for video in dict.fromkeys(videos)}
+
+
+def _stem(video: str) -> str:
+    """The name without suffix, as far as a file can have it."""
+    stem = CONTROL.sub("_", PurePath(file_name(video)).stem)
+    return stem.encode(errors="backslashreplace")[:MAX_BYTES].decode(errors="ignore") or "video"
