@@ -3,7 +3,7 @@
     python -m benchmarks.large_projects --hours 2 8       each: predicted, trained on, shown, exported
     python -m benchmarks.large_projects --videos 5000     a training's beginning; --learn: the whole of it
 
-Data: features of random numbers, written by the cache's own writer, with an event that shows in some; 25 frames a
+Data: random features, written by the cache's own writer, with an event that shows in some; 25 frames a
 second. A project of many videos has 100 frames in each and one annotation; a long one three short videos beside it.
 Rule: each step runs in a process of its own with at most 256 open files. Memory is its peak less what it held
 before, without pages of files (`RssAnon`), which the kernel may drop at any moment. "First product" is when the readout
@@ -102,7 +102,7 @@ def make_project(folder: Path, frames: list[int]) -> None:
 def _block(
     examples: dict[str, np.ndarray], frames: range, start: int, end: int, random: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Rows of every array; the event raises some numbers."""
+    """Rows of every array; the event raises some values."""
     index = np.arange(frames.start, frames.stop)
     event = (index >= start) & (index < end)
     block = {}

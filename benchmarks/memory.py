@@ -4,7 +4,7 @@
     python -m benchmarks.memory --against CHECKOUT   beside another commit, checked out there
 
 Data: a video of 25 frames a second, of small noisy pictures, for the extraction, with a network of random weights that
-is quick; features of random numbers, 1280 a frame, and three short videos beside them for training and prediction.
+is quick; random features of dim 1280, and three short videos beside them for training and prediction.
 Rule: peak resident memory of a process of its own that does the one thing, and of that what isn't a file's pages, which
 the kernel may drop at any moment (`RssAnon`); both less what the process took before it began. The size of the features
 is that of their rows as they are cached.
@@ -112,7 +112,7 @@ def make_data(folder: Path, minutes: float, parts: list[str], earlier: bool) -> 
 
 
 def write_rows(path: Path, count: int, width: int, dtype: type, rng: np.random.Generator) -> None:
-    """Random numbers [count, width] in a file."""
+    """Random values [count, dim] in a file."""
     array = np.lib.format.open_memmap(path, "w+", dtype, (count, width))
     for start in range(0, count, BLOCK):
         array[start : start + BLOCK] = rng.random((min(BLOCK, count - start), width), np.float32)

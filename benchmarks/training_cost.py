@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_cost --before ../earlier-tree
 
-The features are there already (synthetic ones, as many numbers a frame as the bundled encoder's, and motion for this
+The features are there already (synthetic ones, of the bundled encoder's dim, and motion for this
 tree), as after extraction. Each training runs in a process of its own. Rule and results: benchmarks/fewshot.md.
 """
 

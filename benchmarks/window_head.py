@@ -28,7 +28,7 @@ class WindowHead(nn.Module):
     """The head with its training.
 
     Args:
-        input_size: numbers per frame.
+        input_size: dim of a frame's features.
         output_size: number of labels.
         seed: of the initial weights, the batches and dropout.
     """

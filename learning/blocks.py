@@ -3,7 +3,7 @@
 A frame's features say what is there, not what becomes of it: an object that approaches looks like one that retreats.
 So beside smoothed features there are their derivatives in time, at two scales, whose signs tell the two apart. All are
 Gaussian filters (Koenderink, "Scale-time", 1988), linear in the features: a probe's weights can be applied first and
-the few numbers that come out be filtered. Times are seconds: how often frames are labelled changes nothing.
+the few values that come out be filtered. Times are seconds: how often frames are labelled changes nothing.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Filter(NamedTuple):
 
     Attributes:
         sigma: seconds.
-        order: 0 smooths; 1 gives the derivative, times sigma, so that all scales have numbers of the same size.
+        order: 0 smooths; 1 gives the derivative, times sigma, so that all scales have values of the same size.
     """
 
     sigma: float
@@ -106,7 +106,7 @@ def columns(layout: dict[str, int]) -> dict[str, slice]:
 
 def read(sequence: FrameFeatures, layout: dict[str, int], start: int, end: int) -> np.ndarray:
     """A range of frames, [num_frames, width] float32; appearance and motion by the square root, with the sign kept,
-    which tames the few numbers that are large in one scene (Tukey)."""
+    which tames the few values that are large in one scene (Tukey)."""
     values = np.array(sequence[start:end], np.float32)
     for name, where in columns(layout).items():
         if name in SIGNED_ROOTS:

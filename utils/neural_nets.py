@@ -64,7 +64,7 @@ class MultiLabelLSTM(BaseNN):
     """
 
     CORRECTION = 0.1  # of the last layer's usual initial weights: the network starts as the probe alone
-    SCORE_SCALE = 5.0  # scores lie within about [-0.4, 1]; the first layer's initial weights want numbers around 1
+    SCORE_SCALE = 5.0  # scores lie within about [-0.4, 1]; the first layer's initial weights want values around 1
 
     def __init__(
         self,
