@@ -112,7 +112,7 @@ def make_data(folder: Path, minutes: float, parts: list[str], earlier: bool) -> 
 
 
 def write_rows(path: Path, count: int, width: int, dtype: type, rng: np.random.Generator) -> None:
-    """Random values [count, dim] in a file."""
+    """Random values [count, width] in a file."""
     array = np.lib.format.open_memmap(path, "w+", dtype, (count, width))
     for start in range(0, count, BLOCK):
         array[start : start + BLOCK] = rng.random((min(BLOCK, count - start), width), np.float32)
