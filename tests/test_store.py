@@ -284,6 +284,22 @@ def test_what_was_deleted_here_and_is_there_is_stored_again(store: Store) -> Non
     assert stored(store) == {1: "x"}
 
 
+def test_what_was_confirmed_is_kept_once_and_goes_with_its_task_and_project(store: Store) -> None:
+    def kept(project: str = "1") -> list[tuple[int, str, float, Any]]:
+        return [(one.task_id, one.label, one.start, one.drawn) for one in store.confirmations(project)]
+
+    store.confirm("1", 1, "tl", "Rest", 0.5, 2.0, [])
+    store.confirm("1", 1, "tl", "Rest", 0.5, 2.0, [[0.5, 2.0]])
+    store.confirm("1", 1, "tl", "Run", 0.5, 2.0, [])
+    store.confirm("1", 2, "tl", "Rest", 0.5, 2.0, [])
+    store.confirm("2", 2, "tl", "Rest", 0.5, 2.0, [])
+    assert kept() == [(1, "Rest", 0.5, [[0.5, 2.0]]), (1, "Run", 0.5, []), (2, "Rest", 0.5, [])]
+    store.delete_tasks("1", [1])
+    assert kept() == [(2, "Rest", 0.5, [])]
+    store.delete_project("1")
+    assert (kept(), len(kept("2"))) == ([], 1)
+
+
 def test_a_large_comparison_leaves_webhooks_their_turn(store: Store) -> None:
     """Between its batches others write; before, 2,000 annotations held the lock for 1.7 s."""
     tasks = [task(number, annotation(number)) for number in range(1, 4 * TASKS_PER_BATCH + 1)]
