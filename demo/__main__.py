@@ -235,11 +235,12 @@ def _environment(**variables: str) -> dict[str, str]:
 def _content(folder: Path) -> Content:
     """The videos in VIDEOS with the labels in LABELS, else the drawn ones."""
     videos, labels = os.environ.get("VIDEOS"), os.environ.get("LABELS")
-    if videos:
-        return OwnVideos(videos, labels, folder, console)
-    if labels:
+    return OwnVideos(videos, labels, folder, console) if videos else Football(folder)
+
+
+def _check_names() -> None:
+    if os.environ.get("LABELS") and not os.environ.get("VIDEOS"):
         raise DemoError(f"LABELS are those of your own videos, whose folder VIDEOS names: {EXAMPLE}")
-    return Football(folder)
 
 
 def _stop(*_: object) -> None:
@@ -256,6 +257,7 @@ def main() -> int:
         if sys.argv[1:] == ["submit"]:
             demo.submit()
         else:
+            _check_names()
             demo.check()
             demo.run(_content(folder))
     except KeyboardInterrupt:
