@@ -174,11 +174,11 @@ def test_what_there_is_no_time_to_predict_is_delivered(
     setup = {"project": "1", "schema": CONFIG, "hostname": server.url, "access_token": "legacy"}
     assert client.post("/setup", json=setup).status_code == 200
     model.prediction_seconds = 0.3
-    task_ids = range(101, 121)
+    task_ids = range(101, 109)
     model.extracted |= {(n, CONFIG) for n in task_ids}
     results = client.post("/predict", json=body(*task_ids)).json["results"]
     late = [n for n, item in zip(task_ids, results, strict=True) if "error" in item]
-    assert 15 <= len(late) < 20  # 0.3 s each in 1 s; fewer are done on a busy machine
+    assert 4 <= len(late) < 8  # 0.3 s each in 1 s; fewer are done on a busy machine
     work_off(app.extensions["jobs"])
     wait_until(lambda: not app.extensions["jobs"].store.jobs("queued"), 20, "the deliveries")
     assert sorted(stored) == late
@@ -192,7 +192,7 @@ def test_ten_polls_are_few_jobs(
     """An extraction for each task that is waited for, and one job for what is late."""
     monkeypatch.setattr(predictions, "MAX_WAITED_FOR", 2)
     secret = SecretStr(key) if key else None
-    app = start(predict_timeout=0.3, label_studio_url="http://127.0.0.1:9", label_studio_api_key=secret)
+    app = start(predict_timeout=0.1, label_studio_url="http://127.0.0.1:9", label_studio_api_key=secret)
     jobs = app.extensions["jobs"]
     for _ in range(10):
         assert app.test_client().post("/predict", json=body(*task_ids)).status_code == 503
