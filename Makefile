@@ -24,8 +24,9 @@ endif
 SIZE_cuda = 6.2 GB (4.1 GB are CUDA's libraries)
 SIZE_no-gpu = 4.2 GB (no GPU was found; TORCH=cuda installs all of CUDA's libraries, TORCH=cpu none: 2 GB)
 SIZE_cpu = 2 GB
-# tests/conftest.py says which tests stay together. More than eight processes want too much memory.
-PARALLEL = --numprocesses logical --maxprocesses 8
+# tests/conftest.py says which tests stay together. One process more than there are cores, since tests wait for servers and
+# for processes that end; more than eight want too much memory.
+PARALLEL = --numprocesses $(shell processes=$$(($$(nproc) + 1)); echo $$((processes < 8 ? processes : 8)))
 # Where it is set (images of containers do), each process compiles thousands of modules anew: a server starts in 5 s, not 3.
 export PYTHONDONTWRITEBYTECODE =
 export TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
