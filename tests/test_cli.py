@@ -27,6 +27,7 @@ from ml_backend.store.tables import TrainingStatus
 from model import YOLO
 from terminal.common import Backend
 from tests.servers import ROOT, annotation, region
+from tests.stand_in import StandIn
 from tests.videos import write_video
 
 CONFIG = (
@@ -72,6 +73,33 @@ def refused(error: type[BackendError], *arguments: str) -> str:
 def frames(result: list[dict[str, Any]]) -> tuple[int, int]:
     (found,) = result
     return found["value"]["ranges"][0]["start"], found["value"]["ranges"][0]["end"]
+
+
+def test_tasks_are_predicted_and_stored_once_in_label_studio(project: Settings, tmp_path: Path) -> None:
+    store = Store(project.database)
+    store.update_project("1", label_config=SIMPLE)
+    store.close()
+    label_studio = StandIn(tasks=4)
+    for number in (1, 2, 3):
+        label_studio.tasks[number] = {"video": str(project.local_files_document_root / f"{number}.mp4")}
+    label_studio.tasks[4] = {"video": str(project.local_files_document_root / "gone.mp4")}
+    to_it = ("--project", "1", "--ls-url", label_studio.url, "--ls-api-key", "a" * 40)
+    ids = tmp_path / "ids.json"
+    ids.write_text('[2, {"id": 4}]')
+    try:
+        first = json.loads(run("predict", *to_it, "--tasks", str(ids), "--json", code=4).stdout)
+        assert [(one["task"], "gone.mp4" in one.get("error", "")) for one in first] == [(2, False), (4, True)]
+        printed = run("predict", *to_it, "--tasks", "1,2,3").output
+        assert "Task 2: has a prediction of" in printed
+        assert "Task 3: " in printed
+        assert "stored" in printed
+        assert {task: len(versions) for task, versions in label_studio.versions().items()} == {1: 1, 2: 1, 3: 1}
+        assert "has no task 9" in refused(InvalidRequest, "predict", *to_it, "--tasks", "1,9")
+        assert "--tasks takes ids" in refused(InvalidRequest, "predict", *to_it, "--tasks", "one")
+        assert "There is no file" in refused(InvalidRequest, "predict", "gone.mp4", "--project", "1")
+    finally:
+        label_studio.http.shutdown()
+        label_studio.http.server_close()
 
 
 def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) -> None:
