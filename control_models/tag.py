@@ -19,7 +19,9 @@ from video.labeling_frames import check_frame_rate, frame_rate
 from video.task_data import VARIABLE, task_value
 
 DEFAULT_THRESHOLD = 0.5  # of MODEL_SCORE_THRESHOLD
-DEFAULT_COLOUR = "#36b37e"  # of a label without the attribute background
+# Of labels without the attribute background, in turns: colours that colour-blind people tell apart (Okabe and Ito,
+# "Color Universal Design", 2008), without yellow, which is hard to see on white.
+DEFAULT_COLOURS = ("#009e73", "#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9")
 
 Region = dict[str, Any]
 
@@ -112,7 +114,10 @@ class Tag(ABC):
     @property
     def colours(self) -> dict[str, str]:
         attributes = {label: tag.attr for label, tag in self.control.labels_attrs.items()}
-        return {label: attributes[label].get("background") or DEFAULT_COLOUR for label in self.labels}
+        return {
+            label: attributes[label].get("background") or DEFAULT_COLOURS[number % len(DEFAULT_COLOURS)]
+            for number, label in enumerate(self.labels)
+        }
 
     # -- of a task
 

@@ -192,6 +192,11 @@ def test_a_wrong_attribute_is_named_with_what_is_allowed(
         assert part in str(error.value)
 
 
+def test_labels_without_a_background_have_colours_of_their_own(make_model: Any) -> None:
+    colours = control(make_model(config("", ("fox_squirrel", "wall_clock", "teddy")))).tag.colours
+    assert len(set(colours.values())) == 3
+
+
 def test_attributes_default_to_the_published_model(make_model: Any) -> None:
     parameters = control(make_model(config())).tag.parameters
     assert parameters.model_classifier_epochs == 1000
