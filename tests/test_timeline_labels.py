@@ -686,7 +686,10 @@ def test_a_classifier_that_is_too_large_is_refused_in_the_attributes_words(
 
 @pytest.mark.parametrize(("frames", "units", "layers"), [(16, 1024, 1), (16, 512, 2), (64, 256, 2), (4096, 32, 1)])
 def test_a_large_classifier_is_taken(make_model: Any, frames: int, units: int, layers: int) -> None:
-    make_model(sized(frames, units, layers))
+    taken = control(make_model(sized(frames, units, layers))).tag.parameters
+    assert taken.model_classifier_sequence_size == frames
+    assert taken.model_classifier_hidden_size == units
+    assert taken.model_classifier_num_layers == layers
 
 
 def sized(frames: int, units: int, layers: int) -> str:
