@@ -120,9 +120,9 @@ class Evaluation:
                         errors[kind].append(error)
         return errors
 
-    def agreement(self) -> dict[str, float]:
+    def agreement(self) -> dict[str, float | None]:
         """Label -> Cohen's kappa between the annotators, over the frames of all pairs of annotations of one task; empty
-        where no task has two. The ceiling of what a model can reach.
+        where no task has two. The ceiling of what a model can reach. None as of `kappa_of_sums`.
 
         Source: Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
         """
@@ -161,13 +161,14 @@ def _counts(cases: Sequence[Case], kind: str) -> np.ndarray:
     return np.array([hits, true, predicted], dtype=float)
 
 
-def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float:
-    """Cohen's kappa of two arrays [n] of booleans: 1 for equal ones, 0 for agreement by chance."""
+def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Cohen's kappa of two arrays [n] of booleans; None as of `kappa_of_sums`."""
     return kappa_of_sums(len(first), first.sum(), second.sum(), (first & second).sum())
 
 
-def kappa_of_sums(total: float, first: float, second: float, both: float) -> float:
-    """Cohen's kappa of how much, of a total, the first, the second and both marked."""
+def kappa_of_sums(total: float, first: float, second: float, both: float) -> float | None:
+    """Cohen's kappa of how much, of a total, the first, the second and both marked: 1 for full agreement, 0 for that of
+    chance. None where it is undefined: both marked nothing, or everything, so that chance agrees fully."""
     observed = 1 - (first + second - 2 * both) / total
     by_chance = (first * second + (total - first) * (total - second)) / total**2
-    return 1.0 if by_chance == 1 else float((observed - by_chance) / (1 - by_chance))
+    return None if by_chance == 1 else float((observed - by_chance) / (1 - by_chance))

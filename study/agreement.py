@@ -22,7 +22,7 @@ class Disagreement(NamedTuple):
         task: its id.
         control, label: the control tag and the label.
         shared: of the time that one of two annotators marked, the share that both did; the mean of all pairs.
-        drawn: the bouts of each annotation, in order of annotations.
+        drawn: the label's intervals in each annotation, in order of annotations, as of `Observed.drawn`.
     """
 
     task: int
@@ -39,16 +39,16 @@ class Agreement(NamedTuple):
         control, label: the control tag and the label.
         tasks: the number of tasks with several annotations.
         kappa: Cohen's kappa over the time of all pairs of annotations of one task (Cohen, "A Coefficient of Agreement
-            for Nominal Scales", 1960).
-        low, high: its 95 % bootstrap interval over tasks (Efron 1979, percentiles).
+            for Nominal Scales", 1960); None where nobody marked the label, or everybody all of the time.
+        low, high: its 95 % bootstrap interval over tasks (Efron 1979, percentiles), of the resamples that have a kappa.
     """
 
     control: str
     label: str
     tasks: int
-    kappa: float
-    low: float
-    high: float
+    kappa: float | None
+    low: float | None
+    high: float | None
 
 
 def several(observed: Sequence[Observed]) -> dict[tuple[int | None, str], list[Observed]]:
@@ -72,8 +72,9 @@ def agreements(observed: Sequence[Observed], seed: int = 0) -> list[Agreement]:
         if not rows[:, 0].sum():
             continue
         drawn = rows[random.integers(len(rows), size=(RESAMPLES, len(rows)))].sum(axis=1)
-        low, high = np.percentile([kappa_of_sums(*one) for one in drawn if one[0]], (2.5, 97.5))
-        found.append(Agreement(control, label, len(rows), kappa_of_sums(*rows.sum(axis=0)), float(low), float(high)))
+        kappas = [kappa for one in drawn if one[0] and (kappa := kappa_of_sums(*one)) is not None]
+        low, high = np.percentile(kappas, (2.5, 97.5)).tolist() if kappas else (None, None)
+        found.append(Agreement(control, label, len(rows), kappa_of_sums(*rows.sum(axis=0)), low, high))
     return found
 
 
@@ -89,7 +90,7 @@ def disagreements(observed: Sequence[Observed]) -> list[Disagreement]:
                 shares.append(both / either if either else 1.0)
             shared = float(np.mean(shares))
             if shared < 1 and task is not None:
-                drawn = [[list(bout) for bout in one.bouts(label)] for one in group]
+                drawn = [[list(bout) for bout in one.drawn(label)] for one in group]
                 found.append(Disagreement(task, control, label, shared, drawn))
     return sorted(found, key=lambda one: one.shared)
 

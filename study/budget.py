@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from study.expected import ExpectedTime
@@ -33,6 +33,7 @@ class Observed:
         subject: whom or what the video shows, empty where that isn't asked.
         weight: 1 divided by the number of annotations of the video, so that a video counts once in totals.
         expected: label -> the total time to expect of a prediction's probabilities; empty for annotations.
+        reviewed: whether the annotator marked the spans as reviewed.
     """
 
     observation: Observation
@@ -43,6 +44,7 @@ class Observed:
     subject: str = ""
     weight: float = 1.0
     expected: dict[str, ExpectedTime] = field(default_factory=dict)
+    reviewed: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -61,6 +63,10 @@ class Observed:
             if event.start < stop and event.stop > start
         )
         return joined(parts, touching=False)
+
+    def drawn(self, label: str) -> list[tuple[float, float]]:
+        """As `bouts`, but also beyond the end of the video, so that it doesn't change when the length becomes known."""
+        return (self if self.reviewed else replace(self, spans=None)).bouts(label)
 
     def observed_until(self, moment: float) -> float:
         """The observed seconds before a moment."""

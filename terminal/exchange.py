@@ -111,7 +111,7 @@ def import_(
         to_name=tag.to_name,
         url=lambda video: f"{media}{quote(file_name(video))}",
     )
-    with output.open("w") if output else nullcontext(sys.stdout) as target:
+    with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as target:
         json.dump(tasks, target, indent=1, ensure_ascii=False)
         target.write("\n")
 

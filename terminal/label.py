@@ -127,7 +127,7 @@ def _write(form: LabelFormat, done: list[tuple[dict[str, Any], list[Track]]], mo
     if form is not LabelFormat.json:
         write_files(FORMATS[form.value], [track.prediction for _, tracks in done for track in tracks], output)
         return
-    with output.open("w") if output else nullcontext(sys.stdout) as file:
+    with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as file:
         json.dump([_label_studio_task(model, task) for task, _ in done], file, indent=1, ensure_ascii=False)
         file.write("\n")
 

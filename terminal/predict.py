@@ -186,7 +186,7 @@ def _task_ids(tasks: str) -> list[int]:
     """The ids in `3,7,12`, or in a JSON file: a list of ids, or of tasks with an id."""
     try:
         if Path(tasks).is_file():
-            entries = json.loads(Path(tasks).read_text())
+            entries = json.loads(Path(tasks).read_text(encoding="utf-8"))
             return [int(entry["id"] if isinstance(entry, dict) else entry) for entry in entries]
         return [int(number) for number in tasks.split(",")]
     except (ValueError, KeyError, TypeError) as error:

@@ -57,7 +57,7 @@ def write_report(
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 

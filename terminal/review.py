@@ -59,8 +59,9 @@ def review(
         console.print(f"{found.videos} videos, each compared with a model of others on {found.at} UTC", highlight=False)
         _print(found.doubts, "Nothing is left to look at.")
     for one in found.agreements:
-        interval = f" ({one.low:.2f} to {one.high:.2f})" if one.tasks > 1 else ""
-        console.print(f"Agreement on {one.label}: kappa {one.kappa:.2f}{interval}, {one.tasks} tasks", highlight=False)
+        kappa = "–" if one.kappa is None else f"{one.kappa:.2f}"
+        interval = f" ({one.low:.2f} to {one.high:.2f})" if one.tasks > 1 and one.low is not None else ""
+        console.print(f"Agreement on {one.label}: kappa {kappa}{interval}, {one.tasks} tasks", highlight=False)
     if found.agreements:
         _print(found.disagreements, "The annotators agree.")
 

@@ -91,7 +91,7 @@ def summary(
         )
     table = TABLES[which.value](found.observed)
     if csv:
-        with csv.open("w", newline="") as file:
+        with csv.open("w", newline="", encoding="utf-8") as file:
             table.write(file)
     if as_json:
         print_json(table.records())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import locale
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +362,30 @@ def test_labels_of_the_networks_own_classes(project: Settings, tmp_path: Path) -
     drawn = tmp_path / "drawn"
     run("label", str(slow), str(again), "--config", str(config), "--format", "mp4", "--output", str(drawn))
     assert len(list(drawn.iterdir())) == 2
+
+
+@pytest.mark.skipif(bool(sys.flags.utf8_mode), reason="Python ignores the locale in its UTF-8 mode")
+def test_files_are_utf_8_in_every_locale(project: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    store = Store(project.database)
+    video = project.local_files_document_root / "1.mp4"
+    config = SIMPLE.replace("Red", "Läuft").replace("toName", 'score_threshold="0" toName')
+    task = {"id": 1, "data": {"video": str(video)}}
+    store.save_annotations("2", config, [(task, annotation(1, region(11, 40, "Läuft")))], "ANNOTATION_CREATED")
+    store.close()
+    (tmp_path / "config.xml").write_text(config, encoding="utf-8")
+    events = tmp_path / "events.csv"
+    events.write_text("video,label,start_seconds,stop_seconds\nä.mp4,Läuft,0,1\n", encoding="utf-8")
+    table, imported, labelled = (tmp_path / name for name in ("table.csv", "imported.json", "labelled.json"))
+    named = video.rename(video.with_name("ü.mp4"))
+
+    request.addfinalizer(partial(locale.setlocale, locale.LC_CTYPE, locale.setlocale(locale.LC_CTYPE)))
+    locale.setlocale(locale.LC_CTYPE, "C")
+    run("summary", "--project", "2", "--csv", str(table))
+    run("import", str(events), "--project", "2", "--output", str(imported))
+    run("label", str(named), "--config", str(tmp_path / "config.xml"), "--output", str(labelled))
+    assert "Läuft" in table.read_text(encoding="utf-8")
+    assert "Läuft" in imported.read_text(encoding="utf-8")
+    assert "Läuft" in labelled.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

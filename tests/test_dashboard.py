@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -520,6 +521,32 @@ def test_a_place_is_shown_until_its_annotation_changes(server: Server) -> None:
         gone = client.post("/projects/1/review/confirm", data={"key": missed.key, "csrf": token})
         assert gone.status_code == 400
         assert "There is nothing to confirm" in gone.text
+
+
+def test_places_at_the_end_of_a_video_are_the_same_when_its_length_becomes_known(server: Server) -> None:
+    """The last frame ends at 4 s, and the video 0.01 s before, as where its own frame rate is another."""
+    server.store.update_project("1", CONFIG)
+    task = {"id": 1, "data": {"video": "1.webm"}}
+    for number, drawn in ((1, region(21, 100, "Close")), (2, region(21, 60, "Close"))):
+        server.store.save_annotations("1", CONFIG, [(task, annotation(number, drawn))], "ANNOTATION_CREATED")
+    doubt = Doubt(1, 1, "tl", [Part("Close", 2.0, 4.0, [[2.0, 4.0]], 0.04, 3.0)])
+    result = {"at": "2026-11-27T12:00:00", "revision": 2, "videos": 2, "left_out": 0, "doubts": [doubt.json()]}
+    server.store.set_value("1", RESULT, json.dumps(result))
+
+    def page(seconds: float | None) -> str:
+        recording = Recording("tl", "1.webm", 25.0, seconds, ("Close", "Wing extended"))
+        server.model.recordings = lambda self, task: [recording]
+        return httpx.get(f"{server.url}/projects/1/review").text
+
+    disagreement = "Close: 50 % of the time that one of two annotators marked, both did"
+    assert doubt.key in page(3.99)
+    assert disagreement in page(None)
+    (key,) = set(re.findall(r'data-finding="(\w+)"', page(None))) - {doubt.key}
+    with httpx.Client(base_url=server.url) as client:
+        token = client.get("/projects/1/review").cookies["timeline_csrf"]
+        client.post("/projects/1/review/confirm", data={"key": key, "csrf": token})
+    assert disagreement not in page(None)
+    assert disagreement not in page(3.99)
 
 
 def test_a_review_of_a_model_that_is_not_trained_fails_with_a_sentence(server: Server) -> None:

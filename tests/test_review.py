@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from learning.evaluation import Case, Evaluation, cohens_kappa
 from study.agreement import agreements, disagreements
@@ -116,7 +117,7 @@ def test_agreement_by_hand() -> None:
     pair = [annotation(1, ("Rest", 0, 4)), annotation(1, ("Rest", 2, 6))]
     rest, run = agreements(pair)
     assert rest.kappa == pytest.approx((0.6 - 0.52) / (1 - 0.52))
-    assert (run.label, run.kappa, run.tasks) == ("Run", 1.0, 1)
+    assert run == ("tl", "Run", 1, None, None, None), "nobody marked it: chance agrees fully"
     (only,) = disagreements(pair)
     assert (only.label, only.shared) == ("Rest", pytest.approx(2 / 6))
     assert only.drawn == [[[0, 4]], [[2, 6]]]
@@ -140,6 +141,21 @@ def test_agreement_is_cohens_kappa_of_frames_with_its_bootstrap_interval() -> No
     draws = rng.integers(12, size=(2000, 12))
     kappas = [cohens_kappa(*np.concatenate([frames[task] for task in draw], axis=1)) for draw in draws]
     assert (found.low, found.high) == pytest.approx(np.percentile(kappas, (2.5, 97.5)), abs=0.04)
+
+
+@pytest.mark.filterwarnings("ignore:.*is undefined")
+@pytest.mark.parametrize(("first", "second"), [("0000", "0000"), ("1111", "1111"), ("0110", "0111"), ("0000", "0001")])
+def test_kappa_is_undefined_where_scikit_learns_is(first: str, second: str) -> None:
+    arrays = [np.array([mark == "1" for mark in marks]) for marks in (first, second)]
+    theirs = cohen_kappa_score(*arrays, labels=[False, True], replace_undefined_by=np.nan)
+    assert cohens_kappa(*arrays) == (None if np.isnan(theirs) else pytest.approx(theirs))
+
+
+def test_what_was_drawn_beyond_the_end_of_a_video_stays_when_its_length_becomes_known() -> None:
+    unknown, known = (
+        [annotation(1, ("Rest", 2, 10.02), seconds=seconds), annotation(1, seconds=seconds)] for seconds in (None, 10.0)
+    )
+    assert disagreements(unknown)[0].drawn == disagreements(known)[0].drawn == [[[2, 10.02]], []]
 
 
 def test_a_video_of_unknown_length_ends_with_its_last_event() -> None:

@@ -78,7 +78,7 @@ def findings(model: LabelStudioMLBase, store: Store) -> Findings:
         if doubt.evidence >= MIN_EVIDENCE and known.has(doubt) and not is_confirmed(doubt, confirmed)
     ]
     several = [one for task in tasks.values() if len(task["annotations"]) > 1 for one in known.of_task(task["id"])]
-    settled = {(one.task_id, one.control, one.label, repr(one.drawn)) for one in confirmed}
+    settled = [(one.task_id, one.control, one.label, one.drawn) for one in confirmed]
     return Findings(
         result["at"],
         result["videos"],
@@ -89,7 +89,7 @@ def findings(model: LabelStudioMLBase, store: Store) -> Findings:
         [
             _disagreement(one)
             for one in disagreements(several)
-            if one.shared < MIN_SHARED and (one.task, one.control, one.label, repr(one.drawn)) not in settled
+            if one.shared < MIN_SHARED and (one.task, one.control, one.label, one.drawn) not in settled
         ],
         len(confirmed),
     )
@@ -137,7 +137,7 @@ class _Drawn:
             if (one.control, one.observation.source) == (doubt.control, f"annotation {doubt.annotation}"):
                 return all(
                     part.label in one.labels
-                    and part.drawn == drawn_within(one.bouts(part.label), part.start, part.stop)
+                    and part.drawn == drawn_within(one.drawn(part.label), part.start, part.stop)
                     for part in doubt.parts
                 )
         return False

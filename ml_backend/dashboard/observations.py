@@ -121,8 +121,18 @@ def annotations(model: LabelStudioMLBase, task: dict[str, Any], subject: str) ->
         for annotation in task["annotations"]:
             regions = annotation["result"]
             observation = recording.observed(regions, f"annotation {annotation['id']}", task["id"])
-            spans, weight = recording.reviewed(regions), 1 / len(task["annotations"])
-            found.append(Observed(observation, "annotations", recording.name, recording.labels, spans, subject, weight))
+            found.append(
+                Observed(
+                    observation,
+                    "annotations",
+                    recording.name,
+                    recording.labels,
+                    recording.reviewed(regions),
+                    subject,
+                    weight=1 / len(task["annotations"]),
+                    reviewed=recording.reviewed_label is not None,
+                )
+            )
     return found
 
 
