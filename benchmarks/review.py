@@ -116,8 +116,8 @@ def held_out(data: Project, labels: list[np.ndarray], seed: int) -> Evaluation:
     folds = [set(order[start::FOLDS].tolist()) for start in range(min(FOLDS, len(order)))]
     columns = {label: column for column, label in enumerate(data.labels)}
     predictions = Trainer(PARAMETERS, columns, LabelDecoder(PARAMETERS, None)).held_out(examples, folds, None)
-    cases = [Case(e.task_id, e.labels > 0, probs, found) for e, probs, found in predictions]
-    return Evaluation("tl", tuple(data.labels), {}, data.examples[0].frame_rate, tuple(cases))
+    cases = [Case(e.task_id, e.labels > 0, probs, found, frame_rate=e.frame_rate) for e, probs, found in predictions]
+    return Evaluation("tl", tuple(data.labels), {}, tuple(cases))
 
 
 def found(doubt: Doubt, planted: list[Planted], labels: tuple[str, ...], rate: float) -> int | None:
@@ -169,7 +169,7 @@ def expected(folder: Path) -> None:
     """Prints how far the held-out videos' true total times lie from the expected ones, in standard deviations."""
     data = project(FOOTAGE, 0, folder)
     evaluation = held_out(data, [one.labels.astype(bool) for one in data.examples], 0)
-    rate = evaluation.frame_rate
+    rate = evaluation.cases[0].frame_rate
     memories = {
         "independent frames": lambda marks: 0.0,
         "memory of the prediction": lambda marks: memory_of(marks, rate),

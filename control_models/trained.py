@@ -360,9 +360,10 @@ class TrainedMode:
         except ValueError as error:
             raise InvalidAnnotation(f"Annotate at least two different videos: {error}.") from error
         cases = [
-            Case(e.task_id, e.labels > 0, probs, found, e.reviewed, e.annotation) for e, probs, found in predictions
+            Case(e.task_id, e.labels > 0, probs, found, e.reviewed, e.annotation, e.frame_rate)
+            for e, probs, found in predictions
         ]
-        return Evaluation(tag.from_name, tuple(tag.labels), tag.colours, tag.frame_rate(tasks[0]), tuple(cases))
+        return Evaluation(tag.from_name, tuple(tag.labels), tag.colours, tuple(cases))
 
 
 def _annotation_ids(tasks: list[dict[str, Any]]) -> list[int]:

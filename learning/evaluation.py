@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from learning.dataset import FRAME_RATE
 from learning.events import segments
 from learning.metrics import frame_metrics, segment_f1
 
@@ -32,6 +33,7 @@ class Case(NamedTuple):
         predicted: [num_frames, num_labels] booleans.
         reviewed: [num_frames] booleans, the frames that were annotated; None for all. Others count for nothing.
         annotation: the annotation's id, None where it has none.
+        frame_rate: labeling frames per second.
     """
 
     task_id: int
@@ -40,6 +42,7 @@ class Case(NamedTuple):
     predicted: np.ndarray
     reviewed: np.ndarray | None = None
     annotation: int | None = None
+    frame_rate: float = FRAME_RATE
 
     @property
     def marks(self) -> np.ndarray:
@@ -64,14 +67,12 @@ class Evaluation:
         name: the control tag's.
         labels: in the order of the arrays' columns.
         colours: label -> CSS colour.
-        frame_rate: labeling frames per second, of the first video.
         cases: one for each annotation.
     """
 
     name: str
     labels: tuple[str, ...]
     colours: dict[str, str]
-    frame_rate: float
     cases: tuple[Case, ...]
 
     @property
@@ -106,9 +107,9 @@ class Evaluation:
         """The errors of a label's "onset" and "offset" in labeling frames, below 0 for too early, for each true event
         that a predicted one overlaps."""
         column = self.labels.index(label)
-        limit = round(MAX_BOUNDARY_ERROR_SECONDS * self.frame_rate)
         errors: dict[str, list[int]] = {"onset": [], "offset": []}
         for case in self.cases:
+            limit = round(MAX_BOUNDARY_ERROR_SECONDS * case.frame_rate)
             found = segments(case.predicted[:, column] & case.marks)
             for start, end in segments(case.truth[:, column] & case.marks):
                 overlapping = [one for one in found if one[0] < end and start < one[1]]

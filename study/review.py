@@ -101,9 +101,8 @@ def doubts(evaluation: Evaluation) -> list[Doubt]:
 
 
 def _memory(evaluation: Evaluation, column: int) -> float:
-    """Frames over which a label's errors go together: the median of the videos'."""
-    rate = evaluation.frame_rate
-    return float(np.median([memory_of(case.truth[:, column], rate) for case in evaluation.cases])) * rate
+    """Seconds over which a label's errors go together: the median of the videos'."""
+    return float(np.median([memory_of(case.truth[:, column], case.frame_rate) for case in evaluation.cases]))
 
 
 def _of_case(evaluation: Evaluation, case: Case, memories: Sequence[float]) -> list[Doubt]:
@@ -117,7 +116,7 @@ def _of_case(evaluation: Evaluation, case: Case, memories: Sequence[float]) -> l
 
 
 def _parts(evaluation: Evaluation, case: Case, memories: Sequence[float]) -> list[Part]:
-    rate, marks = evaluation.frame_rate, case.marks[:, None]
+    rate, marks = case.frame_rate, case.marks[:, None]
     probs = np.clip(case.probabilities, FLOOR, 1 - FLOOR)
     odds = np.log(probs / (1 - probs))
     unlikely, missing = case.truth & ~case.predicted & marks, ~case.truth & case.predicted & marks
@@ -127,7 +126,7 @@ def _parts(evaluation: Evaluation, case: Case, memories: Sequence[float]) -> lis
             for start, stop in segments(wrong[:, column]):
                 ends = [round(frame / rate, SECONDS_DIGITS) for frame in (start, stop)]
                 probability = float(case.probabilities[start:stop, column].mean())
-                evidence = float(against[start:stop, column].sum()) / memories[column]
+                evidence = float(against[start:stop, column].sum()) / (memories[column] * rate)
                 found.append(Part(label, *ends, [ends] if wrong is unlikely else [], probability, evidence))
     return found
 

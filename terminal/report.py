@@ -66,7 +66,6 @@ def _control(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "name": evaluation.name,
         "num_videos": evaluation.num_videos,
-        "frame_rate": evaluation.frame_rate,
         "tables": [
             {
                 "title": title,

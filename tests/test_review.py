@@ -20,18 +20,20 @@ LABELS = ("Rest", "Run")
 RATE = 10
 
 
-def case(task: int, drawn: list[tuple[int, int, int]], seen: list[tuple[int, int, int]], sure: float = 0.95) -> Case:
+def case(
+    task: int, drawn: list[tuple[int, int, int]], seen: list[tuple[int, int, int]], sure: float = 0.95, rate: int = RATE
+) -> Case:
     """A video of 10 s; drawn and seen are (column, first frame, frame after the last)."""
-    truth, probs = np.zeros((100, 2), bool), np.full((100, 2), 1 - sure)
+    truth, probs = np.zeros((10 * rate, 2), bool), np.full((10 * rate, 2), 1 - sure)
     for column, start, stop in drawn:
         truth[start:stop, column] = True
     for column, start, stop in seen:
         probs[start:stop, column] = sure
-    return Case(task, truth, probs, probs >= 0.5, annotation=task + 100)
+    return Case(task, truth, probs, probs >= 0.5, annotation=task + 100, frame_rate=rate)
 
 
 def evaluation(*cases: Case) -> Evaluation:
-    return Evaluation("tl", LABELS, dict.fromkeys(LABELS, "red"), RATE, cases)
+    return Evaluation("tl", LABELS, dict.fromkeys(LABELS, "red"), cases)
 
 
 RIGHT = case(1, [(0, 20, 40)], [(0, 20, 40)])
@@ -70,6 +72,13 @@ def test_the_surest_and_the_longest_contradiction_comes_first() -> None:
     brief, long = case(4, [(0, 20, 24)], []), case(5, [(0, 20, 60)], [])
     assert [one.task for one in doubts(evaluation(RIGHT, unsure, sure))] == [3, 2]
     assert [one.task for one in doubts(evaluation(RIGHT, brief, long))] == [5, 4]
+
+
+def test_each_video_has_its_own_frame_rate() -> None:
+    slow, fast = case(2, [(0, 20, 40)], []), case(3, [(0, 100, 200)], [], rate=50)
+    found = doubts(evaluation(RIGHT, slow, fast))
+    assert sorted(places(found)) == [(2, 2.0, 4.0, ["Rest"]), (3, 2.0, 4.0, ["Rest"])]
+    assert found[0].evidence == pytest.approx(found[1].evidence)
 
 
 def test_frames_that_nobody_reviewed_are_not_doubted() -> None:

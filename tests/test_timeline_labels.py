@@ -759,6 +759,17 @@ def test_labels_meet_the_true_moments_of_a_file_of_another_rate(settings: Settin
     assert abs(on[-1] - 50) <= 1
 
 
+def test_held_out_videos_keep_their_own_frame_rate(settings: Settings, make_model: Any) -> None:
+    """Also where the first task can't be used."""
+    slow, fast = (task(settings, rate, [GREY] * rate + [RED] * rate + [BLUE] * (rate // 5), rate) for rate in (25, 50))
+    tasks = [annotated({"id": 1, "data": {**slow["data"], "fps": 5000}}, annotation(1))]
+    for one in (slow, fast):
+        rate = one["data"]["fps"] = one["id"]
+        tasks.append(annotated(one, annotation(rate, region(rate + 1, 2 * rate, "Red"))))
+    cases = control(make_model(config(rate="$fps"))).held_out(tasks, [{25}, {50}]).cases
+    assert [(case.task_id, case.frame_rate, len(case.truth)) for case in cases] == [(25, 25, 55), (50, 50, 110)]
+
+
 # -- encoders beyond YOLO
 
 
