@@ -4,8 +4,10 @@ import os
 import re
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,9 +16,11 @@ import httpx
 import jwt
 import pytest
 from flask import Flask
+from label_studio_sdk.core import http_client
 from pydantic import SecretStr
 
 from ml_backend import LabelStudioMLBase
+from ml_backend.label_studio import client, predictions
 from ml_backend.label_studio.client import (
     Connection,
     LabelStudioError,
@@ -29,7 +33,7 @@ from ml_backend.label_studio.predictions import create_prediction
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.tables import JobKind, JobStatus
-from tests.http_server import Answer, Server, as_json, guarded, redirect, status
+from tests.http_server import Answer, Server, as_json, guarded, redirect, send, status
 
 # The SDK's own.
 pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
@@ -183,6 +187,108 @@ def test_errors_of_the_api_become_sentences(answer: Answer, sentence: str, serve
         list(annotated_tasks(connection, 3))
     with pytest.raises(LabelStudioError, match=sentence):
         create_prediction(connection, 1, [], 0.5, "v1")
+
+
+CALLS: dict[str, Callable[[Connection], Any]] = {
+    "who_am_i": client.who_am_i,
+    "annotated_tasks": lambda connection: list(annotated_tasks(connection, 3)),
+    "tasks": lambda connection: list(client.tasks(connection, 3)),
+    "extent": lambda connection: client.extent(connection, 3),
+    "webhooks": lambda connection: client.webhooks(connection, 3),
+    "created": lambda connection: client.created(connection, 3),
+    "upcoming_tasks": lambda connection: list(predictions.upcoming_tasks(connection, 3, 10)),
+    "stored_predictions": lambda connection: predictions.stored_predictions(connection, 1),
+    "create_prediction": lambda connection: create_prediction(connection, 1, [], 0.5, "v1"),
+    "settings": lambda connection: predictions.settings(connection, 3),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        as_json(None),
+        as_json("x"),
+        as_json(7),
+        status(200, body=b'{"title": "\xff"}'),
+        status(200, body=b"[" * 100_000),
+        status(404, body=b'{"detail": {"odd": ["reason"]}}'),
+        lambda handler: send(handler, 200, {"Content-Length": "1000"}, b'{"id": 1, "ta'),
+    ],
+    ids=["null", "text", "number", "not UTF-8", "deep", "a reason that isn't text", "half"],
+)
+def test_answers_of_another_form_become_sentences(
+    call: str, answer: Answer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a proxy's; also what the SDK doesn't check."""
+    monkeypatch.setattr(http_client, "MAX_RETRY_DELAY_SECONDS", 0.0)
+    server.answers = dict.fromkeys(
+        ["/api/current-user/whoami", "/api/tasks/", "/api/webhooks/", "/api/projects/3/", "/api/predictions/"], answer
+    )
+    with pytest.raises(LabelStudioError):
+        CALLS[call](Connection(server.url, KEY))
+    assert server.requests
+
+
+@pytest.mark.parametrize("body", [{}, {"tasks": []}, {"total": None, "tasks": None}])
+def test_an_answer_without_a_number_of_tasks_empties_no_project(body: dict[str, Any], server: Server) -> None:
+    server.answers["/api/tasks/"] = as_json(body)
+    for call in ("annotated_tasks", "tasks", "extent"):
+        with pytest.raises(LabelStudioError, match="isn't from Label Studio's API"):
+            CALLS[call](Connection(server.url, KEY))
+
+
+def test_pages_without_end_end(server: Server) -> None:
+    page = {"total": 2, "total_annotations": 0, "total_predictions": 0, "tasks": [task(1), task(2)]}
+    server.answers["/api/tasks/"] = as_json(page)
+    for call in ("annotated_tasks", "tasks"):
+        with pytest.raises(LabelStudioError, match="2 tasks announced, and more than"):
+            CALLS[call](Connection(server.url, KEY))
+
+
+def test_tasks_of_another_project_are_refused(server: Server) -> None:
+    server.answers["/api/tasks/"] = pages([[task(1) | {"project": 4}]], total=1)
+    with pytest.raises(LabelStudioError, match="task 1 of project 4"):
+        list(annotated_tasks(Connection(server.url, KEY), 3))
+
+
+def test_another_tasks_predictions_stay(server: Server) -> None:
+    """Also where Label Studio's list isn't the asked task's alone."""
+    times = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
+    stored = [{"id": 7, "task": 2, "project": 3, "model_version": "v1", "result": []} | times]
+    server.answers["/api/predictions/"] = as_json(stored)
+    assert predictions.stored_predictions(Connection(server.url, KEY), 1) == []
+    assert [one.id for one in predictions.stored_predictions(Connection(server.url, KEY), 2)] == [7]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"), [("ANSWER_SECONDS", 0.0, "in time"), ("MAX_ANSWER", 1000, "1000 bytes")]
+)
+def test_an_answer_without_end_is_given_up(
+    name: str, value: float, reason: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, name, value)
+    ended = threading.Event()
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        send(handler, 200, {"Content-Type": "application/json"})
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b" " * 100)
+        ended.set()
+
+    server.answers["/api/current-user/whoami"] = endless
+    monkeypatch.setattr(http_client, "MAX_RETRY_DELAY_SECONDS", 0.0)
+    with pytest.raises(LabelStudioError, match=reason):
+        client.who_am_i(Connection(server.url, KEY))
+    assert ended.wait(30)  # its connection is closed
+
+
+@pytest.mark.parametrize("key", ["secret\nsecret", "secret\0", "sécret"])
+def test_a_key_with_odd_characters_is_not_shown(key: str, server: Server) -> None:
+    with pytest.raises(LabelStudioError, match="characters that no key has") as raised:
+        client.who_am_i(Connection(server.url, key))
+    assert key not in str(raised.value)
 
 
 @pytest.mark.parametrize(

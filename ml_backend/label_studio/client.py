@@ -6,6 +6,7 @@ The address and the key are passed as a `Connection`; this module reads no envir
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,14 @@ CONTAINER_ADVICE = (
     "or http://host.docker.internal for the machine."
 )
 NOT_THE_API = "the answer isn't from Label Studio's API. Check LABEL_STUDIO_URL."
+# What the SDK and its callers raise where an answer has another form than the API's, such as a proxy's.
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+
+# The body of an answer comes within this time, and has this size: a worker does nothing else meanwhile. A page of
+# tasks that took longer couldn't be used in Label Studio either.
+ANSWER_SECONDS = 300.0
+MAX_ANSWER = 256 * 2**20  # bytes
+MAX_DETAIL = 500  # characters of Label Studio's reason
 
 
 class LabelStudioError(BackendError):
@@ -106,6 +115,8 @@ def api(connection: Connection) -> LabelStudio:
         raise LabelStudioError("Label Studio's address isn't known. Set LABEL_STUDIO_URL.")
     if not connection.api_key:
         raise LabelStudioError(f"There is no key for Label Studio's API. {TOKEN_ADVICE}")
+    if not (connection.api_key.isascii() and connection.api_key.isprintable()):
+        raise LabelStudioError(f"The key for Label Studio's API has characters that no key has. {TOKEN_ADVICE}")
     # It imports pandas. Processes that never ask Label Studio start without: 1.4 of 5.9 seconds of processor time.
     from label_studio_sdk import LabelStudio
 
@@ -113,8 +124,32 @@ def api(connection: Connection) -> LabelStudio:
     return LabelStudio(
         base_url=connection.url.rstrip("/") + "/",
         api_key=connection.api_key,
-        httpx_client=httpx.Client(timeout=TIMEOUT, event_hooks={"response": [_refuse_redirect]}),
+        httpx_client=httpx.Client(timeout=TIMEOUT, event_hooks={"response": [_refuse_redirect, _bound]}),
     )
+
+
+class _Bounded(httpx.SyncByteStream):
+    """The body of an answer, which must not take longer or be larger than any answer of the API."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._stream, self._request = response.stream, response.request
+
+    def __iter__(self) -> Iterator[bytes]:
+        size, end = 0, time.monotonic() + ANSWER_SECONDS
+        for part in self._stream:
+            size += len(part)
+            if size > MAX_ANSWER:
+                raise httpx.ReadError(f"the answer is larger than {MAX_ANSWER} bytes", request=self._request)
+            if time.monotonic() > end:
+                raise httpx.ReadTimeout("the answer doesn't end", request=self._request)
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _bound(response: httpx.Response) -> None:
+    response.stream = _Bounded(response)
 
 
 class _Redirected(httpx.HTTPError):
@@ -166,6 +201,8 @@ def annotated_tasks(
     include = {*TASK_FIELDS, *ANNOTATION_FIELDS}
     subject = f"Annotations of project {project_id}"
     for task in listed(connection, project_id, subject, include, HAS_ANNOTATIONS, progress):
+        if task.project not in (None, project_id):
+            raise LabelStudioError(f"{subject}: Label Studio sends task {task.id} of project {task.project}.")
         yield {field: getattr(task, field) for field in TASK_FIELDS}
 
 
@@ -179,7 +216,7 @@ def listed(
     page_size: int = TASKS_PER_PAGE,
 ) -> Iterator[Any]:
     """A project's tasks, page by page, as the SDK's objects with the keys of `include`; cloud URIs unresolved."""
-    with explained(subject, LabelStudioError):
+    with asked(subject):
         pages = api(connection).tasks.list(
             project=project_id,
             fields="all",
@@ -189,12 +226,14 @@ def listed(
             resolve_uri=False,
             page_size=page_size,
         )
-        done, total = 0, pages.response.total
+        done, total = 0, int(pages.response.total)
         if progress:
             progress(done, total)
         for task in pages:
             yield task
             done += 1
+            if done > 2 * total + page_size:  # some may have been added meanwhile
+                raise LabelStudioError(f"{subject}: {total} tasks announced, and more than {done} received.")
             if progress:
                 progress(done, total)
     # The SDK takes an error on a later page for the end of the list.
@@ -208,7 +247,7 @@ def who_am_i(connection: Connection) -> str:
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"The key for {connection.url}", LabelStudioError):
+    with asked(f"The key for {connection.url}"):
         return api(connection).users.whoami().email or ""
 
 
@@ -218,7 +257,7 @@ def webhooks(connection: Connection, project_id: int) -> list[Webhook]:
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"Webhooks of project {project_id}", LabelStudioError):
+    with asked(f"Webhooks of project {project_id}"):
         found = api(connection).webhooks.list(project=project_id)
         return [webhook for webhook in found if webhook.is_active is not False]
 
@@ -229,7 +268,7 @@ def set_webhook_headers(connection: Connection, webhook: Webhook, headers: dict[
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"Webhook {webhook.id} of project {webhook.project}", LabelStudioError):
+    with asked(f"Webhook {webhook.id} of project {webhook.project}"):
         # Label Studio forgets the actions where they aren't named again.
         api(connection).webhooks.update(webhook.id, headers=headers, actions=webhook.actions or [])
 
@@ -240,7 +279,7 @@ def label_config(connection: Connection, project_id: int) -> str:
     Raises:
         LabelStudioError: it can't be reached or refuses, or there is no such project.
     """
-    with explained(f"Project {project_id}", LabelStudioError):
+    with asked(f"Project {project_id}"):
         return api(connection).projects.get(id=project_id).label_config or ""
 
 
@@ -250,7 +289,7 @@ def created(connection: Connection, project_id: int) -> int:
     Raises:
         LabelStudioError: it can't be reached or refuses, or there is no such project.
     """
-    with explained(f"Project {project_id}", LabelStudioError):
+    with asked(f"Project {project_id}"):
         return int(api(connection).projects.get(id=project_id).created_at.timestamp())
 
 
@@ -260,7 +299,7 @@ def title(connection: Connection, project_id: int) -> str | None:
     Raises:
         LabelStudioError: it can't be reached or refuses, or there is no such project.
     """
-    with explained(f"Project {project_id}", LabelStudioError):
+    with asked(f"Project {project_id}"):
         return api(connection).projects.get(id=project_id).title
 
 
@@ -288,11 +327,21 @@ def extent(connection: Connection, project_id: int) -> tuple[int, int | None]:
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"Tasks of project {project_id}", LabelStudioError):
+    with asked(f"Tasks of project {project_id}"):
         pages = api(connection).tasks.list(
             project=project_id, fields="all", include="id", query=json.dumps(LATEST_FIRST), page_size=1
         )
-        return pages.response.total, next((task.id for task in pages.items or ()), None)
+        return int(pages.response.total), next((task.id for task in pages.items or ()), None)
+
+
+@contextmanager
+def asked(subject: str) -> Iterator[None]:
+    """Turn the errors of a call of the API into LabelStudioError with a sentence about `subject`."""
+    try:
+        with explained(subject, LabelStudioError):
+            yield
+    except MALFORMED as error:
+        raise LabelStudioError(f"{subject}: {NOT_THE_API}") from error
 
 
 @contextmanager
@@ -327,7 +376,7 @@ def explained(
 def _api_sentence(error: ApiError) -> str:
     if error.status_code in (401, 403):
         return f"Label Studio refuses the key ({error.status_code}). {TOKEN_ADVICE}"
-    detail = error.body.get("detail") if isinstance(error.body, dict) else None
+    detail = str(error.body.get("detail") or "")[:MAX_DETAIL] if isinstance(error.body, dict) else ""
     if error.status_code == 404:
         return f"Label Studio knows no such thing (404{', ' + detail if detail else ''})."
     if error.status_code and error.status_code < 400:

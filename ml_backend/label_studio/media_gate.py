@@ -29,7 +29,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment
 import httpx
 
 from errors import MediaError
-from ml_backend.label_studio.client import Connection, authorization
+from ml_backend.label_studio.client import MALFORMED, NOT_THE_API, Connection, authorization
 
 # Paths at which Label Studio serves media: uploads, local files, its storage proxy, and cloud URIs that it resolves.
 MEDIA_PATH = re.compile(
@@ -101,7 +101,10 @@ class MediaGate:
             raise MediaError(f"{shown(url)}: only http and https addresses are fetched.")
         headers, is_own = {"Host": url.netloc.decode()}, origin(url) == origin(self.connection.url)
         if is_own and self.connection.api_key and self.own_path(str(url)) is not None:
-            headers["Authorization"] = authorization(self.connection)
+            try:
+                headers["Authorization"] = authorization(self.connection)
+            except MALFORMED as error:
+                raise MediaError(f"{shown(url)}: {NOT_THE_API}") from error
         proxy = _proxy(url)
         if is_own or (proxy and not _is_address(url.host)):
             return Hop(url, headers, {}, proxy, is_own)

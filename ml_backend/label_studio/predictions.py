@@ -11,9 +11,8 @@ from ml_backend.label_studio.client import (
     HAS_NONE,
     TASKS_PER_PAGE,
     Connection,
-    LabelStudioError,
     api,
-    explained,
+    asked,
     listed,
 )
 
@@ -59,9 +58,10 @@ def stored_predictions(connection: Connection, task_id: int) -> list[Stored]:
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"Predictions of task {task_id}", LabelStudioError):
+    with asked(f"Predictions of task {task_id}"):
         found = api(connection).predictions.list(task=task_id)
-        stored = [Stored(one.id, str(one.model_version), one.updated_at) for one in found]
+        # Of this task alone: they may be changed and deleted.
+        stored = [Stored(one.id, str(one.model_version), one.updated_at) for one in found if one.task == task_id]
         return sorted(stored, key=lambda one: (one.updated_at, one.id))
 
 
@@ -96,7 +96,7 @@ def put_prediction(
     stored = stored_predictions(connection, task_id)
     mine = [one for one in stored if one.model_version.startswith(own)]
     missing = all(one.model_version != prediction["model_version"] for one in stored)
-    with explained(f"Prediction for task {task_id}", LabelStudioError):
+    with asked(f"Prediction for task {task_id}"):
         if missing and len(mine) < keep:
             create_prediction(connection, task_id, **prediction, cluster=cluster)
         elif missing:
@@ -125,8 +125,8 @@ def create_prediction(
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"Prediction for task {task_id}", LabelStudioError):
-        prediction = api(connection).predictions.create(
+    with asked(f"Prediction for task {task_id}"):
+        stored = api(connection).predictions.create(
             task=task_id,
             result=result,
             score=score,
@@ -135,7 +135,7 @@ def create_prediction(
             # Not repeated: after a lost answer that would store it twice.
             request_options={"max_retries": 0},
         )
-    return prediction.id
+        return stored.id
 
 
 class Settings(NamedTuple):
@@ -158,7 +158,7 @@ def settings(connection: Connection, project_id: int) -> Settings:
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"Project {project_id}", LabelStudioError):
+    with asked(f"Project {project_id}"):
         project = api(connection).projects.get(id=project_id)
         titles = {one.title for one in api(connection).ml.list(project=project_id)}
         return Settings(project.model_version, str(project.sampling), titles)
@@ -170,5 +170,5 @@ def change_settings(connection: Connection, project_id: int, **values: str) -> N
     Raises:
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    with explained(f"Project {project_id}", LabelStudioError):
+    with asked(f"Project {project_id}"):
         api(connection).projects.update(id=project_id, **values)
