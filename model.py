@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 from xml.etree import ElementTree
 
@@ -17,6 +17,7 @@ from features.checkpoints import DEFAULT_MODEL, DOWNLOAD_HOST
 from features.counters import COUNTERS
 from features.encoder import get_encoder
 from ml_backend.base import LabelStudioMLBase, ModelResponse, Ranked
+from progress import UNTOLD, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +87,9 @@ class YOLO(LabelStudioMLBase):
         """Whether a control tag's attribute says that the stream of tasks follows the ranks."""
         return any(model.tag.parameters.model_choose_next for model in self.control_models)
 
-    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+    def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
         """Orders extracted tasks without annotations by what they would teach the first trainable control tag."""
-        return next((ranked for model in self.control_models if (ranked := model.rank(tasks, check))), [])
+        return next((ranked for model in self.control_models if (ranked := model.rank(tasks, progress))), [])
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any

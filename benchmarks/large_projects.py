@@ -34,6 +34,7 @@ import sqlalchemy as sa
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.tables import Annotation, Task
+from progress import Progress
 
 RATE = 25
 OPEN_FILES = 256
@@ -200,7 +201,7 @@ def train(folder: Path, whole: bool = True) -> dict[str, Any]:
     with Watch() as watch:
         Handlers(jobs).queue_of(job)
         with suppress(_Enough):
-            model.fit("START_TRAINING", {}, tasks=store.annotated_tasks("1"), progress=watch.progress)
+            model.fit("START_TRAINING", {}, tasks=store.annotated_tasks("1"), progress=Progress(watch.progress))
     return {"first product": reached[0]} | watch.figures()
 
 

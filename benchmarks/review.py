@@ -115,7 +115,7 @@ def held_out(data: Project, labels: list[np.ndarray], seed: int) -> Evaluation:
     order = np.random.default_rng(seed).permutation(len(examples))
     folds = [set(order[start::FOLDS].tolist()) for start in range(min(FOLDS, len(order)))]
     columns = {label: column for column, label in enumerate(data.labels)}
-    predictions = Trainer(PARAMETERS, columns, LabelDecoder(PARAMETERS, None)).held_out(examples, folds, None)
+    predictions = Trainer(PARAMETERS, columns, LabelDecoder(PARAMETERS, None)).held_out(examples, folds)
     cases = [Case(e.task_id, e.labels > 0, probs, found, frame_rate=e.frame_rate) for e, probs, found in predictions]
     return Evaluation("tl", tuple(data.labels), {}, tuple(cases))
 

@@ -23,9 +23,9 @@ from control_models.trained import TrainedMode
 from control_models.videos import Videos
 from features.cache import VideoFeatures
 from features.encoder import Encoder, get_encoder
-from learning.dataset import Progress
 from learning.evaluation import Evaluation
 from ml_backend.context import Context
+from progress import UNTOLD, Progress
 from utils.neural_nets import MultiLabelLSTM
 from video.timeline import Recording, Track
 
@@ -122,9 +122,7 @@ class ControlModel(ABC):
         """Whether `predict` is light work for this task."""
         return self.videos.cached(task) is not None
 
-    def extract(
-        self, task: dict[str, Any], progress: Progress | None = None, others: Sequence[ControlModel] = ()
-    ) -> None:
+    def extract(self, task: dict[str, Any], progress: Progress = UNTOLD, others: Sequence[ControlModel] = ()) -> None:
         """Extracts the features of the task's video into the cache.
 
         Args:
@@ -207,15 +205,15 @@ class ControlModel(ABC):
         return self.mode.fit(event, data, **kwargs)
 
     def held_out(
-        self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None
+        self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress = UNTOLD
     ) -> Evaluation | None:
         """Cross-validation, as `TrainedMode.held_out`. Returns None in simple mode."""
         return self.mode.held_out(tasks, folds, progress)
 
-    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+    def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
         """Orders extracted tasks, as `LabelStudioMLBase.rank`. Empty in simple mode, to which annotations teach
         nothing."""
-        return self.mode.rank(tasks, check)
+        return self.mode.rank(tasks, progress)
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
         """Whether `fit` on these annotated tasks has nothing to extract first. Damaged features may count as intact."""

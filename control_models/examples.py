@@ -11,8 +11,9 @@ from control_models.tag import Tag
 from control_models.videos import Videos
 from errors import InvalidAnnotation, MediaError
 from features.cache import VideoFeatures
-from learning.dataset import Example, Progress, choose_videos
+from learning.dataset import Example, choose_videos
 from ml_backend.context import Notes
+from progress import UNTOLD, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def read_examples(
     videos: Videos,
     notes: Notes,
     tasks: list[dict[str, Any]],
-    progress: Progress | None,
+    progress: Progress = UNTOLD,
     stands_for: list[float] | None = None,
 ) -> Examples:
     """Reads annotated tasks, each once, and extracts missing features.
@@ -111,37 +112,31 @@ def read_examples(
         InvalidAnnotation: there is no annotated video.
         MediaError: no annotated video can be fetched.
     """
-    reader = _Reader(tag, videos, progress)
-    reader.read(list(zip(tasks, stands_for or [1.0] * len(tasks), strict=True)))
+    reader = _Reader(tag, videos)
+    reader.read(list(zip(tasks, stands_for or [1.0] * len(tasks), strict=True)), progress)
     notes.add(reader.notes)
     return reader.result()
 
 
 class _Reader:
-    def __init__(self, tag: Tag, videos: Videos, progress: Progress | None) -> None:
+    def __init__(self, tag: Tag, videos: Videos) -> None:
         self._tag = tag
         self._videos = videos
-        self._progress = progress
         self._examples: list[Example] = []
         self._unavailable: dict[str, str] = {}
         self.notes: dict[tuple[Any, str], None] = {}  # an ordered set of task id and text
 
-    def read(self, tasks: list[tuple[dict[str, Any], float]]) -> None:
+    def read(self, tasks: list[tuple[dict[str, Any], float]], progress: Progress) -> None:
         # Cached ones first. In another order, an extraction could drop features that are still to be read, and every
         # training of more features than CACHE_SIZE_LIMIT would extract them all.
         missing = []
-        done = 0
         with self._videos.holding_connection():
-            for task, stands_for in tasks:
-                if self._read(task, stands_for, only_cached=True):
-                    done += 1
-                    self._report(done / len(tasks))
-                else:
-                    missing.append((task, stands_for))
-        for task, stands_for in missing:
-            self._read(task, stands_for, only_cached=False)
-            done += 1
-            self._report(done / len(tasks))
+            for number, task in enumerate(tasks, start=1):
+                if not self._read(*task, only_cached=True):
+                    missing.append(task)
+                progress((number - len(missing)) / len(tasks))
+        for part, task in progress.part(1 - len(missing) / len(tasks), 1.0).over(missing):
+            self._read(*task, only_cached=False, progress=part)
 
     def result(self) -> Examples:
         if self._examples:
@@ -150,14 +145,10 @@ class _Reader:
             raise MediaError(f"No annotated video can be fetched: {next(iter(self._unavailable.values()))}")
         raise InvalidAnnotation("There is no annotation to train on. Annotate a video and submit it.")
 
-    def _report(self, share: float) -> None:
-        if self._progress:
-            self._progress(share)
-
-    def _read(self, task: dict[str, Any], stands_for: float, only_cached: bool) -> bool:
+    def _read(self, task: dict[str, Any], stands_for: float, only_cached: bool, progress: Progress = UNTOLD) -> bool:
         """Adds a task's examples, or why there are none. Returns False where `only_cached`, and its features aren't."""
         try:
-            features = self._videos.cached(task) if only_cached else self._videos.extracted(task)
+            features = self._videos.cached(task) if only_cached else self._videos.extracted(task, progress)
             if features is None:
                 return False
             self._add(task, stands_for, features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from learning.dataset import FrameFeatures
 from learning.order import comparable, distances, examples, summary, teaching_order
 from learning.questions import chance_of_error
 from ml_backend.base import Ranked
+from progress import Progress
 from utils.neural_nets import MultiLabelLSTM
 
 logger = logging.getLogger(__name__)
@@ -31,16 +32,14 @@ class Ranking:
         tag: the control tag.
         videos: its videos.
         classifier: its present one.
-        check: called now and then; what it raises ends the work.
     """
 
-    def __init__(self, tag: Tag, videos: Videos, classifier: MultiLabelLSTM, check: Callable[[], None]) -> None:
+    def __init__(self, tag: Tag, videos: Videos, classifier: MultiLabelLSTM) -> None:
         self._tag = tag
         self._videos = videos
         self._classifier = classifier
-        self._check = check
 
-    def rank(self, annotated: list[dict[str, Any]], tasks: list[dict[str, Any]]) -> list[Ranked]:
+    def rank(self, annotated: list[dict[str, Any]], tasks: list[dict[str, Any]], progress: Progress) -> list[Ranked]:
         """Orders tasks: those whose annotation would teach most come first. Those without cached features are left out.
 
         A task's cluster is the id of the task that it resembles most, of those that are annotated and of the examples
@@ -50,26 +49,29 @@ class Ranking:
         Args:
             annotated: the annotated tasks to compare with.
             tasks: to order, without annotations.
+            progress: told the share done, in [0, 1].
         """
-        known = {task["id"]: summary(sequence, sequence.layout) for task, sequence in self._sequences(annotated)}
+        known = {
+            task["id"]: summary(sequence, sequence.layout)
+            for task, sequence in self._sequences(annotated, progress.part(0.0, 0.2))
+        }
         new, uncertainty = {}, []
-        for task, sequence in self._sequences(tasks):
+        for task, sequence in self._sequences(tasks, progress.part(0.2, 0.9)):
             new[task["id"]] = summary(sequence, sequence.layout)
             uncertainty.append(self._uncertainty(sequence, self._tag.frame_rate(task)))
         if not new:
             return []
         rows = comparable([*known.values(), *new.values()])
-        chosen = examples(rows[len(known) :], rows[: len(known)], check=self._check)
+        chosen = examples(rows[len(known) :], rows[: len(known)], progress=progress.part(0.9, 1.0))
         ids = np.array([*known, *new])
         centres = [*range(len(known)), *(len(known) + index for index in chosen)]
         clusters = distances(rows[len(known) :], rows[centres]).argmin(axis=1)
         order = teaching_order(np.array(uncertainty), clusters, np.arange(len(centres)) < len(known))
         return [Ranked(int(ids[len(known) + index]), int(ids[centres[clusters[index]]])) for index in order]
 
-    def _sequences(self, tasks: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any]]:
+    def _sequences(self, tasks: list[dict[str, Any]], progress: Progress) -> Iterator[tuple[dict[str, Any], Any]]:
         """Yields the tasks with cached features, and their features."""
-        for task in tasks:
-            self._check()
+        for _, task in progress.over(tasks):
             try:
                 features = self._videos.cached(task)
                 sequence = features and self._tag.sequence(features, self._tag.frame_rate(task))

@@ -20,10 +20,10 @@ from control_models.trainer import Trainer, num_videos
 from control_models.videos import Videos
 from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from features.cache import VideoFeatures
-from learning.dataset import Progress
 from learning.evaluation import Case, Evaluation
 from ml_backend.base import Ranked
 from ml_backend.context import Context
+from progress import UNTOLD, Progress
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 logger = logging.getLogger(__name__)
@@ -253,7 +253,7 @@ class TrainedMode:
         data: dict[str, Any],
         tasks: list[dict[str, Any]] | None = None,
         from_scratch: bool = False,
-        progress: Progress | None = None,
+        progress: Progress = UNTOLD,
         version: int = 1,
         **kwargs: Any,
     ) -> dict[str, Any]:
@@ -284,26 +284,17 @@ class TrainedMode:
         if not tasks:
             self.forget()
             return {"published": True, "tasks": 0}
-
-        def loaded(share: float) -> None:
-            if progress:
-                progress(LOADING_SHARE * share)
-
         trainer = self._trainer()
         chosen = choose_tasks(self._tag, tasks)
         notes = self._context.notes
-        examples, unavailable = read_examples(self._tag, self._videos, notes, chosen.tasks, loaded, chosen.stands_for)
+        loading, training = progress.part(0.0, LOADING_SHARE), progress.part(LOADING_SHARE, 1.0)
+        examples, unavailable = read_examples(self._tag, self._videos, notes, chosen.tasks, loading, chosen.stands_for)
         present = None if from_scratch else self._usable()
         new = [e for e in examples if present and e.task_id not in present.header["tasks"]]
         prequential = trainer.test(present, new) if present else None
         # A classifier that learnt a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
-
-        def trained(share: float) -> None:
-            if progress:
-                progress(LOADING_SHARE + (1 - LOADING_SHARE) * share)
-
-        candidate, metrics, reason = trainer.candidate(examples, present if comparable else None, trained)
+        candidate, metrics, reason = trainer.candidate(examples, present if comparable else None, training)
         metrics |= {"prequential": prequential, "unavailable": unavailable, "tasks": num_videos(examples)}
         if reason:
             logger.warning("%s: the training isn't published: %s", self._published.path.name, reason)
@@ -330,19 +321,17 @@ class TrainedMode:
             return None
         return classifier if classifier is not None and self._fits(classifier) else None
 
-    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+    def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
         """Orders extracted tasks without annotations, as `LabelStudioMLBase.rank`; empty without a classifier."""
         try:
-            ranking = Ranking(self._tag, self._videos, self.ready(), check)
+            ranking = Ranking(self._tag, self._videos, self.ready())
         except NotReady:
             return []
         store = self._context.store
         annotated = store.annotated_tasks(self._context.project_id) if store is not None else []
-        return ranking.rank(choose_tasks(self._tag, annotated).tasks if annotated else [], tasks)
+        return ranking.rank(choose_tasks(self._tag, annotated).tasks if annotated else [], tasks, progress)
 
-    def held_out(
-        self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress | None = None
-    ) -> Evaluation:
+    def held_out(self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress = UNTOLD) -> Evaluation:
         """Cross-validation: the videos of each fold are predicted by a temporary classifier trained on the others.
 
         Args:
@@ -354,7 +343,7 @@ class TrainedMode:
             InvalidAnnotation: a fold leaves no annotated video to train on.
         """
         tag = self._tag
-        examples = read_examples(tag, self._videos, self._context.notes, tasks, None).examples
+        examples = read_examples(tag, self._videos, self._context.notes, tasks).examples
         try:
             predictions = self._trainer().held_out(examples, folds, progress)
         except ValueError as error:

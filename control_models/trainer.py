@@ -11,7 +11,7 @@ from control_models.tag import Decoder
 from learning.dataset import Example, content_of, num_videos
 from learning.metrics import frame_metrics, segment_f1
 from learning.mistakes import Compared, mistakes
-from ml_backend.base import Progress
+from progress import UNTOLD, Progress
 from utils.neural_nets import MultiLabelLSTM
 
 __all__ = ["Example", "HeldOutPrediction", "Trainer", "num_videos"]
@@ -60,7 +60,7 @@ class Trainer:
         self._start_from = start_from
 
     def candidate(
-        self, examples: list[Example], rival: MultiLabelLSTM | None, progress: Progress | None
+        self, examples: list[Example], rival: MultiLabelLSTM | None, progress: Progress = UNTOLD
     ) -> tuple[MultiLabelLSTM, dict[str, Any], str | None]:
         """Trains a classifier to replace its rival, if there is one.
 
@@ -77,11 +77,11 @@ class Trainer:
             not replace its rival, None where it may.
         """
         training = RIVAL_SHARE if rival else 0.0
-        rival_score = self.score(rival, examples, _part(progress, 0.0, training)) if rival else None
+        rival_score = self.score(rival, examples, progress.part(0.0, training)) if rival else None
         classifier = self._new_classifier(examples)
-        metrics = self._train(classifier, examples, _part(progress, training, TRAINING_SHARE))
+        metrics = self._train(classifier, examples, progress.part(training, TRAINING_SHARE))
         try:
-            score = self.score(classifier, examples, _part(progress, TRAINING_SHARE, 1.0))
+            score = self.score(classifier, examples, progress.part(TRAINING_SHARE, 1.0))
         except ValueError as error:  # probabilities that aren't finite
             return classifier, metrics | {"score": None, "loss": None}, f"it can't predict its own videos: {error}"
         metrics |= {"score": score}
@@ -95,7 +95,7 @@ class Trainer:
         return classifier, metrics, None
 
     def score(
-        self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress | None = None
+        self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress = UNTOLD
     ) -> dict[str, Any] | None:
         """Scores a classifier on the annotated frames of all examples together; None without examples.
 
@@ -113,7 +113,7 @@ class Trainer:
         """
         if not examples:
             return None
-        found = self._found(classifier, examples, None)
+        found = self._found(classifier, examples)
         runs = [
             Compared(truth, predicted, e.frame_rate if len(e.labels) > 1 else 1.0)
             for e, labels in zip(examples, found, strict=True)
@@ -122,18 +122,17 @@ class Trainer:
         return self._metrics(examples, found) | {"mistakes": mistakes(runs, list(self._label_map))}
 
     def _found(
-        self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress | None
+        self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress = UNTOLD
     ) -> list[np.ndarray]:
         """The labels of each example's prediction, [num_frames, num_labels] bool."""
         found = []
-        for number, e in enumerate(examples):
-            part = _part(progress, number / len(examples), (number + 1) / len(examples))
+        for part, e in progress.over(examples):
             probs = classifier.predict(e.features, e.frame_rate, progress=part)
             found.append(self._decoder.labels(probs, e.frame_rate, classifier))
         return found
 
     def held_out(
-        self, examples: list[Example], folds: list[set[int]], progress: Progress | None
+        self, examples: list[Example], folds: list[set[int]], progress: Progress = UNTOLD
     ) -> list[HeldOutPrediction]:
         """Cross-validation: the videos of each fold are predicted by a classifier trained on the other videos.
 
@@ -147,18 +146,16 @@ class Trainer:
         """
         predictions: list[HeldOutPrediction] = []
         contents = {id(e.features): content_of(e.features) for e in examples}
-        for number, fold in enumerate(folds):
+        for part, fold in progress.over(folds):
             hidden = {contents[id(e.features)] for e in examples if e.task_id in fold}
             known = [e for e in examples if contents[id(e.features)] not in hidden]
             if not any(e.reviewed.any() for e in known):
                 raise ValueError("no other annotated video is left to train on")
             classifier = self._new_classifier(known)
-            self._train(classifier, known, _part(progress, number / len(folds), (number + 0.9) / len(folds)))
+            self._train(classifier, known, part.part(0.0, 0.9))
             for e in (e for e in examples if e.task_id in fold):
                 probs = classifier.predict(e.features, e.frame_rate)
                 predictions.append(HeldOutPrediction(e, probs, self._decoder.labels(probs, e.frame_rate, classifier)))
-            if progress:
-                progress((number + 1) / len(folds))
         return predictions
 
     def _new_classifier(self, examples: list[Example]) -> MultiLabelLSTM:
@@ -174,7 +171,7 @@ class Trainer:
         classifier.set_label_map(self._label_map)
         return classifier
 
-    def _train(self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress | None) -> dict[str, Any]:
+    def _train(self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress) -> dict[str, Any]:
         return classifier.partial_fit(
             [e.features for e in examples],
             [e.labels for e in examples],
@@ -207,8 +204,3 @@ class Trainer:
             "frames": frame_metrics(truth, predicted, labels),
             "segments": segment_f1(truth, predicted, labels),
         }
-
-
-def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
-    """A progress function for a part of the work that takes `progress` from `start` to `end`."""
-    return None if progress is None else lambda share: progress(start + (end - start) * share)

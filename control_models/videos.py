@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from errors import MediaError, NotReady, UnreadableVideo
 from features.cache import FeatureCache, VideoFeatures
 from features.encoder import Encoder
 from features.extraction import open_video
-from learning.dataset import Progress
 from ml_backend.context import Context
+from progress import UNTOLD, Progress
 from video.labeling_frames import rate_mismatch
 from video.preprocessing import View
 
@@ -70,7 +71,7 @@ class Videos:
         return self.cache.has(self.encoder, self.place(task), self.view, self._stride)
 
     def extracted(
-        self, task: dict[str, Any], progress: Progress | None = None, others: Iterable[Videos] = ()
+        self, task: dict[str, Any], progress: Progress = UNTOLD, others: Iterable[Videos] = ()
     ) -> VideoFeatures:
         """Returns the video's features, extracted where they aren't cached.
 
@@ -86,7 +87,7 @@ class Videos:
         media, task_id, path = self._tag.media(task), task.get("id"), self.place(task)
         views = {self.view} | {other.view for other in others if self._reads_the_same(other)}
         if any(self.cache.peek(self.encoder, path, view, self._stride) is None for view in views):
-            path = self._media.get(media, task_id, lambda: progress(0.0) if progress else None)
+            path = self._media.get(media, task_id, partial(progress, 0.0))
         try:
             return self.cache.get_views(self.encoder, path, views, self._stride, progress)[self.view]
         except MediaError as error:

@@ -25,8 +25,9 @@ from features.attempts import Attempts
 from features.cache_folder import CacheFolder
 from features.counters import EVICTIONS, EXTRACTION_SECONDS, FRAMES, LOOKUPS
 from features.encoder import Encoder
-from features.extraction import Chunk, Progress, VideoFeatures, extract, file_facts, open_video, rows, stream
+from features.extraction import Chunk, VideoFeatures, extract, file_facts, open_video, rows, stream
 from features.file_hashes import FileHashes
+from progress import UNTOLD, Progress
 from video.preprocessing import View
 
 __all__ = [
@@ -71,7 +72,7 @@ class FeatureCache:
         path: str | Path,
         view: View = View.WHOLE,
         stride: int = 1,
-        progress: Progress | None = None,
+        progress: Progress = UNTOLD,
     ) -> VideoFeatures:
         """Returns the video's features, extracted where they aren't cached. Arguments and errors as of `extract`."""
         return self.get_views(encoder, path, {view}, stride, progress)[view]
@@ -82,7 +83,7 @@ class FeatureCache:
         path: str | Path,
         views: Collection[View],
         stride: int = 1,
-        progress: Progress | None = None,
+        progress: Progress = UNTOLD,
     ) -> dict[View, VideoFeatures]:
         """Returns the features of several views, as `get`; the missing ones are extracted in one decoding."""
         content = self._hashes.of(path)
@@ -148,7 +149,7 @@ class FeatureCache:
         content: str,
         views: Collection[View],
         stride: int,
-        progress: Progress | None,
+        progress: Progress,
     ) -> dict[View, Item]:
         """Extracts each view into a new folder, which the store will move among its items."""
         reader = open_video(path)

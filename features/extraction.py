@@ -21,6 +21,7 @@ from features.checkpoints import file_hash
 from features.encoder import Encoder
 from features.motion import MOTION_DTYPE, MOTION_SIZE, History, Moment, describe
 from features.sound import SOUND_DTYPE, SOUND_SIZE, Sound
+from progress import UNTOLD, Progress
 from video.preprocessing import View, small_grey
 from video.reader import Frame, VideoReader, decode
 
@@ -35,7 +36,6 @@ FEATURE_DTYPE = np.float16  # of cached features: half the disk of float32, and 
 # Constants of glibc's malloc.h; the threshold is the largest that it accepts on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD = -1, -3, 1 << 25
 
-Progress = Callable[[float], None]
 
 _default_threads_lock = threading.Lock()
 
@@ -127,7 +127,7 @@ def extract(
     path: str | Path,
     view: View = View.WHOLE,
     stride: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = UNTOLD,
 ) -> VideoFeatures:
     """Decodes a video and runs the encoder on its frames.
 
@@ -174,14 +174,14 @@ def stream(
     reader: VideoReader,
     views: Collection[View],
     stride: int,
-    progress: Progress | None,
+    progress: Progress,
     write: Callable[[Chunk], None],
 ) -> None:
     """Passes the video's chunks to `write`, in order. All views come from one decoding."""
     with closing(_encoded(encoder, reader, views, stride)) as encoded:
         for chunk in _interpolated(encoded, stride):
             write(chunk)
-            if progress is not None and reader.duration > 0:
+            if reader.duration > 0:
                 progress(float(np.clip(chunk.times[-1] / reader.duration, 0, 1)))
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from learning.dataset import READ, FrameFeatures, Progress
+from learning.dataset import READ, FrameFeatures
+from progress import UNTOLD, Progress
 
 REACH = 4.0  # standard deviations of a filter; what lies beyond weighs nothing
 LEAST_SIGMA = 0.5  # frames: a derivative needs neighbours
@@ -120,7 +121,7 @@ def rows_of(
     frames: np.ndarray,
     layout: dict[str, int],
     frame_rate: float,
-    progress: Progress = lambda share: None,
+    progress: Progress = UNTOLD,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Some frames of a video, filtered; reads the video once, in pieces, and tells `progress` the share that is read.
 

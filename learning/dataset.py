@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -21,8 +21,6 @@ BOUNDARY_SECONDS = 0.4
 # About so many videos are fitted. If there are more, a quarter are those annotated last, a quarter are spread evenly
 # over all, and half over those that show a label; each label gets the same part.
 MAX_VIDEOS = 300
-
-Progress = Callable[[float], None]
 
 
 class FrameFeatures(Protocol):

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learning.dataset import Dataset, Progress
+from learning.dataset import Dataset
 from learning.probe import Fit
+from progress import Progress
 
 # Annotated videos from which on these layers are trained: with ten and twenty they cost more on things that move than
 # they brought elsewhere (benchmarks/fewshot.md).
@@ -90,14 +91,13 @@ def scored_halves(
     """
     halves: tuple[list[ScoredVideo], list[ScoredVideo]] = ([], [])
     chosen = list(zip(data.examples, data.numbers, strict=True))[:: -(-len(data.examples) // NETWORK_MAX_VIDEOS)]
-    for done, (example, number) in enumerate(chosen, start=1):
+    for _, (example, number) in progress.over(chosen):
         frames = slice(0, min(NETWORK_FRAMES, example.features.shape[0]))
         weights = example.reviewed[frames] * np.float32(example.weight)
         if weights.any():
             probe = fit.without[number % len(fit.without)]
             scores = probe.scores(example.features[frames], layout, example.frame_rate)
             halves[number % 2].append(ScoredVideo(scores, example.labels[frames].astype(np.float32), weights))
-        progress(done / len(chosen))
     return halves
 
 

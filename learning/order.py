@@ -12,12 +12,13 @@ Selection and Active Learning", ICML 2015). What other orders brought: benchmark
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from learning.blocks import SIGNED_ROOTS, columns
 from learning.dataset import FrameFeatures
+from progress import UNTOLD, Progress
 
 SUMMARY_FRAMES = 32  # of a video, spread evenly
 # Examples of what isn't annotated: one of three videos, and at most as many as are annotated between two trainings.
@@ -68,7 +69,7 @@ def examples(
     known: np.ndarray,
     count: int | None = None,
     weights: np.ndarray | None = None,
-    check: Callable[[], None] = lambda: None,
+    progress: Progress = UNTOLD,
 ) -> list[int]:
     """Chooses videos that resemble many others and none that is annotated.
 
@@ -77,7 +78,7 @@ def examples(
         known: [num_known, dim], of annotated ones.
         count: of videos to choose, at most; None: `MAX_EXAMPLES`, of few videos fewer.
         weights: [num_videos], how much each counts; None: all the same.
-        check: called now and then; what it raises ends the work.
+        progress: told the share done, in [0, 1].
 
     Returns:
         Their indices; those that resemble most come first.
@@ -91,12 +92,12 @@ def examples(
     nearest = distances(features, known).min(axis=1) if len(known) else farthest
     weights = np.ones(len(features)) if weights is None else weights
     chosen: list[int] = []
-    while len(chosen) < min(count, len(features)):
-        check()
+    for _ in range(min(count, len(features))):
         gains = weights @ np.maximum(nearest[:, None] - between, 0)
         gains[chosen] = -1
         chosen.append(int(np.argmax(gains)))
         nearest = np.minimum(nearest, between[:, chosen[-1]])
+        progress(len(chosen) / count)
     return chosen
 
 

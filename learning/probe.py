@@ -19,7 +19,8 @@ import numpy as np
 from scipy.linalg import lapack
 
 from learning.blocks import BLOCKS, FILTERS, SCALED, Part, columns, read, rows_of
-from learning.dataset import READ, Dataset, FrameFeatures, Progress
+from learning.dataset import READ, Dataset, FrameFeatures
+from progress import UNTOLD, Progress
 
 MAX_FOLDS = 10  # beyond it a probe of nine tenths of the videos is as good as one of all but one
 PARTS = 4  # of the only video that shows a label, each with as many of its frames
@@ -48,7 +49,7 @@ class Probe(NamedTuple):
     bias: np.ndarray
 
     def scores(
-        self, sequence: FrameFeatures, layout: dict[str, int], frame_rate: float, progress: Progress | None = None
+        self, sequence: FrameFeatures, layout: dict[str, int], frame_rate: float, progress: Progress = UNTOLD
     ) -> np.ndarray:
         """Scores [num_frames, num_labels] of a video: around 0 where a label is off, 1 where it is on. The video is
         read once, in pieces; `progress` is told the share that was read."""
@@ -62,8 +63,7 @@ class Probe(NamedTuple):
             total += values.sum(axis=0, dtype=np.float64)
             for name in layout:  # the weights first: then there is little to filter
                 filtered[name].append(values[:, where[name]] @ flat[name])
-            if progress:
-                progress(min(1.0, (start + READ) / sequence.shape[0]))
+            progress(min(1.0, (start + READ) / sequence.shape[0]))
         result = self.bias + (total / sequence.shape[0]).astype(np.float32) @ self.mean
         result = np.tile(result.astype(np.float32), (sequence.shape[0], 1))
         for name, parts in filtered.items():
@@ -143,7 +143,7 @@ def fit_probe(
     Raises:
         ValueError: features that aren't finite.
     """
-    rows = _Rows(data, layout, lambda share: progress(0.6 * share))
+    rows = _Rows(data, layout, progress.part(0.0, 0.6))
     folds = rows.folds()
     ridges: dict[str, _Ridge] = {}
     for done, (name, block) in enumerate(BLOCKS.items(), start=1):
@@ -189,12 +189,8 @@ class _Rows:
     def __init__(self, data: Dataset, layout: dict[str, int], progress: Progress) -> None:
         sampled = data.sample()
         parts, means = [], []
-        for done, (example, (frames, _)) in enumerate(zip(data.examples, sampled, strict=True)):
-
-            def read(share: float, done: int = done) -> None:
-                progress((done + share) / len(sampled))
-
-            part, mean = rows_of(example.features, frames, layout, example.frame_rate, read)
+        for step, (example, (frames, _)) in progress.over(list(zip(data.examples, sampled, strict=True))):
+            part, mean = rows_of(example.features, frames, layout, example.frame_rate, step)
             parts.append(part)
             means.append(mean)
         sizes = [len(frames) for frames, _ in sampled]

@@ -13,7 +13,7 @@ A backend written for label-studio-ml 2.x runs here with its import line changed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from prometheus_client.registry import Collector
@@ -21,9 +21,8 @@ from pydantic import BaseModel, ConfigDict
 
 from errors import InvalidRequest, Loading, NotReady
 from ml_backend.project_model import ProjectModel
+from progress import UNTOLD, Progress
 from video.timeline import Recording, Track
-
-Progress = Callable[[float], None]
 
 
 class ModelResponse(BaseModel):
@@ -105,8 +104,8 @@ class LabelStudioMLBase(ProjectModel):
             event: the webhook's action, such as "ANNOTATION_CREATED" or "START_TRAINING".
             data: the webhook's body.
             kwargs: `tasks`, every annotated task of the project (`{"id", "data", "annotations": [{"id", "result"}]}`);
-                `from_scratch`, True where the present model must be forgotten; `progress`, a function of the share
-                done, in [0, 1].
+                `from_scratch`, True where the present model must be forgotten; `progress`, a `Progress`, to be
+                told the share done.
 
         Returns:
             JSON for `/job_status` and the stored training. `{"published": False}` marks a model that wasn't kept.
@@ -151,12 +150,12 @@ class LabelStudioMLBase(ProjectModel):
         """Whether Label Studio's stream of tasks follows `rank`."""
         return False
 
-    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
+    def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
         """Orders extracted tasks without annotations: those whose annotation would teach most come first.
 
         Args:
             tasks: `{"id", "data"}`, in the order of their ids.
-            check: raises where the work must stop; to be called now and then.
+            progress: to be told the share done, now and then; it raises where the work must stop.
 
         Returns:
             The order; empty where the model has no opinion.
@@ -176,7 +175,7 @@ class LabelStudioMLBase(ProjectModel):
         with self.context.media.holding_connection():
             return all(part.can_train_at_once(tasks) for part in self.control_models)
 
-    def extract(self, task: dict[str, Any], progress: Progress | None = None) -> None:
+    def extract(self, task: dict[str, Any], progress: Progress = UNTOLD) -> None:
         """Does the heavy part of a task's prediction, such as the extraction of features, in the worker."""
         for part in self.control_models:
             part.extract(task, progress, self.control_models)

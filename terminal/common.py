@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from errors import InvalidRequest
 from ml_backend.context import Services
 from ml_backend.settings import get_settings
 from ml_backend.store import Store
+from progress import Progress
 from video.labeling_frames import own_rate
 from video.reader import decode
 
@@ -161,12 +162,13 @@ def say_left_out(model: YOLO) -> None:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Callable[[float], None]]:
-    """Shows a bar on standard error with the time left. Yields a function that takes the share done, in [0, 1]."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+def progress(description: str) -> Iterator[Progress]:
+    """Shows a bar on standard error with the time left. Yields its `Progress`."""
+    name, left = bars.TextColumn("{task.description}", markup=False), bars.TimeRemainingColumn()
+    columns = (name, bars.BarColumn(), bars.TaskProgressColumn(), left)
+    with bars.Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
         bar_id = bar.add_task(description, total=1.0)
-        yield lambda share: bar.update(bar_id, completed=share)
+        yield Progress(lambda share: bar.update(bar_id, completed=share))
         bar.update(bar_id, completed=1.0)
 
 

@@ -36,6 +36,7 @@ from features.cache_folder import STALE_AFTER, usage
 from features.encoder import Encoder, get_encoder
 from features.motion import MOTION_SIZE
 from features.sequence import FeatureSequence
+from progress import Progress
 from tests import processes
 from tests.brightness import BrightnessEncoder
 from tests.checkpoints import write_checkpoint
@@ -256,7 +257,7 @@ def test_an_interrupted_caller_ends_the_extraction_and_its_threads(tmp_path):
 
     encoder = BrightnessEncoder()
     with pytest.raises(KeyboardInterrupt):
-        extract(encoder, video, progress=interrupt)
+        extract(encoder, video, progress=Progress(interrupt))
     assert encoder.num_encoded < 400
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("encoder")]
 
@@ -271,7 +272,7 @@ def test_no_video_at_all(tmp_path):
 
 def test_progress_rises_to_the_end(videos):
     done: list[float] = []
-    extract(BrightnessEncoder(), videos[2], progress=done.append)
+    extract(BrightnessEncoder(), videos[2], progress=Progress(done.append))
     assert len(done) == 5
     assert done == sorted(done)
     assert 0 < done[0] < 0.5

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from learning.dataset import ROWS
 from learning.network import NETWORK_VIDEOS
+from progress import Progress
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 FEATURES = 24
@@ -178,7 +179,7 @@ def test_progress_rises_through_all_parts_and_each_can_be_cancelled(num_videos: 
     examples = list(map(list, zip(*(video(seed) for seed in range(num_videos)), strict=True)))
     options = {"f1_threshold": 2, "accuracy_threshold": 2}
     shares: list[float] = []
-    small_model().partial_fit(*examples, **options, progress=shares.append)
+    small_model().partial_fit(*examples, **options, progress=Progress(shares.append))
     assert shares == sorted(shares)
     assert shares[-1] == 1
     for at in {0, len(shares) // 3, len(shares) // 2, len(shares) - 1}:
@@ -191,7 +192,7 @@ def test_progress_rises_through_all_parts_and_each_can_be_cancelled(num_videos: 
                 raise Cancelled
 
         with pytest.raises(Cancelled):
-            small_model().partial_fit(*examples, **options, progress=cancel)
+            small_model().partial_fit(*examples, **options, progress=Progress(cancel))
         assert seen == at + 1
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from learning.order import comparable, distances, examples, summary, teaching_order
+from progress import Progress
 
 
 def groups(*sizes: int, spread: float = 0.1) -> np.ndarray:
@@ -41,11 +42,11 @@ def test_videos_count_by_their_weight() -> None:
 
 
 def test_the_work_ends_where_it_must_stop() -> None:
-    def stop() -> None:
+    def stop(share: float) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        examples(groups(3, 3), np.zeros((0, 2)), check=stop)
+        examples(groups(3, 3), np.zeros((0, 2)), progress=Progress(stop))
 
 
 def test_the_least_certain_comes_first_and_what_is_alike_later() -> None:

@@ -22,6 +22,7 @@ from ml_backend.jobs.runner import Runner
 from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.store.tables import JobKind, JobStatus
 from ml_backend.web import predictions
+from progress import UNTOLD, Progress
 from tests.http_server import status
 from tests.servers import wait_until
 from tests.stand_in import StandIn, now
@@ -50,8 +51,8 @@ class Learner(LabelStudioMLBase):
     def is_extracted(self, task: dict[str, Any]) -> bool:
         return task["id"] not in self.missing
 
-    def rank(self, tasks: list[dict[str, Any]], check: Callable[[], None]) -> list[Ranked]:
-        check()
+    def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
+        progress(1.0)
         return list(self.ranked)
 
     def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:

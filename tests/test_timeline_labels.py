@@ -15,6 +15,7 @@ import torch
 from control_models import timeline_tag
 from control_models.examples import choose_tasks, recalled
 from control_models.timeline_labels import TimelineLabelsModel
+from control_models.trained import LOADING_SHARE
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, InvalidTask, MediaError, NotReady
 from features import cache as cache_module
 from features.checkpoints import import_ultralytics
@@ -24,6 +25,7 @@ from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from model import YOLO
+from progress import Progress
 from tests.checkpoints import write_timm_weights
 from tests.http_server import Server, whole_file
 from tests.servers import annotation, region
@@ -439,9 +441,18 @@ def test_a_project_that_is_deleted_while_it_is_trained_gets_no_model(
         model.store.delete_project("1")
 
     with pytest.raises(InvalidRequest, match="deleted while"):
-        model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)], progress=delete)
+        model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)], progress=Progress(delete))
     assert list(settings.model_root.glob("*.safetensors")) == []
     assert model.store.versions("1") == []
+
+
+def test_a_training_can_be_ended_while_it_extracts_features(make_model: Any, red_blue: dict[str, Any]) -> None:
+    def stop(share: float) -> None:
+        if 0 < share < LOADING_SHARE:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        make_model(config()).fit("", {}, tasks=[annotated(red_blue, RED_BLUE)], progress=Progress(stop))
 
 
 @pytest.mark.parametrize("attribute", ['model_merge_gap="1"', 'score_threshold="0.9"', 'model_exclusive="true"'])
@@ -840,11 +851,11 @@ def test_what_resembles_nothing_annotated_teaches_most(settings: Settings, make_
     model = make_model(config())
     for one in tasks.values():
         model.extract(one)
-    assert model.rank(list(tasks.values()), lambda: None) == []  # nothing is learnt yet
+    assert model.rank(list(tasks.values())) == []  # nothing is learnt yet
     model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(tasks[1], annotation(1, region(1, 10, "Red")))])
     model.services.store.save_annotations("1", None, [(tasks[1], annotation(1))], "ANNOTATION_CREATED")
     checks = []
-    ranked = model.rank([tasks[number] for number in range(2, 8)], lambda: checks.append(1))
+    ranked = model.rank([tasks[number] for number in range(2, 8)], Progress(checks.append))
     order = [one.task_id for one in ranked]
     assert {colours[number] for number in order[:2]} == {GREEN, BLUE}
     assert sorted(order) == [2, 3, 4, 5, 6, 7]
@@ -859,9 +870,9 @@ def test_the_order_is_of_what_can_be_read(settings: Settings, make_model: Any, r
     model = make_model(config())
     model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, RED_BLUE)])
     others = [{"id": 8, "data": {}}, {"id": 9, "data": {"video": "missing.mp4"}}]
-    assert [one.task_id for one in model.rank([*others, red_blue], lambda: None)] == [1]
-    assert model.rank(others, lambda: None) == []
-    assert make_model(config("", ("soccer_ball",))).rank([red_blue], lambda: None) == []
+    assert [one.task_id for one in model.rank([*others, red_blue])] == [1]
+    assert model.rank(others) == []
+    assert make_model(config("", ("soccer_ball",))).rank([red_blue]) == []
 
 
 # -- partly annotated videos

@@ -12,6 +12,7 @@ from control_models.parameters import TimelineLabelsParameters
 from control_models.trainer import Trainer
 from learning.dataset import Example
 from learning.evaluation import Case, score_cases
+from progress import Progress
 
 FEATURES = 16
 LABEL = {"On": 0}
@@ -45,7 +46,7 @@ def test_partly_reviewed_videos_are_learnt_and_published(trainer: Trainer) -> No
     """Also where whole windows of frames, and one of the videos, were left out."""
     half, nothing = np.arange(90) < 45, np.zeros(90, bool)
     examples = [example(1, 1, half), example(2, 2, half), example(3, 3, nothing)]
-    classifier, metrics, reason = trainer.candidate(examples, None, None)
+    classifier, metrics, reason = trainer.candidate(examples, None)
     assert reason is None
     assert np.isfinite(metrics["loss"])
     assert np.isfinite(classifier.predict(example(9, 50).features)).all()
@@ -60,14 +61,14 @@ def test_a_model_that_is_not_a_number_is_never_published(trainer: Trainer, monke
         return metrics | {"loss": float("nan")}
 
     monkeypatch.setattr(Trainer, "_train", broken)
-    _, metrics, reason = trainer.candidate([example(1, 1), example(2, 2)], None, None)
+    _, metrics, reason = trainer.candidate([example(1, 1), example(2, 2)], None)
     assert reason is not None
     assert metrics["loss"] is None
 
 
 def test_chance_is_not_found_where_every_video_is_there_twice(trainer: Trainer) -> None:
     examples = [chance(task_id, seed=task_id % 4) for task_id in range(1, 9)]
-    predictions = trainer.held_out(examples, [{task_id} for task_id in range(1, 9)], None)
+    predictions = trainer.held_out(examples, [{task_id} for task_id in range(1, 9)])
     cases = [Case(e.task_id, e.labels > 0, probs, found, e.reviewed) for e, probs, found in predictions]
     assert len(cases) == 8
     assert score_cases(cases, ["On"])["frames"]["macro_f1"] < 0.75  # 0.67 is all frames with the label
@@ -75,7 +76,7 @@ def test_chance_is_not_found_where_every_video_is_there_twice(trainer: Trainer) 
 
 def test_a_video_that_is_there_twice_leaves_nothing_to_train_on(trainer: Trainer) -> None:
     with pytest.raises(ValueError, match="no other annotated video is left"):
-        trainer.held_out([chance(1, seed=0), chance(2, seed=0)], [{1}], None)
+        trainer.held_out([chance(1, seed=0), chance(2, seed=0)], [{1}])
 
 
 def test_what_was_not_reviewed_is_not_scored() -> None:
@@ -91,9 +92,9 @@ def test_what_was_not_reviewed_is_not_scored() -> None:
 
 def test_progress_moves_through_scoring_the_rival_training_and_scoring(trainer: Trainer) -> None:
     examples = [example(task_id, task_id) for task_id in range(1, 5)]
-    rival, _, _ = trainer.candidate(examples, None, None)
+    rival, _, _ = trainer.candidate(examples, None)
     shares: list[float] = []
-    trainer.candidate(examples, rival, shares.append)
+    trainer.candidate(examples, rival, Progress(shares.append))
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert sum(share <= 0.1 for share in shares) >= len(examples)

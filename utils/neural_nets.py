@@ -13,7 +13,7 @@ from features.cache import cached_feature_extraction, cached_yolo_predict
 from learning.blocks import BLOCKS, FILTERS
 from learning.calibration import calibrate
 from learning.classifier_file import BaseNN, UnusableClassifier
-from learning.dataset import FRAME_RATE, Dataset, FrameFeatures, Progress
+from learning.dataset import FRAME_RATE, Dataset, FrameFeatures
 from learning.decisions import Decisions, decide
 from learning.exclusive import StateModel, learn_states
 from learning.metrics import held_out_metrics
@@ -30,6 +30,7 @@ from learning.network import (
     train,
 )
 from learning.probe import Fit, Probe, fit_probe
+from progress import UNTOLD, Progress
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
@@ -172,7 +173,7 @@ class MultiLabelLSTM(BaseNN):
         epochs: int = 1000,
         f1_threshold: float = 0.95,
         accuracy_threshold: float = 1.0,
-        progress: Progress | None = None,
+        progress: Progress = UNTOLD,
     ) -> dict[str, Any]:
         """Train on everything given, and on nothing else.
 
@@ -204,7 +205,6 @@ class MultiLabelLSTM(BaseNN):
             below 0, no frame that counts.
         """
         started = time.monotonic()
-        progress = progress or (lambda share: None)
         if not isinstance(sequences, list | tuple):
             sequences, labels = [sequences], [labels]
         for sequence in sequences:
@@ -213,9 +213,7 @@ class MultiLabelLSTM(BaseNN):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # matrices this small are multiplied faster by one thread, and in the same order
         try:
-            fit = fit_probe(
-                data, self.layout, lambda share: progress(0.8 * share), NETWORK_VIDEOS, self._start(start_from)
-            )
+            fit = fit_probe(data, self.layout, progress.part(0.0, 0.8), NETWORK_VIDEOS, self._start(start_from))
             held_out, probe = fit.held_out, fit.probe
             slope, offset = calibrate(*held_out)
             states = learn_states(
@@ -237,7 +235,7 @@ class MultiLabelLSTM(BaseNN):
             elif metrics["accuracy"] >= accuracy_threshold:
                 reason = "accuracy_threshold"
             elif data.num_videos >= NETWORK_VIDEOS:
-                steps, num_batches = self._train_network(data, fit, epochs, lambda share: progress(0.8 + 0.2 * share))
+                steps, num_batches = self._train_network(data, fit, epochs, progress.part(0.8, 1.0))
                 reason, steps = "epochs" if steps >= epochs * num_batches else "converged", -(-steps // num_batches)
             progress(1.0)
         finally:
@@ -274,7 +272,7 @@ class MultiLabelLSTM(BaseNN):
         """Trains the layers behind the probe on half of the videos, and finds the gate by the others; the steps there
         were, and how many make an epoch."""
         self._initialise()
-        mine, others = scored_halves(data, fit, self.layout, lambda share: progress(0.6 * share))
+        mine, others = scored_halves(data, fit, self.layout, progress.part(0.0, 0.6))
         if not mine or not others:
             return 0, 1
         cut = [self.preprocess_sequence(one.scores, one.labels) for one in mine]
@@ -285,9 +283,7 @@ class MultiLabelLSTM(BaseNN):
         self.train()
         self.dropout.generator.manual_seed(self.seed)
         rates = (self.learning_rate, self.weight_decay)
-        steps = train(
-            self, *tensors, *rates, epochs * num_batches, self.seed, lambda share: progress(0.6 + 0.4 * share)
-        )
+        steps = train(self, *tensors, *rates, epochs * num_batches, self.seed, progress.part(0.6, 1.0))
         self.eval()
         with torch.inference_mode():  # of whole videos, as `predict` reads them
             corrected = torch.cat([self.read(torch.from_numpy(one.scores)[None])[0] for one in others])
@@ -331,7 +327,7 @@ class MultiLabelLSTM(BaseNN):
                 mine[..., to] = values[..., of]
         return other
 
-    def _scores(self, sequence: FrameFeatures, frame_rate: float, progress: Progress | None = None) -> np.ndarray:
+    def _scores(self, sequence: FrameFeatures, frame_rate: float, progress: Progress = UNTOLD) -> np.ndarray:
         """The probe's scores [num_frames, output_size]."""
         return self.probe.scores(sequence, self.layout, frame_rate, progress)
 
@@ -356,7 +352,7 @@ class MultiLabelLSTM(BaseNN):
         self,
         sequence: FrameFeatures,
         frame_rate: float = FRAME_RATE,
-        progress: Progress | None = None,
+        progress: Progress = UNTOLD,
     ) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
 

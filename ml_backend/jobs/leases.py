@@ -23,6 +23,7 @@ from errors import DatabaseUnavailable
 from ml_backend.store import Store
 from ml_backend.store.jobs import LEASE
 from ml_backend.store.tables import Job
+from progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +60,12 @@ class Run:
 
     Attributes:
         job: the job.
+        progress: of the job; it raises JobStopped where the job must not go on.
     """
 
     def __init__(self, job: Job, leases: Leases) -> None:
         self.job = job
+        self.progress = Progress(self._record)
         self._leases = leases
         self._reported = 0.0
 
@@ -72,12 +75,8 @@ class Run:
         if reason is not None:
             raise JobStopped(reason)
 
-    def progress(self, share: float) -> None:
-        """Records the share done, in [0, 1], once a second.
-
-        Raises:
-            JobStopped: the job must not go on.
-        """
+    def _record(self, share: float) -> None:
+        """Records the share done once a second."""
         self.check()
         if time.monotonic() - self._reported < PROGRESS_SECONDS:
             return

@@ -118,7 +118,7 @@ class Refresh:
         """The tasks whose annotation would teach most, the most first; none where the model has no opinion."""
         tasks = self._store.unannotated_tasks(self._project_id, MAX_RANKED)
         with self._model.context.media.holding_connection():
-            ranked = self._model.rank([task for task in tasks if self._is_extracted(task)], self._run.check)
+            ranked = self._model.rank([task for task in tasks if self._is_extracted(task)], self._run.progress)
         if ranked:
             self._run.persist(lambda: self._store.save_ranks(self._project_id, [one.task_id for one in ranked]))
         return ranked

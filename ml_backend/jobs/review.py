@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from errors import InvalidAnnotation, InvalidRequest
-from ml_backend.base import LabelStudioMLBase, Progress
+from ml_backend.base import LabelStudioMLBase
 from ml_backend.store import Store
 from ml_backend.store.tables import now
+from progress import UNTOLD, Progress
 from study.review import Doubt, doubts
 
 RESULT = "review"  # the key of the last result among the project's values
@@ -20,7 +21,7 @@ MAX_VIDEOS = 300
 MAX_DOUBTS = 200
 
 
-def review(model: LabelStudioMLBase, store: Store, progress: Progress | None = None) -> dict[str, Any]:
+def review(model: LabelStudioMLBase, store: Store, progress: Progress = UNTOLD) -> dict[str, Any]:
     """Compares and stores the result.
 
     Returns:
@@ -46,13 +47,8 @@ def review(model: LabelStudioMLBase, store: Store, progress: Progress | None = N
     ids = [task["id"] for task in tasks]
     folds = [set(ids[start::FOLDS]) for start in range(min(FOLDS, len(ids)))]
     found: list[Doubt] = []
-    for number, part in enumerate(parts):
-
-        def report(share: float, number: int = number) -> None:
-            if progress:
-                progress((number + share) / len(parts))
-
-        found += doubts(part.held_out(tasks, folds, report))
+    for share, part in progress.over(parts):
+        found += doubts(part.held_out(tasks, folds, share))
     found.sort(key=lambda doubt: -doubt.evidence)
     result = {
         "at": now().isoformat(timespec="seconds"),

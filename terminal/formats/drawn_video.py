@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from learning.events import segments
+from progress import UNTOLD, Progress
 from video.reader import decode
 from video.timeline import Track
 
@@ -21,9 +22,7 @@ BACKGROUND, LINE, TEXT, PLAYHEAD = (24, 26, 30), (54, 58, 66), (232, 234, 238), 
 QUALITY = {"crf": "20", "preset": "veryfast"}
 
 
-def draw_timelines(
-    video: Path, tracks: Sequence[Track], target: Path, progress: Callable[[float], None] | None = None
-) -> None:
+def draw_timelines(video: Path, tracks: Sequence[Track], target: Path, progress: Progress = UNTOLD) -> None:
     """Writes an MP4 (H.264, without sound) with the predicted timelines below the picture.
 
     Args:
@@ -53,7 +52,7 @@ def draw_timelines(
                 last_pts = max(round(frame.time / TIME_BASE), last_pts + 1)
                 drawn.pts, drawn.time_base = last_pts, TIME_BASE
                 container.mux(stream.encode(drawn))
-                if progress and reader.duration:
+                if reader.duration:
                     progress(min(1.0, frame.time / reader.duration))
             container.mux(stream.encode(None))
         part.replace(target)
