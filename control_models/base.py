@@ -41,12 +41,14 @@ class ControlPrediction(NamedTuple):
         score: the expected F1, in [0, 1].
         version: the version that predicted, as of `ControlModel.version`.
         probabilities: [num_rows, num_labels], in the rows of `Tag`.
+        annotated: [num_rows] bool, the rows that say what was drawn.
     """
 
     regions: list[Region]
     score: float
     version: str
     probabilities: np.ndarray
+    annotated: np.ndarray
 
 
 class ControlModel(ABC):
@@ -176,10 +178,11 @@ class ControlModel(ABC):
     ) -> ControlPrediction:
         """Predicts a video by a classifier of `mode.ready`. On an annotated task, trainable mode predicts what was
         drawn."""
-        probs = self.mode.probabilities(features, frame_rate, classifier, task)
-        labels = self.tag.decoder.labels(probs, frame_rate, classifier)
+        probs, annotated = self.mode.probabilities(features, frame_rate, classifier, task)
+        labels = self.tag.decoder.labels(probs, frame_rate, classifier, annotated)
         version = self.mode.version if classifier is None else self.mode.version_of(classifier)
-        return ControlPrediction(self.tag.regions(probs, labels), self.tag.score(probs, classifier), version, probs)
+        regions, score = self.tag.regions(probs, labels), self.tag.score(probs, classifier)
+        return ControlPrediction(regions, score, version, probs, annotated)
 
     def track(self, task: dict[str, Any]) -> Track:
         """The track of an extracted task, also where the model can't predict yet.

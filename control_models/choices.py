@@ -68,12 +68,20 @@ class Choice:
         self._exclusive = exclusive
         self._threshold = threshold
 
-    def labels(self, probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None) -> np.ndarray:
+    def labels(
+        self,
+        probs: np.ndarray,
+        frame_rate: float,
+        classifier: MultiLabelLSTM | None = None,
+        annotated: np.ndarray | None = None,
+    ) -> np.ndarray:
         """As of `Decoder`."""
         if self._threshold is None:
             chosen = np.ones(probs.shape, bool) if self._exclusive else probs >= classifier.thresholds
         else:
             chosen = probs >= self._threshold
+        if annotated is not None:
+            chosen = np.where(annotated[:, None], probs > 0, chosen)
         if self._exclusive and probs.size:
             chosen &= np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]
         return chosen

@@ -24,23 +24,30 @@ class LabelDecoder:
         self._parameters = parameters
         self._threshold = threshold
 
-    def labels(self, probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None) -> np.ndarray:
-        """The labels of probabilities, both [num_frames, num_labels]; bool.
-
-        Args:
-            probs: of each label by itself, calibrated where they are a classifier's.
-            frame_rate: labeling frames per second.
-            classifier: what made them; None in simple mode.
-        """
+    def labels(
+        self,
+        probs: np.ndarray,
+        frame_rate: float,
+        classifier: MultiLabelLSTM | None = None,
+        annotated: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """As of `Decoder`. The probabilities are each label's by itself, calibrated where they are a classifier's."""
         exclusive = self._parameters.model_exclusive
         if exclusive and classifier is not None:
             labels = decode(probs, classifier.states, frame_rate)
         elif classifier is not None and self._threshold is None:
             labels = classifier.labels(probs)
         else:
-            labels = probs >= self._threshold
-            if exclusive and labels.size:
-                labels &= np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]
+            labels = self._allowed(probs >= self._threshold, probs)
         # Before short events are dropped, those that only a gap parts are one.
         labels = merge_gaps(labels, math.floor(self._parameters.model_merge_gap * frame_rate))
-        return drop_short(labels, math.ceil(self._parameters.model_min_duration * frame_rate))
+        labels = drop_short(labels, math.ceil(self._parameters.model_min_duration * frame_rate))
+        if annotated is not None:
+            labels[annotated] = self._allowed(probs > 0, probs)[annotated]
+        return labels
+
+    def _allowed(self, labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        """The labels, of exclusive ones the most probable in each frame."""
+        if not self._parameters.model_exclusive or not labels.size:
+            return labels
+        return labels & (np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None])

@@ -61,9 +61,9 @@ def choose_tasks(tag: Tag, tasks: list[dict[str, Any]]) -> Chosen:
     return Chosen([tasks[index] for index in chosen], stands_for.tolist())
 
 
-def recalled(tag: Tag, task: dict[str, Any], probs: np.ndarray) -> np.ndarray:
+def recalled(tag: Tag, task: dict[str, Any], probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Makes a prediction [num_rows, num_labels] agree with the task's annotations: annotated rows become 0 or 1, as at
-    least half of the annotators drew them.
+    least half of the annotators drew them. Returns it and the annotated rows, [num_rows] bool.
 
     A model that generalises contradicts its annotations in places, and an annotator who opens an annotated video again
     would see that as an error.
@@ -75,17 +75,7 @@ def recalled(tag: Tag, task: dict[str, Any], probs: np.ndarray) -> np.ndarray:
             counted = np.ones_like(weight) if reviewed is None else reviewed[:, None]
             drawn += counted * labels
             weight += counted
-    return np.where(weight > 0, 2 * drawn >= weight, probs).astype(probs.dtype)
-
-
-def annotated_rows(tag: Tag, task: dict[str, Any], num_rows: int) -> np.ndarray:
-    """The rows of which an annotation of the task says something, [num_rows] bool."""
-    annotated = np.zeros(num_rows, bool)
-    for annotation in task["annotations"]:
-        labels, reviewed, _ = tag.drawn(annotation["result"], num_rows)
-        if labels is not None:
-            annotated |= True if reviewed is None else reviewed
-    return annotated
+    return np.where(weight > 0, 2 * drawn >= weight, probs).astype(probs.dtype), weight[:, 0] > 0
 
 
 def read_examples(

@@ -87,13 +87,15 @@ class SimpleMode:
 
     def probabilities(
         self, features: VideoFeatures, frame_rate: float, classifier: None, task: dict[str, Any] | None = None
-    ) -> np.ndarray:
-        """The probabilities of a video's labels, [num_rows, num_labels]."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities of a video's labels, [num_rows, num_labels], and as of `TrainedMode` the annotated rows:
+        none, since nothing is recalled."""
         probs = np.zeros((len(features.times), len(self._tag.labels)), np.float32)
         for label, columns in self.class_columns.items():
             # Classes exclude each other, so the probability of a label is the sum of its classes'.
             probs[:, self._tag.label_map[label]] = features.probs[:, columns].sum(axis=1).clip(0, 1)
-        return self._tag.rows(probs, features, frame_rate)
+        rows = self._tag.rows(probs, features, frame_rate)
+        return rows, np.zeros(len(rows), bool)
 
     def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
         """True: nothing is trained."""

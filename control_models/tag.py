@@ -43,8 +43,21 @@ class Drawn(NamedTuple):
 class Decoder(Protocol):
     """Makes labels of probabilities."""
 
-    def labels(self, probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None) -> np.ndarray:
-        """Makes labels, [num_rows, num_labels] bool, of probabilities; `classifier` made these, None in simple mode."""
+    def labels(
+        self,
+        probs: np.ndarray,
+        frame_rate: float,
+        classifier: MultiLabelLSTM | None = None,
+        annotated: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Makes labels, [num_rows, num_labels] bool, of probabilities.
+
+        Args:
+            probs: [num_rows, num_labels].
+            frame_rate: labeling frames per second.
+            classifier: what made them; None in simple mode.
+            annotated: [num_rows] bool, rows whose probabilities are what was drawn, 0 or 1; they stay as they are.
+        """
 
 
 class Tag(ABC):

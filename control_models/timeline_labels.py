@@ -34,7 +34,7 @@ class TimelineLabelsModel(ControlModel):
         prediction = super()._predict_file(path, frame_rate, task)
         if self.tag.parameters.model_query_label is None or not isinstance(self.mode, TrainedMode):
             return prediction
-        asked = self.tag.questions(self.mode.doubted(prediction.probabilities, task), frame_rate)
+        asked = self.tag.questions(self.mode.doubted(prediction.probabilities, prediction.annotated), frame_rate)
         return prediction._replace(regions=prediction.regions + asked)
 
     def track(self, task: dict[str, Any]) -> Track:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from control_models.examples import annotated_rows, choose_tasks, read_examples, recalled
+from control_models.examples import choose_tasks, read_examples, recalled
 from control_models.published import PublishedClassifiers
 from control_models.ranking import Ranking
 from control_models.start import find_start
@@ -94,28 +94,21 @@ class TrainedMode:
         frame_rate: float,
         classifier: MultiLabelLSTM,
         task: dict[str, Any] | None = None,
-    ) -> np.ndarray:
-        """The probabilities [num_rows, num_labels] of a video by a classifier of `ready`, 0 or 1 in annotated rows."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities [num_rows, num_labels] of a video by a classifier of `ready`, 0 or 1 in annotated rows; and
+        these rows, [num_rows] bool."""
         probs = classifier.predict(self._tag.sequence(features, frame_rate), frame_rate)
-        for annotated in self._annotated(task):
-            probs = recalled(self._tag, annotated, probs)
-        return probs
+        store, task_id = self._context.store, (task or {}).get("id")
+        if store is not None and task_id is not None:
+            for annotated in store.annotated_tasks(self._context.project_id, task_id):
+                return recalled(self._tag, annotated, probs)
+        return probs, np.zeros(len(probs), bool)
 
-    def doubted(self, probs: np.ndarray, task: dict[str, Any] | None) -> np.ndarray:
+    def doubted(self, probs: np.ndarray, annotated: np.ndarray) -> np.ndarray:
         """Probabilities of `probabilities` in which a label that no annotation has shown yet is unknown, not absent:
         0.5 in rows without an annotation."""
         known = self.ready().label_has_example.numpy()
-        annotated = np.zeros(len(probs), bool)
-        for one in self._annotated(task):
-            annotated |= annotated_rows(self._tag, one, len(probs))
         return np.where(annotated[:, None] | known, probs, np.float32(0.5))
-
-    def _annotated(self, task: dict[str, Any] | None) -> list[dict[str, Any]]:
-        """The task with its stored annotations; empty where it has none."""
-        store, task_id = self._context.store, (task or {}).get("id")
-        if store is None or task_id is None:
-            return []
-        return store.annotated_tasks(self._context.project_id, task_id)
 
     @property
     def version(self) -> str:

@@ -169,6 +169,16 @@ def test_several_choices_and_none(make_model: Callable[..., YOLO], videos: list[
         assert labels_of(model.predict([task]).predictions[0]) == wanted[name]  # as it was annotated
 
 
+def test_annotators_of_whom_no_half_agrees_choose_nothing(
+    make_model: Callable[..., YOLO], videos: list[tuple[dict[str, Any], str]]
+) -> None:
+    model, (task, _) = make_model(config(choices())), videos[0]
+    for number, name in enumerate(COLOURS, 1):
+        model.store.save_annotations("1", None, [(task, annotation(number, chosen(name)))], "ANNOTATION_CREATED")
+    model.fit("ANNOTATION_CREATED", {}, tasks=model.store.annotated_tasks("1"))
+    assert labels_of(model.predict([task]).predictions[0]) == []
+
+
 def test_what_is_not_answered_is_not_learnt_and_the_timeline_is(
     make_model: Callable[..., YOLO], videos: list[tuple[dict[str, Any], str]]
 ) -> None:

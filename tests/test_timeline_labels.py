@@ -804,12 +804,20 @@ def stored_annotation(model: YOLO, video: dict[str, Any], made: dict[str, Any]) 
     model.services.store.save_annotations("1", config(), pairs, "ANNOTATION_CREATED")
 
 
-@pytest.mark.parametrize("threshold", ["0.01", "0.15", "0.9", "1.0"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *(f'model_score_threshold="{number}"' for number in ("0", "0.01", "0.15", "0.9", "1.0")),
+        'model_min_duration="1"',
+        'model_merge_gap="1"',
+        'model_exclusive="true" model_min_duration="1"',
+    ],
+)
 def test_on_an_annotated_video_a_prediction_says_what_was_drawn(
-    settings: Settings, make_model: Any, red_blue: dict[str, Any], threshold: str
+    settings: Settings, make_model: Any, red_blue: dict[str, Any], attributes: str
 ) -> None:
     """Labels that nothing in the picture tells, so that no model has learnt them."""
-    model = make_model(config(f'model_trainable="true" model_score_threshold="{threshold}"'))
+    model = make_model(config(f'model_trainable="true" {attributes}'))
     noise = annotation(1, *(region(start, start + 2, "Red") for start in range(3, 90, 9)))
     model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, noise)])
     stored_annotation(model, red_blue, noise)
@@ -824,8 +832,9 @@ def test_of_several_annotators_the_half_decides_where_they_looked(make_model: An
     tag = control(model).tag
     first = annotation(1, region(1, 4, "Red"), region(1, 8, "Seen"))
     second = annotation(2, region(1, 2, "Red"), region(1, 6, "Seen"))
-    probs = recalled(tag, {"annotations": [first, second]}, np.full((10, 1), 0.3, np.float32))[:, 0]
-    np.testing.assert_allclose(probs, [1] * 4 + [0] * 4 + [0.3] * 2)
+    probs, rows = recalled(tag, {"annotations": [first, second]}, np.full((10, 1), 0.3, np.float32))
+    np.testing.assert_allclose(probs[:, 0], [1] * 4 + [0] * 4 + [0.3] * 2)
+    assert rows.tolist() == [True] * 8 + [False] * 2
 
 
 def test_a_training_of_many_reads_those_annotated_last_and_some_of_all(make_model: Any) -> None:
