@@ -136,6 +136,12 @@ class CacheUnwritable(BackendError):
     retry_after = 30
 
 
+class ModelsUnwritable(BackendError):
+    """The folder of the models is full or read-only; the present ones still predict."""
+
+    status = 503
+
+
 class DatabaseUnavailable(BackendError):
     """The database is locked, full, read-only or unreachable; nothing was written."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from errors import InvalidRequest
+from errors import InvalidRequest, ModelsUnwritable
 from features.checkpoints import file_hash
 from ml_backend.store import Store
 from utils.neural_nets import MultiLabelLSTM
@@ -81,12 +81,13 @@ class PublishedClassifiers:
 
         Raises:
             InvalidRequest: the project was deleted meanwhile.
+            ModelsUnwritable: MODEL_ROOT is full or read-only; nothing has changed.
         """
         if self._store is None:
-            classifier.save(self.path, header)
+            self._write(classifier, self.path, header)
             return True
         written = self._root / f".{self._stem}-{uuid4().hex}.safetensors"
-        classifier.save(written, header)
+        self._write(classifier, written, header)
         file = written.replace(self._root / f"{self._stem}-{file_hash(written)[:HASH_DIGITS]}.safetensors")
         try:
             published = self._store.publish_version(
@@ -98,6 +99,16 @@ class PublishedClassifiers:
         (self._root / f"{self._stem}.safetensors").unlink(missing_ok=True)  # of a release that had no versions
         self._drop_old()
         return published
+
+    @staticmethod
+    def _write(classifier: MultiLabelLSTM, path: Path, header: dict[str, Any]) -> None:
+        try:
+            classifier.save(path, header)
+        except OSError as error:
+            raise ModelsUnwritable(
+                f"The new model can't be written to MODEL_ROOT, {path.parent} ({error.strerror}). Free space there, or "
+                "make the folder writable. The present model predicts meanwhile."
+            ) from error
 
     def _drop_old(self) -> None:
         present = self._store.present_version(self._project_id, self._from_name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from errors import BackendError
@@ -58,6 +58,9 @@ class BaseNN(nn.Module):
         Args:
             path: the file; its folder is made if missing.
             header: JSON values to store with it (encoder fingerprint, version, metrics); None keeps `self.header`.
+
+        Raises:
+            OSError: it can't be written; an earlier file stays.
         """
         path = Path(path)
         if header is not None:
@@ -72,13 +75,12 @@ class BaseNN(nn.Module):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(descriptor)
         try:
-            save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(metadata)})
-            with open(temporary, "rb+") as file:
-                os.fsync(
-                    file.fileno()
-                )  # a power cut after the rename must not leave an empty file under the final name
+            with open(descriptor, "wb") as file:
+                file.write(save(tensors, metadata={HEADER_KEY: json.dumps(metadata)}))
+                file.flush()
+                # A power cut after the rename must not leave an empty file under the final name.
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from errors import MediaError, NotReady
+from errors import MediaError, ModelsUnwritable, NotReady
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.dashboard.overview import projects
 from ml_backend.jobs import queue as jobs
@@ -394,6 +394,25 @@ def test_a_training_that_could_not_reach_its_videos_is_tried_again(
     work_off(queue)
     assert queue.store.trainings("1")[-1].status == "published"
     assert queue.store.projects_behind() == []
+
+
+def test_a_training_whose_model_could_not_be_written_is_tried_again(
+    queued: tuple[FlaskClient, Jobs], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, queue = queued
+
+    def fail(self: Any, *_: Any, **__: Any) -> None:
+        raise ModelsUnwritable("The disk is full.")
+
+    with monkeypatch.context() as full:
+        full.setattr(model, "fit", fail)
+        job = annotate(client, 1).json["job"]
+        work_off(queue)
+    status = client.post("/job_status", json={"job": job}).json
+    assert (status["job_status"], status["error"]) == ("queued", "The disk is full.")
+    queue.store.make_jobs_due()  # the delay is over
+    work_off(queue)
+    assert queue.store.trainings("1")[-1].status == "published"
 
 
 def test_dead_workers_lose_nothing(queued: tuple[FlaskClient, Jobs], model: Any) -> None:

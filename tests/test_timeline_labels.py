@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,16 @@ from control_models import timeline_tag
 from control_models.examples import choose_tasks, recalled
 from control_models.timeline_labels import TimelineLabelsModel
 from control_models.trained import LOADING_SHARE
-from errors import EncoderError, InvalidAnnotation, InvalidConfig, InvalidRequest, InvalidTask, MediaError, NotReady
+from errors import (
+    EncoderError,
+    InvalidAnnotation,
+    InvalidConfig,
+    InvalidRequest,
+    InvalidTask,
+    MediaError,
+    ModelsUnwritable,
+    NotReady,
+)
 from features import cache as cache_module
 from features.checkpoints import import_ultralytics
 from learning.metrics import frame_metrics
@@ -28,7 +39,7 @@ from model import YOLO
 from progress import Progress
 from tests.checkpoints import write_timm_weights
 from tests.http_server import Server, whole_file
-from tests.servers import annotation, region
+from tests.servers import annotation, mount, region
 from tests.videos import write_video
 from utils.converter import convert_timelinelabels_to_probs
 from utils.neural_nets import MultiLabelLSTM
@@ -486,6 +497,29 @@ def test_a_prediction_carries_the_version_that_made_it(
     assert model.model_version != first
     assert answer["model_version"] == first
     assert {r["value"]["timelinelabels"][0] for r in answer["result"]} == {"Red"}
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_present_model(
+    lesson: Any, red_blue: dict[str, Any], settings: Settings
+) -> None:
+    settings.model_root.mkdir(exist_ok=True)
+    mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", str(settings.model_root))
+    try:
+        model = lesson("Red")
+        version, files = model.model_version, sorted(settings.model_root.iterdir())
+        filler = settings.model_root / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(ModelsUnwritable, match=r"can't be written to MODEL_ROOT.*No space left on device"):
+            lesson("Red", "Blue")
+        filler.unlink()
+        assert sorted(settings.model_root.iterdir()) == files
+        assert model.predict([red_blue]).predictions[0]["model_version"] == version
+        lesson("Red", "Blue")
+        assert model.model_version != version
+    finally:
+        subprocess.run(["umount", "--lazy", settings.model_root], check=True)
 
 
 def test_a_file_that_is_removed_is_a_reset(lesson: Any, red_blue: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from errors import (
     InvalidRequest,
     InvalidTask,
     MediaError,
+    ModelsUnwritable,
     UnreadableVideo,
 )
 from ml_backend.base import LabelStudioMLBase
@@ -76,7 +77,8 @@ class Handlers:
         self._secrets = WebhookSecrets(jobs.store)
         self._deliveries = Deliveries(jobs)
         # OSError: a full disk, or a read-only folder.
-        unreachable = (MediaError, LabelStudioError, DatabaseUnavailable, CacheUnwritable, OSError)
+        unwritable = (DatabaseUnavailable, CacheUnwritable, ModelsUnwritable, OSError)
+        unreachable = (MediaError, LabelStudioError, *unwritable)
         self._table: dict[JobKind, Handler] = {
             JobKind.TRAIN: Handler(self._train, unreachable),
             JobKind.RESET: Handler(self._train, unreachable),
