@@ -146,7 +146,7 @@ class ChoicesTag(Tag):
             value = region.get("value")
             choices = value.get("choices") if isinstance(value, dict) else None
             if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-                remarks.append(f"is used without choices that aren't a list of names: {choices!r:.100}.")
+                remarks.append(f"is used without its choices, which aren't a list of names: {choices!r:.100}.")
                 continue
             chosen.update(choices)
         unknown = sorted(chosen - set(self.labels))

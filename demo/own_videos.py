@@ -168,7 +168,7 @@ class OwnVideos:
         if known := self._known_labels().get(self.title):
             return known
         if not sys.stdin.isatty():
-            raise DemoError(f"Which labels? Name them with commas between: {EXAMPLE}")
+            raise DemoError(f"Name the labels, with commas between them: {EXAMPLE}")
         while True:
             try:
                 asked = self._console.input("Which labels should the timeline have? For example Walking, Standing: ")

@@ -38,7 +38,7 @@ class Attempts:
         deaths = len(self._dead(content))
         if deaths >= MAX_DEATHS:
             raise UnreadableVideo(
-                f"{name} is given up: the worker died {deaths} times while it read it, perhaps for lack of memory. "
+                f"{name} is given up: the worker died {deaths} times while reading it, perhaps for lack of memory. "
                 "Make the video smaller. To try again, clear its cache on its task's page."
             )
         new = self._folder / uuid4().hex

@@ -32,7 +32,9 @@ class Finding(NamedTuple):
 
 
 def check(
-    project: Annotated[str | None, typer.Option("--project", help="Also this project's webhook and videos.")] = None,
+    project: Annotated[
+        str | None, typer.Option("--project", help="Check this project's webhook and videos too.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the connection to Label Studio: address, token, webhook, media."""

@@ -128,8 +128,9 @@ def only_control(backend: Backend, project: str) -> str:
     names = {version.from_name for version in backend.store.versions(project)}
     if len(names) != 1:
         raise InvalidRequest(
-            f"Project {project} has models of {len(names)} control tags ({', '.join(sorted(names)) or 'none trained'})"
-            + (": name one with --control." if names else ".")
+            f"Project {project} has several control tags: {', '.join(sorted(names))}. Name one with --control."
+            if names
+            else f"Project {project} has no model yet."
         )
     return names.pop()
 
@@ -158,7 +159,7 @@ def say_left_out(model: YOLO) -> None:
     if len(left_out) == len(model.control_models):
         raise InvalidRequest(f"There is no timeline in the labeling config, only {', '.join(left_out)}.")
     if left_out:
-        errors.print(f"Left out, for it has no timeline: {', '.join(left_out)}", soft_wrap=True, highlight=False)
+        errors.print(f"Left out, because there is no timeline: {', '.join(left_out)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager

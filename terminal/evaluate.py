@@ -34,7 +34,7 @@ def evaluate(
 ) -> None:
     """Show how good a project's model was on each new video before it learnt from that video.
 
-    --leave-one-out and --hold-out train models of their own; the project's model stays as it is.
+    --leave-one-out and --hold-out train other models for that. The project's model stays as it is.
     """
     if leave_one_out and hold_out:
         raise typer.BadParameter("Give --leave-one-out or --hold-out, not both.")
@@ -59,7 +59,7 @@ def evaluate(
         if not as_json:
             for one in evaluations:
                 _print_score(
-                    f"{one.name}: {one.num_videos} videos, each predicted by a model of others",
+                    f"{one.name}: {one.num_videos} videos, each predicted by a model of the others",
                     one.score(),
                 )
         if report:
@@ -101,7 +101,9 @@ def _training_entry(training: Training) -> dict[str, Any]:
 
 def _print_history(trainings: list[Training]) -> None:
     """Prints a row for each training and control tag, with the score of the test before it."""
-    table = Table(title="Trainings, with the F1 of the model before on the videos that were new to it", box=box.SIMPLE)
+    table = Table(
+        title="Trainings, each with the previous model's F1 on the videos that were new to it", box=box.SIMPLE
+    )
     for column in ("model", "started", "videos", "s", "new", "frames", "segments", "result"):
         table.add_column(column, no_wrap=column != "result", min_width=len(column))
     for training in trainings:

@@ -95,7 +95,7 @@ def import_(
     model = Backend().model(project)
     tag = next((part.tag for part in model.control_models if part.has_timeline), None)
     if tag is None:
-        raise InvalidRequest(f"The labeling config of project {project} has no timeline, so events mean nothing there.")
+        raise InvalidRequest(f"The labeling config of project {project} has no timeline, so no events can be imported.")
     observations = [one for file in files for one in read_file(_format(file, form, suffix), file, suffix)]
     unknown = {event.label for observation in observations for event in observation.events} - set(tag.labels)
     if unknown:
@@ -125,7 +125,7 @@ def _format(file: Path, form: ImportFormat | None, suffix: str | None) -> Format
     known = {FORMATS[name].suffix.lower(): name for name in reversed(ImportFormat.__members__)}
     name = form.value if form else known.get(file.suffix.lower())
     if name is None:
-        raise typer.BadParameter(f"{file.suffix or file.name} is no known suffix: give --format.")
+        raise typer.BadParameter(f"{file.suffix or file.name} is no known suffix: name the format with --format.")
     if FORMATS[name].without_suffix and not suffix:
-        raise typer.BadParameter(f"{file.name} names no video with its suffix: give it, such as --suffix .mp4.")
+        raise typer.BadParameter(f"{file.name} names videos without their suffix: name it, such as --suffix .mp4.")
     return FORMATS[name]

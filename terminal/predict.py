@@ -114,7 +114,7 @@ def _show(outcome: dict[str, Any]) -> None:
     if "error" in outcome:
         complain(f"Task {outcome['task']}", outcome["error"])
     elif "already" in outcome:
-        console.print(f"Task {outcome['task']}: has a prediction of {outcome['model_version']} already")
+        console.print(f"Task {outcome['task']} has a prediction of {outcome['model_version']} already")
     else:
         console.print(f"Task {outcome['task']}: {outcome['regions']} regions, score {outcome['score']:.2f}, stored")
 

@@ -18,21 +18,25 @@ def review(
     project: ProjectOption,
     confirmed: Annotated[
         str | None,
-        typer.Option("--confirm", help="Names of places that are right, such as 1f0c77aa,9be2d410; not asked again."),
+        typer.Option(
+            "--confirm", help="Places that are right, by name, such as 1f0c77aa,9be2d410. They aren't listed again."
+        ),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Compare also where no annotation changed since.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Compare also where no annotation changed since the last review.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which annotations models of other videos contradict, and on which tasks annotators disagree.
+    """Show which annotations are contradicted by models of other videos, and on which tasks annotators disagree.
 
-    Models are trained without each video, as for `evaluate --leave-one-out`, where annotations changed since the last
-    review; the project's model stays as it is.
+    Where annotations changed since the last review, up to ten models are trained first, each without a part of the
+    videos. The project's model stays as it is.
     """
     backend = Backend()
     model = backend.model(project)
     if confirmed:
         places = confirm(model, backend.store, [key.strip() for key in confirmed.split(",")])
-        console.print(f"{len(places)} not asked again, unless the annotation changes there.", highlight=False)
+        console.print(f"{len(places)} confirmed: not listed again unless the annotation changes.", highlight=False)
         return
     found = findings(model, backend.store)
     if again or found.is_old or found.at is None:
@@ -56,7 +60,9 @@ def review(
         )
         return
     if found.at:
-        console.print(f"{found.videos} videos, each compared with a model of others on {found.at} UTC", highlight=False)
+        console.print(
+            f"{found.videos} videos, each compared with a model of the others on {found.at} UTC", highlight=False
+        )
         _print(found.doubts, "Nothing is left to look at.")
     for one in found.agreements:
         kappa = "–" if one.kappa is None else f"{one.kappa:.2f}"

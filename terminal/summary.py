@@ -66,7 +66,7 @@ def summary(
 ) -> None:
     """Count how often, how long and how soon each label occurs, for each video or subject.
 
-    Predictions of annotated videos are what was drawn on them.
+    The prediction of an annotated video is what was drawn on it.
     """
     backend = Backend()
     model = backend.model(project)

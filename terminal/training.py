@@ -17,7 +17,9 @@ def train(
     project: ProjectOption,
     from_scratch: Annotated[
         bool,
-        typer.Option("--from-scratch", help="Fetch all annotations from Label Studio first; start afresh."),
+        typer.Option(
+            "--from-scratch", help="Fetch all annotations from Label Studio first, and forget the present model."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -259,7 +259,7 @@ def test_commands_and_pages_with_and_without_a_timeline(
             answer = json.loads(run("predict", videos[8][0]["data"]["video"], "--project", project).stdout)
             assert len(labels_of(answer)) == 1
         exported = run("export", "--project", "1")
-        assert 'Left out, for it has no timeline: <Choices name="kind">' in exported.stderr
+        assert 'Left out, because there is no timeline: <Choices name="kind">' in exported.stderr
         assert "Disc" in exported.stdout
         assert not set(COLOURS) & set(exported.stdout.replace(",", " ").split())
         with pytest.raises(InvalidRequest, match="no timeline"):

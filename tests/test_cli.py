@@ -274,7 +274,7 @@ def test_a_wrong_interval_is_found_and_what_is_confirmed_is_not_asked_again(proj
     assert look()["at"] == found["at"], "nothing changed since"
     assert first["name"] in run("review", "--project", "1").stdout
 
-    assert "1 not asked again" in run("review", "--project", "1", "--confirm", first["name"]).stdout
+    assert "1 confirmed" in run("review", "--project", "1", "--confirm", first["name"]).stdout
     assert first["name"] not in [one["name"] for one in look()["doubts"]]
     runner = Backend().runner  # the same as a job, which the page's button adds
     job = runner.jobs.add_review("1")
@@ -293,7 +293,7 @@ def test_a_wrong_interval_is_found_and_what_is_confirmed_is_not_asked_again(proj
     shown = run("review", "--project", "2")
     assert "no timeline that is trained" in shown.stderr
     assert "Agreement on Red: kappa" in shown.stdout
-    assert "Red: 67 % of the time that one of two annotators marked, both did" in shown.stdout
+    assert "Red: of the time that either of two annotators marked, both marked 67 %" in shown.stdout
     store.close()
 
 

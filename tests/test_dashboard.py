@@ -331,7 +331,7 @@ def test_a_project_of_ten_annotations(server: Server, browser: Browser) -> None:
     assert "It was wrong for 11 s in all: 65 % at the edges of events, of which nine in ten are right" in shown
     assert "35 % in events that it missed (9 of 18)." in shown
     assert "Wing extended is overlooked: 4.0 s of 4.0 s." in shown
-    assert "An F1 of 0.8 asks for" in shown
+    assert "An F1 of 0.8 needs" in shown
     assert "An hour of corrections does the work of 3.0 hours of drawing (3.0 to 3.0)." in shown
     assert "Of 14 predicted events, 14 were kept as predicted, 0 changed and 0 removed; 0 were added by hand." in shown
     order = browser.run(
@@ -450,7 +450,7 @@ def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
         assert "These are the first 1 tasks; 2 more are left out." in get("?from=predictions").text
     assert "No task of project 1 has &#39;flea&#39; in its data. It has &#39;video&#39;." in get("?by=flea").text
     assert "has &#39;flea&#39;" in get(".csv?by=flea", 400).text
-    assert "is none of annotations, predictions, both" in get("?from=dreams", 400).text
+    assert "t one of annotations, predictions, both" in get("?from=dreams", 400).text
     assert "There is no table" in get(".csv?table=dreams", 404).text
     server.model.check_ready = lambda self: (_ for _ in ()).throw(NotReady("It isn't trained yet."))
     assert "It isn&#39;t trained yet." in get("?from=predictions").text
@@ -466,7 +466,7 @@ def test_a_doubt_is_looked_at_and_confirmed_with_the_keyboard(server: Server, br
     browser.open(f"{server.url}/projects/1")
     focus_on(browser, "Review of the annotations")
     press(browser, ENTER)
-    wait_until(lambda: "The annotations weren't compared yet." in text(browser), SECONDS, "the page")
+    wait_until(lambda: "The annotations haven't been compared yet." in text(browser), SECONDS, "the page")
     assert "No task has several annotations." in text(browser)
     focus_on(browser, "Compare now …")
     press(browser, ENTER)
@@ -480,14 +480,14 @@ def test_a_doubt_is_looked_at_and_confirmed_with_the_keyboard(server: Server, br
     browser.open(f"{server.url}/projects/1/review")
     shown = browser.run("return [...document.querySelectorAll('[data-finding]')].map(e => e.dataset.finding)")
     assert shown[:2] == [doubted.key, missed.key]
-    assert "0:00.80 to 0:02.00: annotated as Close, which a model of other videos sees there with 4 %" in text(browser)
+    assert "0:00.80 to 0:02.00: annotated as Close, to which a model of other videos gives 4 %" in text(browser)
     assert "0:02.40 to 0:03.00: not annotated as Close" in text(browser)
     # 30 frames and 15 of these in a video of 100: they agree on 85, and by chance on 64.
     assert "Close\t0.58\tunknown of one task\t1" in text(browser)
-    assert "Close: 50 % of the time that one of two annotators marked, both did" in text(browser)
+    assert "Close: of the time that either of two annotators marked, both marked 50 %" in text(browser)
     focus_on(browser, "It is right")
     press(browser, ENTER)
-    wait_until(lambda: "It isn't asked again" in text(browser), SECONDS, "the answer")
+    wait_until(lambda: "The place is confirmed" in text(browser), SECONDS, "the answer")
     left = browser.run("return [...document.querySelectorAll('[data-finding]')].map(e => e.dataset.finding)")
     assert left == shown[1:]
     assert "1 place was found right" in text(browser)
@@ -538,7 +538,7 @@ def test_places_at_the_end_of_a_video_are_the_same_when_its_length_becomes_known
         server.model.recordings = lambda self, task: [recording]
         return httpx.get(f"{server.url}/projects/1/review").text
 
-    disagreement = "Close: 50 % of the time that one of two annotators marked, both did"
+    disagreement = "Close: of the time that either of two annotators marked, both marked 50 %"
     assert doubt.key in page(3.99)
     assert disagreement in page(None)
     (key,) = set(re.findall(r'data-finding="(\w+)"', page(None))) - {doubt.key}

@@ -193,7 +193,7 @@ def test_labels_are_asked_for_once(clips: Path, monkeypatch: pytest.MonkeyPatch)
         ("/", "a", "VIDEOS can't be /. Name a folder in it"),
         ("docs", "a", r"docs holds no videos \(.avi, .flv"),
         ("docs", " , ", "LABELS names no label. For example: make demo VIDEOS=~/clips LABELS="),
-        ("docs", None, "Which labels\\? Name them with commas between: make demo VIDEOS=~/clips LABELS="),
+        ("docs", None, "Name the labels, with commas between them: make demo VIDEOS=~/clips LABELS="),
     ],
 )
 def test_what_cannot_be_a_project_is_a_sentence(

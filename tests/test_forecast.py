@@ -53,7 +53,7 @@ def trainings(scores: np.ndarray) -> list[Training]:
         (curve(np.arange(1, 4)), "can't be said yet: that takes 3 more tests."),
         (
             curve(np.arange(1, 11)),
-            "An F1 of 0.8 asks for about 5 more videos (5 to 5), if the curve goes on as it has.",
+            "An F1 of 0.8 needs about 5 more videos (5 to 5), if the curve goes on as it has.",
         ),
         (np.full(12, 0.4), "An F1 of 0.8 isn't in sight"),
         (np.full(12, 0.97), "Its F1 is 0.97: more videos would bring little."),
@@ -102,7 +102,7 @@ def test_what_is_missing_is_said() -> None:
     assert found.headline == "What predictions save can't be said yet: it takes 2 more annotated videos."
     assert len(found.details) == 1
     alike = saved([effort(60, True, kept={"A": 2})] * 9, ["A"])
-    assert "more events, and others" in alike.headline
+    assert "both videos of which many" in alike.headline
 
 
 def test_the_saving_holds_the_truth_about_as_often_as_it_says() -> None:

@@ -146,8 +146,8 @@ def test_rttm_of_pyannote() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no line that begins with SPEAKER"),
-        ("label,start\nBall,1\n", "no line that begins with SPEAKER"),
+        ("", "No line begins with SPEAKER"),
+        ("label,start\nBall,1\n", "No line begins with SPEAKER"),
         (";; by hand\n\nSPEAKER kick 1 0.4\n", "Line 3 has 4 fields"),
         ("SPEAKER kick 1 soon 0.8 <NA> <NA> Ball <NA> <NA>\n", "Line 1: .* must be numbers"),
         ("SPEAKER kick 1 0.4 -1 <NA> <NA> Ball <NA> <NA>\n", "Line 1: start and duration must be at least 0"),
@@ -465,7 +465,7 @@ def test_labels_of_sleap_io() -> None:
     ("content", "words"),
     [
         ("", "isn't a file of SLEAP"),
-        ("none", "There are no events"),
+        ("none", "The file has no events"),
         ("no rate", "The frame rate of a.mp4 isn't known"),
     ],
 )

@@ -166,7 +166,7 @@ def test_what_waits_to_be_learnt_is_said(queued: tuple[FlaskClient, Jobs], model
     model.train_every = 5
     annotate(client, 1)
     (entry,) = projects(jobs.store)
-    assert entry["state"] == "has 1 change to learn, at more submissions or Start Training"
+    assert entry["state"] == "has 1 change to learn, and waits for more submissions or Start Training"
     assert jobs.training_state("1").endswith("(model_train_every), or for Start Training.")
     # Many at once count as many; a config that needs another model doesn't wait.
     many = [{"id": number, "task": 1, "result": [{"value": number}]} for number in range(2, 6)]

@@ -115,17 +115,20 @@ def outlook(trainings: Sequence[Training], control: str) -> str:
         return f"Its F1 is {reached:.2f}: more videos would bring little."
     found = _videos_for(goal, *zip(*tests, strict=True))
     if found is None:
-        return "How many more videos it needs can't be said yet: all tests are of models that learnt as many."
+        return (
+            "How many more videos it needs can't be said yet: all tests are of models that learnt the same number of "
+            "videos."
+        )
     present = max(training.annotated_tasks for training in trainings)
     low, likely, high = (
         max(1, round(value - present)) if np.isfinite(value) else None
         for value in (found.low, found.videos, found.high)
     )
     if low is None:
-        return f"An F1 of {goal:g} isn't in sight: from test to test the curve hardly rises."
+        return f"An F1 of {goal:g} isn't in sight: the curve hardly rises from test to test."
     least = f"{low} more video{'s' * (low > 1)}"
     if likely is None:
-        return f"An F1 of {goal:g} asks for {least} at least; the tests differ too much to say more."
-    about = f"An F1 of {goal:g} asks for about {likely} more video{'s' * (likely > 1)}"
-    bounds = f"{low} at least" if high is None else f"{low} to {high}"
+        return f"An F1 of {goal:g} needs at least {least}; the tests differ too much to say more."
+    about = f"An F1 of {goal:g} needs about {likely} more video{'s' * (likely > 1)}"
+    bounds = f"at least {low}" if high is None else f"{low} to {high}"
     return f"{about} ({bounds}), if the curve goes on as it has."

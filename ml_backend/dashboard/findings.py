@@ -145,7 +145,7 @@ class _Drawn:
 
 def _doubt(doubt: Doubt) -> Finding:
     words = [
-        f"{'' if part.drawn else 'not '}annotated as {part.label}, which a model of other videos sees there with "
+        f"{'' if part.drawn else 'not '}annotated as {part.label}, to which a model of other videos gives "
         f"{100 * part.probability:.0f} %"
         for part in doubt.parts
     ]
@@ -155,7 +155,7 @@ def _doubt(doubt: Doubt) -> Finding:
 
 
 def _disagreement(one: Disagreement) -> Finding:
-    text = f"{one.label}: {100 * one.shared:.0f} % of the time that one of two annotators marked, both did"
+    text = f"{one.label}: of the time that either of two annotators marked, both marked {100 * one.shared:.0f} %"
     place = (one.control, one.label, 0.0, 0.0, one.drawn)
     key = hashlib.blake2b(repr((one.task, *place)).encode(), digest_size=4).hexdigest()
     first = min((bout[0] for bouts in one.drawn for bout in bouts), default=0.0)

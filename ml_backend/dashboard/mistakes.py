@@ -130,7 +130,7 @@ def _taken(seconds: Counter, labels: Sequence[str], unit: Callable[[float], str]
         if annotated == predicted or length < least or length < MIN_SHARE * (totals[annotated] or length):
             continue
         if annotated is None:
-            found.append(f"{predicted} is predicted without reason for {unit(length)}.")
+            found.append(f"{predicted} is predicted where nothing is annotated: {unit(length)}.")
         else:
             share = f"{unit(length)} of {unit(totals[annotated])}"
             found.append(
@@ -155,7 +155,7 @@ def _row(seconds: Counter, label: str | None, labels: Sequence[str], unit: Calla
 
 
 def _most(edges: list[float]) -> str:
-    """By how much the worst edge but a tenth is off."""
+    """Within how many seconds nine in ten edges are right."""
     return f"{np.percentile(edges, 90, method='higher'):.1f} s"
 
 

@@ -88,7 +88,7 @@ def _project_state(project: Project, trainings: list[Training], behind: bool, ha
     if trainings and trainings[0].status == TrainingStatus.FAILED:
         return f"is unchanged, because the last training failed: {trainings[0].error}"
     if waiting := project.revision - project.trained_revision:
-        return f"has {waiting} change{'s' * (waiting > 1)} to learn, at more submissions or Start Training"
+        return f"has {waiting} change{'s' * (waiting > 1)} to learn, and waits for more submissions or Start Training"
     if not trainings:
         return "waits for the first annotation"
     return "is up to date" if has_model else "waits for the next annotation"

@@ -77,8 +77,8 @@ def saved(
     said = np.isfinite(ratios)
     if not said[0] or said.mean() < MIN_SHARE:
         return Saved(
-            "What predictions save can't be said yet: it takes videos of which more events, and others of which fewer "
-            "events are drawn by hand.",
+            "What predictions save can't be said yet: it takes both videos of which many and videos of which few "
+            "events were drawn by hand.",
             became,
         )
     low, high = np.percentile(ratios[1:][said[1:]], (2.5, 97.5))

@@ -86,7 +86,7 @@ class Summary:
     def _kind() -> Kind:
         asked = request.args.get("from", Kind.ANNOTATIONS.value)
         if asked not in [kind.value for kind in Kind]:
-            raise InvalidRequest(f"from={asked!r} is none of {', '.join(Kind)}.")
+            raise InvalidRequest(f"from={asked!r} isn't one of {', '.join(Kind)}.")
         return Kind(asked)
 
 

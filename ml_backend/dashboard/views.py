@@ -48,7 +48,7 @@ DONE = {
     "retry": "The job is queued again.",
     "read": "The video is queued to be read.",
     "review": "The comparison is queued.",
-    "confirm": "It isn't asked again, unless the annotation changes there.",
+    "confirm": "The place is confirmed. It isn't shown again unless its annotation changes.",
     "clear": "The video's features were dropped from the cache.",
 }
 
@@ -221,7 +221,7 @@ class Dashboard:
         # A file whose features were extracted is a video; any other file may be anything.
         path = model.context.media.find(media, task_id) if media and model.is_extracted(task) else None
         if path is None:
-            raise NotFound("The video isn't here. Read it first.")
+            raise NotFound("The video's features aren't cached, so it isn't served. Press \"Read it now …\" first.")
         return send_video(path)
 
     # -- actions

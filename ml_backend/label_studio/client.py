@@ -378,7 +378,7 @@ def _api_sentence(error: ApiError) -> str:
         return f"Label Studio refuses the key ({error.status_code}). {TOKEN_ADVICE}"
     detail = str(error.body.get("detail") or "")[:MAX_DETAIL] if isinstance(error.body, dict) else ""
     if error.status_code == 404:
-        return f"Label Studio knows no such thing (404{', ' + detail if detail else ''})."
+        return f"Label Studio doesn't have it (404{', ' + detail if detail else ''})."
     if error.status_code and error.status_code < 400:
         return NOT_THE_API
     return f"Label Studio answers {error.status_code}{': ' + detail if detail else ''}."

@@ -155,7 +155,7 @@ class Events:
         same = self._store.numbered(project.identity.number)
         if len(same) > 1 and project.created_at is None:  # Label Studio sends only the number
             logger.warning(
-                "A project %s was deleted in one of %d Label Studios. None is deleted here, since it isn't said which.",
+                "A project %s was deleted in one of %d Label Studios. None is deleted: Label Studio doesn't say which.",
                 project.id,
                 len(same),
             )

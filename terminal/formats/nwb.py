@@ -109,7 +109,7 @@ def _video(nwb: Any, session: pynwb.NWBFile) -> tuple[str, float]:
         if one.external_file is not None and len(one.external_file):
             start = one.starting_time if one.timestamps is None else one.timestamps[0]
             return str(one.external_file[0]), float(start or 0)
-    raise InvalidRequest("It names no video, which is an ImageSeries with an external file.")
+    raise InvalidRequest("The file names no video: it has no ImageSeries with an external file.")
 
 
 def _events(name: str, table: Any, start: float) -> Iterator[Event]:

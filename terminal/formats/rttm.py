@@ -67,7 +67,7 @@ def read(file: TextIO) -> list[Observation]:
             continue
         found.setdefault((_name(fields, number), source), []).append(_event(fields, number))
     if not found:
-        raise InvalidRequest(f"There is no line that begins with {SPEAKER}, as RTTM's lines of events do.")
+        raise InvalidRequest(f"No line begins with {SPEAKER}, as RTTM's lines of events do.")
     return [Observation(video, source, tuple(events)) for (video, source), events in found.items()]
 
 

@@ -75,7 +75,7 @@ def read(file: BinaryIO) -> list[Observation]:
         name = str(event.video.filename)
         found.setdefault((name, event.source), []).append(_seconds(event, name))
     if not found:
-        raise InvalidRequest("There are no events in it.")
+        raise InvalidRequest("The file has no events.")
     return [
         Observation(video, source, tuple(sorted(events, key=lambda event: (event.start, event.stop))))
         for (video, source), events in found.items()
@@ -85,7 +85,7 @@ def read(file: BinaryIO) -> list[Observation]:
 def _seconds(event: Any, video: str) -> Event:
     rate = event.video.fps
     if not rate:
-        raise InvalidRequest(f"The frame rate of {video} isn't known, by which frames become seconds.")
+        raise InvalidRequest(f"The frame rate of {video} isn't known, so its frames can't become seconds.")
     if event.start_frame < 0:
         raise InvalidRequest(f"An event of {video}, {event.type.name!r}, begins at frame {event.start_frame}.")
     start, stop = (round(frame / rate, SECONDS_DIGITS) for frame in (event.start_frame, event.end_frame + 1))

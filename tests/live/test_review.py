@@ -39,7 +39,7 @@ def test_a_wrong_annotation_is_found_opened_and_corrected(
 
     wait_until(annotated, SECONDS, "both annotations")
     browser.open(page)
-    assert "Ball: 0 % of the time that one of two annotators marked, both did" in browser.text()
+    assert "Ball: of the time that either of two annotators marked, both marked 0 %" in browser.text()
     browser.run("document.querySelector('.action summary').click()")
     browser.run("document.querySelector('.action form button').click()")
 
