@@ -1,4 +1,4 @@
-"""The entry point.
+"""The entry point of the server, and with `--worker` of the worker.
 
 `gunicorn _wsgi:app` serves, `python _wsgi.py --worker` does jobs, and `python _wsgi.py` serves with reloading.
 """

@@ -227,7 +227,8 @@ class ControlModel(ABC):
         return self.mode.needs_training()
 
     def earlier(self, version: int) -> Callable[[], None]:
-        """Returns a function that makes the model after the training of that number the present one again.
+        """Finds the model that was the present one after a training. Returns a function that makes it the present one
+        again.
 
         Raises:
             InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.

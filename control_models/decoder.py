@@ -1,4 +1,4 @@
-"""`LabelDecoder`: from probabilities to labels, as a control tag's attributes want them."""
+"""`LabelDecoder`: turn probabilities into labels by a control tag's attributes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LabelDecoder:
         classifier: MultiLabelLSTM | None = None,
         annotated: np.ndarray | None = None,
     ) -> np.ndarray:
-        """As of `Decoder`. The probabilities are each label's by itself, calibrated where they are a classifier's."""
+        """As of `Decoder`. Each label's probabilities are independent of the others'; a classifier's are calibrated."""
         exclusive = self._parameters.model_exclusive
         if exclusive and classifier is not None:
             labels = decode(probs, classifier.states, frame_rate)
@@ -47,7 +47,7 @@ class LabelDecoder:
         return labels
 
     def _allowed(self, labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
-        """The labels, of exclusive ones the most probable in each frame."""
+        """All labels; where they are exclusive, only the most probable one of each frame."""
         if not self._parameters.model_exclusive or not labels.size:
             return labels
         return labels & (np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None])

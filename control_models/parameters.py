@@ -60,8 +60,8 @@ class Parameters(BaseModel):
         model_region: the part of the pictures that the encoder is shown; None for whole pictures.
         model_image_size: pixels a side of a square with as many pixels as the encoder is shown; None for the encoder's
             own size.
-        model_start_from: a project's number, or the name of an imported model: its linear probe of the labels of the
-            same name counts as much as it says of the annotated videos. None: start from nothing.
+        model_start_from: a project's number, or the name of an imported model, whose linear probe of labels of the same
+            name is weighted by how well it predicts the annotated videos. None: start from nothing.
         model_train_every: the number of submissions after which a training follows; 0: only the button trains.
         model_predict_ahead: the number of tasks whose predictions are stored in Label Studio after a training, before
             anybody asks for them.
@@ -154,7 +154,7 @@ class TimelineLabelsParameters(Parameters):
         model_merge_gap: seconds; events of a label with no longer gap between them become one.
         model_reviewed_label: a label of the tag that marks the annotated frames of a video; the others are left out.
             None: all frames are annotated.
-        model_query_label: a label of the tag that predictions mark the spans with whose annotation would teach most.
+        model_query_label: a label of the tag with which predictions mark the spans whose annotation would teach most.
             None: they mark none.
     """
 

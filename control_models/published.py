@@ -58,7 +58,8 @@ class PublishedClassifiers:
         return self._root / (f"{self._stem}-none.safetensors" if self._store else f"{self._stem}.safetensors")
 
     def present(self) -> MultiLabelLSTM | None:
-        """Returns the present version, None where there is none or its file was removed. It must not be trained.
+        """Returns the present version, None where there is none or its file was removed. All callers share it, so don't
+        train it.
 
         Raises:
             UnusableClassifier: the file can't be read.
@@ -118,7 +119,7 @@ class PublishedClassifiers:
                 (self._root / row.file).unlink(missing_ok=True)
 
     def at(self, version: int) -> MultiLabelLSTM:
-        """Returns the classifier that was the present one after the training of that number.
+        """Returns the classifier that was the present one after a training.
 
         Raises:
             InvalidRequest: there is none any more.

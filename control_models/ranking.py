@@ -44,7 +44,7 @@ class Ranking:
 
         A task's cluster is the id of the task that it resembles most, of those that are annotated and of the examples
         of the others. So Label Studio's uncertainty sampling, which prefers clusters of which an annotator solved
-        fewest tasks, comes to what resembles no annotated task first.
+        fewest tasks, begins with tasks that resemble no annotated one.
 
         Args:
             annotated: the annotated tasks to compare with.

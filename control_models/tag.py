@@ -180,7 +180,7 @@ class Tag(ABC):
 
     @abstractmethod
     def rows(self, probs: np.ndarray, features: VideoFeatures, frame_rate: float) -> np.ndarray:
-        """Makes probabilities of rows, [num_rows, num_labels], of those of the file's frames, [num_file_frames,
+        """Turns probabilities of the file's frames, [num_file_frames, num_labels], into those of rows, [num_rows,
         num_labels]. Errors as of `sequence`."""
 
     # -- of annotations and predictions

@@ -20,7 +20,7 @@ class TimelineLabelsModel(ControlModel):
     """Serves `<TimelineLabels>` connected to a `<Video>`.
 
     With `model_trainable="false"` (simple mode) the encoder's class probabilities, mapped to labels, make the timeline.
-    With "true" an LSTM on the encoder's features does, trained on the project's annotations.
+    With "true" a classifier of the encoder's features does, trained on the project's annotations.
     """
 
     tag_type = TimelineTag

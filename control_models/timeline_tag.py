@@ -40,7 +40,8 @@ class TimelineTag(Tag):
         self.decoder = LabelDecoder(self.parameters, self.threshold)
 
     def _leave_out_marks(self) -> None:
-        """Leaves out the labels that say something of the annotation, and nothing of the video."""
+        """Leaves out the labels that describe the annotation and not the video: `model_reviewed_label`,
+        `model_query_label`."""
         reviewed, query = self.parameters.model_reviewed_label, self.parameters.model_query_label
         marks = {"model_reviewed_label": reviewed, "model_query_label": query}
         marks = {attribute: label for attribute, label in marks.items() if label is not None}

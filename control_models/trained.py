@@ -105,8 +105,8 @@ class TrainedMode:
         return probs, np.zeros(len(probs), bool)
 
     def doubted(self, probs: np.ndarray, annotated: np.ndarray) -> np.ndarray:
-        """Probabilities of `probabilities` in which a label that no annotation has shown yet is unknown, not absent:
-        0.5 in rows without an annotation."""
+        """As `probabilities`, but a label that no annotation has shown yet is unknown, not absent: 0.5 in rows without
+        annotation."""
         known = self.ready().label_has_example.numpy()
         return np.where(annotated[:, None] | known, probs, np.float32(0.5))
 
@@ -162,7 +162,8 @@ class TrainedMode:
         self._published.forget()
 
     def earlier(self, version: int) -> Callable[[], None]:
-        """Returns a function that makes the classifier after the training of that number the present one again.
+        """Finds the classifier that was the present one after a training. Returns a function that makes it the present
+        one again.
 
         Raises:
             InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.

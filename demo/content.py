@@ -1,4 +1,4 @@
-"""What the demo's project holds: the drawn videos, or one's own."""
+"""The content of the demo's project: the drawn videos, or the user's own."""
 
 from __future__ import annotations
 

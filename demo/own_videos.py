@@ -1,4 +1,4 @@
-"""The demo with one's own videos: a folder of them, and the labels that one names.
+"""The demo with the user's own videos: a folder of them, and the labels that the user names.
 
     make demo VIDEOS=~/clips LABELS="Walking,Standing"
 

@@ -1,4 +1,4 @@
-"""`Attempts`: how often a process died while it read a video."""
+"""`Attempts`: count the processes that died while they read a video."""
 
 import fcntl
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`FileHashes`: what tells the content of a file from any other, without reading the file again."""
+"""`FileHashes`: the hashes of files' contents, kept so that a file is read once."""
 
 import hashlib
 import os

@@ -30,7 +30,7 @@ class Filter(NamedTuple):
     order: int = 0
 
     def __call__(self, values: np.ndarray, frame_rate: float) -> np.ndarray:
-        """Filters [num_frames, ...] over time; the first and the last frame go on for ever."""
+        """Filters [num_frames, ...] over time; the first and the last frame are repeated beyond the ends."""
         sigma = self.sigma * frame_rate
         if self.order:
             sigma = max(sigma, LEAST_SIGMA)
@@ -155,7 +155,8 @@ def rows_of(
 
 
 def _matrix(one: Filter, frames: np.ndarray, length: int, frame_rate: float) -> np.ndarray:
-    """[num_rows, length]: what takes values [length, …] to the filter's at these frames."""
+    """The filter as a matrix [num_rows, length], which takes values [length, …] to the filtered ones of these
+    frames."""
     reach = int(REACH * max(one.sigma * frame_rate, 1.0) + 1)
     impulse = np.zeros(2 * reach + 1, np.float32)
     impulse[reach] = 1

@@ -1,4 +1,4 @@
-"""How many more videos a learning curve asks for.
+"""Estimate the number of videos at which a learning curve reaches a score.
 
 The error of a classifier falls about as a power of the number of its examples (Figueroa, Zeng-Treitler, Kandula, Ngo,
 "Predicting sample size required for classification performance", BMC Medical Informatics and Decision Making 12, 2012).

@@ -1,4 +1,4 @@
-"""Where on the timeline predictions are wrong, and which labels they take for each other.
+"""Count where on the timeline predictions are wrong, and which label they take for which other.
 
 The kinds of mistakes are those of Ward, Lukowicz, Gellersen, "Performance Metrics for Activity Recognition" (ACM TIST
 2, 2011), for each label by itself: a whole event is missed (deletion) or invented (insertion), begins or ends at
@@ -37,9 +37,9 @@ class Compared(NamedTuple):
 def mistakes(runs: Sequence[Compared], labels: Sequence[str]) -> dict[str, Any]:
     """Counts the mistakes of predictions, as JSON.
 
-    A frame with label A, where only B is predicted instead, counts as A taken for B; where several labels are predicted
-    that the frame hasn't, each gets its part of it. Without such a label A is taken for nothing, and a label that is
-    predicted where none is missing is taken of nothing.
+    A frame with label A for which B is predicted instead counts as A taken for B. Where several labels are predicted
+    wrongly, each counts for its part of the frame. Where none is, A is taken for nothing. Where a label is predicted
+    and none is missing, nothing is taken for it.
 
     Args:
         runs: what is compared.

@@ -1,5 +1,5 @@
-"""The layers of `MultiLabelLSTM` behind the probe, which correct its scores by their context: their windows, initial
-weights and training, and the gate that says where they help."""
+"""Train the layers of `MultiLabelLSTM` behind the probe, which correct its scores by their context, and find the labels
+that they help."""
 
 from __future__ import annotations
 

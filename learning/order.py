@@ -47,7 +47,8 @@ def summary(sequence: FrameFeatures, layout: dict[str, int]) -> Summary:
 
 
 def comparable(summaries: Sequence[Summary]) -> np.ndarray:
-    """Summaries side by side, [num_videos, dim] float32: each of their vectors differs as much as the others do."""
+    """Summaries side by side, [num_videos, dim] float32, scaled so that each of their vectors varies equally between
+    videos."""
     scaled = []
     for vectors in zip(*summaries, strict=True):
         rows = np.stack(vectors)

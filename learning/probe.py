@@ -137,7 +137,7 @@ def fit_probe(
         data: what is annotated; each video is read once.
         layout: name -> width of each part of a row.
         progress: told the share done, in [0, 1].
-        keep_without: `Fit.without` is made of so many videos or more.
+        keep_without: the number of videos from which on `Fit.without` is made.
         start: of another project, for the same layout and labels; 0 everywhere for a label that it doesn't know.
 
     Raises:
@@ -276,7 +276,7 @@ def _ridge(seen: list[_Seen], penalty: float, rows: _Rows, folds: list[_Fold]) -
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Of a symmetric positive definite one: half of the arithmetic of any other's."""
+    """The inverse of a symmetric positive definite matrix, at half the cost of a general one's."""
     factor, failed = lapack.spotrf(matrix.astype(np.float32), lower=True)
     lower, _ = lapack.spotri(factor, lower=True)
     if failed:
@@ -310,7 +310,7 @@ def _mixture(
     of the mixture weights of a label that n videos show, one n-th is that of all labels together.
 
     Args:
-        held_out: of each regression, some rows' unknown.
+        held_out: of each regression; some rows' are unknown.
         num_blocks: how many of them are blocks'; a probe to start from may follow.
         priors: [num_regressions].
         known: [num_rows, num_labels], how much each prediction counts, 0 where there is none.
@@ -344,8 +344,8 @@ def _mixture(
 
 
 def _without_mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Columns of [..., num_rows, num_labels] less their weighted means, by the root of the weight: of products of them
-    the weight remains."""
+    """Columns of [..., num_rows, num_labels] less their weighted means, times the square root of the weight, so that
+    their products are weighted."""
     mean = (values * known).sum(axis=-2, keepdims=True) / np.maximum(known.sum(axis=0), NOTHING)
     return (values - mean) * np.sqrt(known)
 

@@ -44,7 +44,7 @@ class Ranked(NamedTuple):
 
     Attributes:
         task_id: the task.
-        cluster: a number that tasks have in common that are alike, in all versions; None for none.
+        cluster: a number that tasks share that are alike, the same in all versions; None for none.
         score: the score of its prediction in Label Studio, which brings the lowest first; None for the model's own.
     """
 

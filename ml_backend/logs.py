@@ -28,7 +28,7 @@ QUIET = ("alembic", "httpx", "werkzeug")
 
 @contextmanager
 def about(**subject: object) -> Iterator[None]:
-    """Gives the JSON lines that this thread logs inside the block these fields, such as project, task and job; a field
+    """Adds fields, such as project, task and job, to the JSON lines that this thread logs inside the block. A field
     that is None is left out."""
     named = {name: str(value) for name, value in subject.items() if value is not None}
     token = _subject.set((_subject.get() or {}) | named)

@@ -21,7 +21,7 @@ class Disagreement(NamedTuple):
     Attributes:
         task: its id.
         control, label: the control tag and the label.
-        shared: of the time that one of two annotators marked, the share that both did; the mean of all pairs.
+        shared: of the time that either of two annotators marked, the share that both marked; the mean of all pairs.
         drawn: the label's intervals in each annotation, in order of annotations, as of `Observed.drawn`.
     """
 

@@ -32,7 +32,7 @@ class Observed:
         spans: the observed intervals (start, stop) in seconds; None for the whole video, of unknown length.
         subject: whom or what the video shows, empty where that isn't asked.
         weight: 1 divided by the number of annotations of the video, so that a video counts once in totals.
-        expected: label -> the total time to expect of a prediction's probabilities; empty for annotations.
+        expected: label -> the expected total time by a prediction's probabilities; empty for annotations.
         reviewed: whether the annotator marked the spans as reviewed.
     """
 
@@ -147,8 +147,8 @@ def _deviation(values: Sequence[tuple[float, float]], mean: float | None) -> flo
 
 
 def expected_time(observed: Sequence[Observed], label: str) -> ExpectedTime | None:
-    """The total time of a label that the probabilities of predictions let expect; None where one has none. Errors of
-    different videos are taken for independent."""
+    """The expected total time of a label in predictions; None where one has no probabilities. Errors in different
+    videos count as independent."""
     parts = [one.expected.get(label) for one in observed]
     if not parts or None in parts:
         return None

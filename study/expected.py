@@ -1,4 +1,4 @@
-"""The total time of a label that calibrated probabilities let expect, and how far the true one may lie from it."""
+"""The expected total time of a label by calibrated probabilities, and its standard deviation."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def expected_time(probs: np.ndarray, frame_rate: float, memory: float) -> Expect
 
 def memory_of(marks: np.ndarray, frame_rate: float) -> float:
     """The memory in seconds of a label's marks [num_frames] bool: a two-state Markov process of mean bouts a and mean
-    gaps b has the correlation exp(-t (1/a + 1/b)). What fills a video or is missing from it has no end: its length is
-    taken for both.
+    gaps b has the correlation exp(-t (1/a + 1/b)). Where a label fills a video or is missing from it, the video's
+    length is taken for both.
 
     Source: Cox, Miller, "The Theory of Stochastic Processes", 1965, 4.2 (two-state process in continuous time).
     """

@@ -1,4 +1,4 @@
-"""Find places in annotations that models contradict which were trained on other videos.
+"""Find places in annotations that are contradicted by models of other videos.
 
 A label's interval is doubted where the held-out model decides otherwise than the annotation. Doubts are ranked by the
 evidence that the model's calibrated probabilities give against the annotation, as of confident learning (Northcutt,
@@ -36,8 +36,8 @@ class Part(NamedTuple):
         start, stop: seconds.
         drawn: where the annotation has the label within the interval, in seconds: all of it, or nowhere.
         probability: the mean held-out probability of the label.
-        evidence: the mean log-odds against the annotation, times the interval's length as a share of the label's memory
-            (`memory_of`): as many frames' errors as are independent.
+        evidence: the mean log-odds against the annotation, times the interval's length divided by the label's memory
+            (`memory_of`), which is the number of independent errors.
     """
 
     label: str
@@ -79,12 +79,12 @@ class Doubt(NamedTuple):
 
     @property
     def key(self) -> str:
-        """A short name, the same as long as annotation and intervals are."""
+        """A short name, which changes with the annotation's id and the intervals."""
         named = repr((self.task, self.annotation, self.control, [part[:3] for part in self.parts]))
         return hashlib.blake2b(named.encode(), digest_size=4).hexdigest()
 
     def json(self) -> dict[str, Any]:
-        """It as JSON."""
+        """The doubt as JSON."""
         return self._asdict() | {"parts": [part._asdict() for part in self.parts]}
 
     @classmethod
@@ -101,7 +101,7 @@ def doubts(evaluation: Evaluation) -> list[Doubt]:
 
 
 def _memory(evaluation: Evaluation, column: int) -> float:
-    """Seconds over which a label's errors go together: the median of the videos'."""
+    """Seconds over which a label's errors are correlated: the median of the videos'."""
     return float(np.median([memory_of(case.truth[:, column], case.frame_rate) for case in evaluation.cases]))
 
 

@@ -151,7 +151,7 @@ def say_left_out(model: YOLO) -> None:
     """Says which control tags a file of timelines leaves out.
 
     Raises:
-        InvalidRequest: all of them.
+        InvalidRequest: no control tag has a timeline.
     """
     left_out = [
         f'<{part.tag.control_type} name="{part.from_name}">' for part in model.control_models if not part.has_timeline

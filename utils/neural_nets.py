@@ -45,8 +45,7 @@ class MultiLabelLSTM(BaseNN):
     a logistic regression on its scores (`learning/calibration.py`) and, from `NETWORK_VIDEOS` annotated videos on, as
     much of what the LSTM adds as helps on videos that it wasn't trained on.
 
-    From which probability on a label is on, and how long its events last, is found from held-out videos
-    (`learning/decisions.py`).
+    The thresholds of the labels, and how long events last, are found from held-out videos (`learning/decisions.py`).
 
     Args:
         input_size: dim of a frame's features.
@@ -269,8 +268,8 @@ class MultiLabelLSTM(BaseNN):
         return Probe(dict(zip(self.layout, weights, strict=True)), mean, bias)
 
     def _train_network(self, data: Dataset, fit: Fit, epochs: int, progress: Progress) -> tuple[int, int]:
-        """Trains the layers behind the probe on half of the videos, and finds the gate by the others; the steps there
-        were, and how many make an epoch."""
+        """Trains the layers behind the probe on half of the videos, and finds the gate by the others. Returns the
+        number of steps, and how many make an epoch."""
         self._initialise()
         mine, others = scored_halves(data, fit, self.layout, progress.part(0.0, 0.6))
         if not mine or not others:
@@ -332,10 +331,12 @@ class MultiLabelLSTM(BaseNN):
         return self.probe.scores(sequence, self.layout, frame_rate, progress)
 
     def describe(self) -> dict[str, dict[str, float]]:
-        """Describes what was learnt about each label: label (its column where no label map was set) ->
+        """Describes what was learnt about each label.
 
-        the mixture weights of `BLOCKS` and of the classifier that it started from, which add up to 1; threshold;
-        smoothing, the seconds of the median filter; network, how much of the LSTM's correction counts.
+        Returns:
+            Label (its column where no label map was set) -> the mixture weights of `BLOCKS` and of the classifier that
+            it started from, which add up to 1; threshold; smoothing, the seconds of the median filter; network, how
+            much of the LSTM's correction counts.
         """
         names = {column: label for label, column in self._label_map.items()}
         return {

@@ -1,4 +1,4 @@
-"""What of a project's annotations is to be looked at: the last review's doubts, and annotators' disagreements."""
+"""Find the annotations to look at again: those that the last review doubts, and annotators' disagreements."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Findings(NamedTuple):
     Attributes:
         at: when the last review ended, in UTC; None without one.
         videos: how many it compared.
-        left_out: of how many it was not.
+        left_out: how many annotated videos it left out.
         is_old: whether annotations changed since.
         doubts: the strongest first.
         agreements: of each label that several people annotated in the same videos.

@@ -1,4 +1,4 @@
-"""What a model goes by, in the words of annotators: which of the senses decides each label."""
+"""Say in annotators' words what decides each label: appearance, change, place, motion or sound."""
 
 from __future__ import annotations
 

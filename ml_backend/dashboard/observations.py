@@ -155,7 +155,7 @@ def predictions(model: LabelStudioMLBase, task: dict[str, Any], subject: str) ->
 
 
 def expected_times(timeline: Timeline) -> dict[str, Any]:
-    """Label -> the total time that a prediction's probabilities let expect; empty where it has none."""
+    """Label -> the expected total time by a prediction's probabilities; empty where it has none."""
     if timeline.probabilities is None:
         return {}
     rate, marks = timeline.clock.frame_rate, timeline.marks()

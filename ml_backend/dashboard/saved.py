@@ -46,8 +46,8 @@ def saved(
     1968), since a lead time goes on while the annotator is away. The interval is the bootstrap's of 95 % (Efron 1979,
     percentiles).
 
-    Where predicted marks of other labels are left or were given another label, only questions inside the video were
-    answered, so its time isn't counted.
+    An annotation that only answers questions inside a video isn't counted: predicted marks of labels that aren't learnt
+    are left in it, or were given another label.
 
     Args:
         efforts: lead time in seconds and origins of each annotation, as of `Annotations.efforts`.

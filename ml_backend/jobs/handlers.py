@@ -243,7 +243,7 @@ class Handlers:
     def _know_tasks(self, project: Project, connection: Connection, run: Run, train_every: int) -> int:
         """Makes the stored tasks those of Label Studio, also the ones without annotations. Returns their number.
 
-        Two numbers tell whether any is missing: events bring nearly all that is new.
+        The number of tasks and the largest id tell whether any is missing, since events bring nearly all new ones.
         """
         known = self._store.task_ids(project.id)
         count, latest = label_studio.extent(connection, int(project.number))

@@ -75,7 +75,7 @@ class Refresh:
         self._stored = self._already = self._uncached = 0
 
     def __call__(self) -> dict[str, Any]:
-        """Does it.
+        """Stores the predictions.
 
         Returns:
             `model_version`; the number of tasks that were `ranked`, `stored`, had it `already`, or have no features

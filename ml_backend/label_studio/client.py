@@ -284,7 +284,8 @@ def label_config(connection: Connection, project_id: int) -> str:
 
 
 def created(connection: Connection, project_id: int) -> int:
-    """When a project was made, in seconds of Unix time: what tells it from another Label Studio's of the same number.
+    """When a project was made, in seconds of Unix time. It tells the project from another Label Studio's of that
+    number.
 
     Raises:
         LabelStudioError: it can't be reached or refuses, or there is no such project.

@@ -1,4 +1,4 @@
-"""Predictions in Label Studio: which tasks come next, what they have, and storing it."""
+"""Predictions in Label Studio: list the next tasks with theirs, and store new ones."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def put_prediction(
 ) -> bool:
     """Stores a prediction unless the task has one of its version.
 
-    Where the task has as many of this backend's own as are kept, the oldest of them becomes the new one. It isn't
-    deleted: Label Studio refuses an annotation that was begun from a deleted prediction. What is too many, and nobody
-    can have opened lately, is deleted.
+    Where the task has `keep` predictions of this backend already, the oldest is changed into the new one. It isn't
+    deleted: Label Studio refuses an annotation that was begun from a deleted prediction. Further ones are deleted,
+    unless somebody may have opened them lately.
 
     Args:
         connection: Label Studio, with a key.

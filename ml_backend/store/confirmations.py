@@ -1,4 +1,4 @@
-"""What of the annotations was looked at and found right."""
+"""Confirmations: intervals that somebody looked at and found right."""
 
 from __future__ import annotations
 

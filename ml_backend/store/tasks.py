@@ -83,7 +83,7 @@ class Tasks(Projects):
         self._save_predictions(project_id, predictions, {})
 
     def answer_predictions(self, project_id: str, predictions: list[Given], within: timedelta) -> set[int]:
-        """The same for predictions that Label Studio gets as an answer, and stores.
+        """As `save_predictions`, for predictions that Label Studio gets as an answer and stores itself.
 
         Returns:
             The tasks whose prediction of this version the worker has stored within the time: Label Studio didn't have
@@ -99,8 +99,8 @@ class Tasks(Projects):
         return found
 
     def claim_prediction(self, project_id: str, given: Given, within: timedelta) -> bool:
-        """The same for a prediction that the worker is about to store in Label Studio. Returns False where Label Studio
-        got it as an answer within the time, so that it may be storing it."""
+        """As `save_predictions`, for a prediction that the worker is about to store in Label Studio. Returns False
+        where Label Studio got it as an answer within the time, and may be storing it."""
         answered = sa.and_(Prediction.model_version == given[2], Prediction.answered_at >= self._now() - within)
         free = ~sa.func.coalesce(answered, False)
         return bool(self._save_predictions(project_id, [given], {"stored_at": self._now()}, free))

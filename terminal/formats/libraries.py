@@ -1,4 +1,4 @@
-"""Libraries of formats that are installed when wanted, and files for them: they know paths, not open files."""
+"""Load the libraries that some formats need, and give them paths in place of open files."""
 
 from __future__ import annotations
 

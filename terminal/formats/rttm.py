@@ -47,7 +47,7 @@ def write(timelines: Sequence[Timeline], file: TextIO) -> None:
 
 
 def _field(text: str) -> str:
-    """A text without spaces. `unquote` makes the text of it again."""
+    """A text with its spaces percent-encoded, which `unquote` reverses."""
     return re.sub(r"[%\s]", lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), text)
 
 

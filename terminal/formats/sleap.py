@@ -1,7 +1,7 @@
 """SLEAP's labels (https://sleap.ai) with events, SLP 2.6, by sleap-io, which is installed when wanted.
 
-An event counts the file's own frames, from 0, both ends included. Its source is the event's; a prediction's score is
-its score.
+An event counts the file's own frames, from 0, both ends included. It has the timeline's source and, for a prediction,
+the score.
 """
 
 from __future__ import annotations
