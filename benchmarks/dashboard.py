@@ -91,7 +91,7 @@ def fill(store: Store) -> None:
                 rows[Annotation].append({"project_id": project, **drawn})
         for number in range(TRAININGS):
             scores = {label: {"f1": float(random.random()), "support": 100} for label in LABELS}
-            learnt = {label: {"context": 0.4, "threshold": 0.5, "smoothing": 5} for label in LABELS}
+            learnt = {label: {"context": 0.4, "threshold": 0.5, "shortest": 0.2} for label in LABELS}
             counted = {"frames": {"per_label": scores}, "segments": {"per_label": scores}}
             metrics = {"tl": {"prequential": counted, "score": counted, "learnt": learnt, "tasks": number}}
             training = {"project_id": project, "revision": number, "annotated_tasks": number, "metrics": metrics}

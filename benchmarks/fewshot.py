@@ -74,25 +74,27 @@ def version(learner: str, data: Project, before: Path | None) -> str:
 def scores(student: Learner, data: Project, count: int) -> list[Row]:
     """A row for each of the learner's versions, after it was trained on `count` videos."""
     unseen, annotated = data.unseen(count), data.examples[:count]
-    truth, probs = pooled(unseen, [student.probabilities(example) for example in unseen])
+    by_video = [student.probabilities(example) for example in unseen]
+    truth, probs = pooled(unseen, by_video)
     own = [student.probabilities(example) for example in annotated]
     rows = []
     for name, rule in student.rules.items():
-        frames = frame_metrics(truth, rule(probs), data.labels)
+        _, found = pooled(unseen, list(map(rule, by_video)))
+        frames = frame_metrics(truth, found, data.labels)
         fits = [
             frame_metrics(example.labels, rule(mine), data.labels)["macro_f1"]
             for example, mine in zip(annotated, own, strict=True)
         ]
-        own_truth, own_probs = pooled(annotated, own)
+        own_truth, own_found = pooled(annotated, list(map(rule, own)))
         rows.append(
             {
                 "learner": name,
                 "f1": frames["macro_f1"],
                 "best_f1": best_f1(truth, probs),
-                "segment_f1": segment_f1(truth, rule(probs), data.labels)["macro_f1"],
+                "segment_f1": segment_f1(truth, found, data.labels)["macro_f1"],
                 "per_label": {label: part["f1"] for label, part in frames["per_label"].items()},
                 "annotated_f1": float(np.mean(fits)),
-                "annotated_pooled_f1": frame_metrics(own_truth, rule(own_probs), data.labels)["macro_f1"],
+                "annotated_pooled_f1": frame_metrics(own_truth, own_found, data.labels)["macro_f1"],
                 "first_f1": fits[0],
                 "reliability": reliability(truth, probs),
             }

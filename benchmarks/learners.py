@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -66,7 +67,7 @@ class Ours:
             [example.labels for example in annotated],
             frame_rates=[example.frame_rate for example in annotated],
         )
-        self.rules = {"ours": self.model.labels}
+        self.rules = {"ours": partial(self.model.labels, frame_rate=annotated[0].frame_rate)}
 
     def probabilities(self, example: Example) -> np.ndarray:
         return self.model.predict(example.ours, example.frame_rate)

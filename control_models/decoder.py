@@ -32,13 +32,12 @@ class LabelDecoder:
         annotated: np.ndarray | None = None,
     ) -> np.ndarray:
         """As of `Decoder`. Each label's probabilities are independent of the others'; a classifier's are calibrated."""
-        exclusive = self._parameters.model_exclusive
-        if exclusive and classifier is not None:
-            labels = decode(probs, classifier.states, frame_rate)
-        elif classifier is not None and self._threshold is None:
-            labels = classifier.labels(probs)
-        else:
+        if classifier is None:
             labels = self._allowed(probs >= self._threshold, probs)
+        elif self._parameters.model_exclusive:
+            labels = decode(probs, classifier.states, frame_rate)
+        else:
+            labels = classifier.labels(probs, frame_rate, self._threshold)
         # Before short events are dropped, those that only a gap parts are one.
         labels = merge_gaps(labels, math.floor(self._parameters.model_merge_gap * frame_rate))
         labels = drop_short(labels, math.ceil(self._parameters.model_min_duration * frame_rate))

@@ -147,14 +147,17 @@ class Dataset:
             shown[number] |= example.labels[example.reviewed].any(axis=0)
         return shown
 
-    def durations(self) -> list[list[float]]:
-        """For each label the seconds of its events."""
-        durations: list[list[float]] = [[] for _ in range(self.num_labels)]
-        for example in self.examples:
-            for run in example.annotated(example.labels > 0):
-                for column, found in zip(run.T, durations, strict=True):
-                    found.extend((end - start) / example.frame_rate for start, end in segments(column))
-        return durations
+    def typical_runs(self) -> list[float]:
+        """For each label the median seconds of its events or of its gaps, whichever is less, where there are any."""
+
+        def seconds(column: int, on: bool) -> list[float]:
+            rows = ((e, run == on) for e in self.examples for run in e.annotated(e.labels[:, column] > 0))
+            return [(end - start) / e.frame_rate for e, run in rows for start, end in segments(run)]
+
+        return [
+            min(float(np.median(found)) for on in (True, False) if (found := seconds(column, on)))
+            for column in range(self.num_labels)
+        ]
 
     def sample(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Chooses the frames to fit: for each example their indices, ascending, and the number of frames that each

@@ -1,27 +1,23 @@
-"""Make labels of probabilities: thresholds, smoothing, hysteresis and the score of a timeline.
+"""Make labels of probabilities: thresholds, a price of each event, and the score of a timeline.
 
 The F1 by frame of calibrated probabilities is best at a threshold of half the best expected F1 (Lipton, Elkan,
 Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
 
-A prediction that flickers for a few frames is right about most frames, but wrong about the number of events. A median
-filter removes events that are shorter than half its window, and keeps the edges of longer ones. An event must also be
-more probable somewhere than at its edges (hysteresis; Canny, "A Computational Approach to Edge Detection", 1986).
+A prediction that flickers for a few frames is right about most frames, but wrong about the number of events. So each
+event has a price: a frame with the label gains log(probability / threshold), and the labels are those with the largest
+sum of gains less prices (Viterbi's path of two states; Potts, "Some Generalized Order-Disorder Transformations", 1952).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
-from learning.events import segments
+from learning.dataset import FRAME_RATE
 
-SHORT_EVENT_PERCENTILE = 10  # of the annotated durations; the very shortest may be a mistake
-WINDOW = 0.5  # of the median filter, as a multiple of the duration of a label's short events
-# Of the threshold; an event reaches the first somewhere and the second everywhere. Both are 1 for a label that only one
-# video shows: how high its probabilities are in others isn't known.
-PEAK, EDGE = 1.3, 0.9
+PRICE = 0.15  # of an event: the gain in each frame of a typical run that pays for it
+LEAST_PROBABILITY = 1e-3  # bounds probabilities, so that one frame can't outweigh a hundred others
 # The usual ratio of the true F1 of held-out predictions to the expected F1; it counts as so many videos.
 PRIOR_RATIO, PRIOR_VIDEOS = 0.8, 2
 
@@ -31,38 +27,40 @@ class Decisions(nn.Module):
 
     Attributes:
         thresholds: [num_labels].
-        peaks, edges: [num_labels], probabilities that an event reaches somewhere and everywhere.
-        windows: [num_labels], seconds of the median filter.
+        typical_runs: [num_labels], seconds, as of `Dataset.typical_runs`.
         calibration_ratio: the true F1 of held-out predictions over their expected F1, at most 1.
     """
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
-        for name in ("thresholds", "peaks", "edges"):
-            self.register_buffer(name, torch.full((num_labels,), 0.5))
-        self.register_buffer("windows", torch.zeros(num_labels))
+        self.register_buffer("thresholds", torch.full((num_labels,), 0.5))
+        self.register_buffer("typical_runs", torch.zeros(num_labels))
         self.register_buffer("calibration_ratio", torch.tensor(PRIOR_RATIO))
 
     def take(self, decided: dict[str, Tensor]) -> None:
         """Takes over the values from `decide`."""
         self.load_state_dict(decided)
 
-    def smooth(self, probs: np.ndarray, frame_rate: float) -> np.ndarray:
-        """Applies each label's median filter to probabilities [num_frames, num_labels]."""
-        smoothed = probs.copy()
-        for column, seconds in enumerate(self.windows.tolist()):
-            window = int(seconds * frame_rate) // 2 * 2 + 1
-            if window > 1:
-                smoothed[:, column] = median_filter(probs[:, column], size=window, mode="nearest")
-        return smoothed
+    def labels(self, probs: np.ndarray, frame_rate: float = FRAME_RATE, threshold: float | None = None) -> np.ndarray:
+        """Makes labels of probabilities.
 
-    def labels(self, probs: np.ndarray) -> np.ndarray:
-        """Makes labels, bool, of probabilities, both [num_frames, num_labels]."""
-        labels = probs >= self.edges.numpy()
-        for column, probabilities, peak in zip(labels.T, probs.T, self.peaks.numpy(), strict=True):
-            for start, end in segments(column):
-                column[start:end] = probabilities[start:end].max() >= peak
-        return labels
+        Args:
+            probs: [num_frames, num_labels].
+            frame_rate: frames per second.
+            threshold: of every label; None: each has its own.
+
+        Returns:
+            [num_frames, num_labels] bool.
+        """
+        thresholds = self.thresholds.numpy() if threshold is None else threshold
+        gains = np.log(np.maximum(probs, LEAST_PROBABILITY) / np.maximum(thresholds, LEAST_PROBABILITY))
+        prices = PRICE * frame_rate * self.typical_runs.numpy()
+        return np.stack([_best_labels(*column) for column in zip(gains.T, prices, strict=True)], axis=1)
+
+    @property
+    def shortest(self) -> np.ndarray:
+        """[num_labels]: seconds that even a certain event must last."""
+        return PRICE * self.typical_runs.numpy() / -np.log(self.thresholds.numpy().clip(LEAST_PROBABILITY, 0.99))
 
     def expected_f1(self, probs: np.ndarray) -> float:
         """The expected macro-F1 by frame of a prediction, in [0, 1], times the calibration ratio.
@@ -73,6 +71,19 @@ class Decisions(nn.Module):
             probs: [num_frames, num_labels].
         """
         return float(self.calibration_ratio) * expected_f1(probs, self.thresholds.numpy())
+
+
+def _best_labels(gains: np.ndarray, price: float) -> np.ndarray:
+    """The labels [num_frames] bool with the largest sum of gains [num_frames] less an event's price; half of it is
+    paid at its start and half at its end, and nothing at a video's."""
+    reached, ahead = [], 0.0  # by how much the best labels up to a frame are better with the label in it than without
+    for gain in gains.tolist():
+        ahead = min(max(ahead, -price / 2), price / 2) + gain
+        reached.append(ahead)
+    sure = np.abs(reached) >= price / 2  # whatever follows; a frame that isn't is as the next one that is
+    sure[-1:] = True
+    certain = np.flatnonzero(sure)
+    return np.array(reached)[certain[np.searchsorted(certain, np.arange(len(gains)))]] >= 0
 
 
 def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -98,7 +109,7 @@ def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
 
 
 def decide(
-    probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, videos: np.ndarray, durations: Sequence[list[float]]
+    probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, videos: np.ndarray, typical_runs: Sequence[float]
 ) -> dict[str, Tensor]:
     """Finds the values of `Decisions`.
 
@@ -107,11 +118,9 @@ def decide(
         labels: {0, 1}, of the same shape.
         weights: [num_rows], the number of frames that each row stands for.
         videos: [num_rows], the index of each row's video.
-        durations: for each label the seconds of its events.
+        typical_runs: [num_labels], seconds, as of `Dataset.typical_runs`.
     """
     thresholds = np.array([best_expected_f1(column, weights) / 2 for column in probs.T])
-    several = np.array([len(np.unique(videos[column > 0])) > 1 for column in labels.T])
-    windows = [WINDOW * np.percentile(found, SHORT_EVENT_PERCENTILE) if found else 0.0 for found in durations]
     true, expected = [], []
     for video in np.unique(videos):
         own = videos == video
@@ -124,9 +133,7 @@ def decide(
     ratio = min(1.0, (sum(true) + PRIOR_RATIO * usual) / max(sum(expected) + usual, 1e-9))
     return {
         "thresholds": torch.tensor(thresholds, dtype=torch.float32),
-        "peaks": torch.tensor(np.where(several, PEAK, 1) * thresholds, dtype=torch.float32),
-        "edges": torch.tensor(np.where(several, EDGE, 1) * thresholds, dtype=torch.float32),
-        "windows": torch.tensor(windows, dtype=torch.float32),
+        "typical_runs": torch.tensor(typical_runs, dtype=torch.float32),
         "calibration_ratio": torch.tensor(float(ratio)),
     }
 

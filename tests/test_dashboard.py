@@ -139,7 +139,7 @@ class Server:
             training = self.store.start_training(project, number, number)
             learnt = {
                 "Close": {"motion": 0.4, "motion, mean subtracted": 0.2, "place": 0.3, "change": 1.9e-25},
-                "Wing extended": {"appearance": 0.9, "sound": 0.1, "smoothing": 0.8},
+                "Wing extended": {"appearance": 0.9, "sound": 0.1, "shortest": 0.4},
             }
             metrics = {"tl": {"prequential": prequential, "score": segments, "tasks": number, "learnt": learnt}}
             self.store.end_training(training, TrainingStatus.PUBLISHED, 1.5, f"drawn-v{number}", metrics)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from learning.decisions import Decisions, decide, expected_f1
 from learning.exclusive import decode
 from learning.network import best_gate
 from learning.probe import Fit, fit_probe
+from progress import UNTOLD
 from utils.neural_nets import MultiLabelLSTM
 
 FEATURES, MOTION, CELLS = 24, 3, 6
@@ -35,7 +38,7 @@ def dataset(examples: list[tuple[np.ndarray, np.ndarray]], masks: list[np.ndarra
 
 
 def probed(examples: list[tuple[np.ndarray, np.ndarray]]) -> Fit:
-    return fit_probe(dataset(examples), {"appearance": examples[0][0].shape[1]}, lambda share: None)
+    return fit_probe(dataset(examples), {"appearance": examples[0][0].shape[1]}, UNTOLD)
 
 
 # --- What a probe sees
@@ -73,7 +76,7 @@ def test_labels_lend_each_other_what_they_rest_on() -> None:
         return np.concatenate([scene, moving], axis=1).astype(np.float32), labels
 
     layout = {"appearance": FEATURES, "motion": MOTION}
-    shares = fit_probe(dataset([video(seed) for seed in range(5)]), layout, lambda share: None).mixture_weights
+    shares = fit_probe(dataset([video(seed) for seed in range(5)]), layout, UNTOLD).mixture_weights
     moves = [number for number, name in enumerate(BLOCKS) if name.startswith("motion")]
     assert shares[:2, moves].sum(axis=1).min() > 0.5
     assert shares[2, moves].sum() > 0.5
@@ -419,7 +422,7 @@ def decided(probs: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torc
     numbers = np.repeat(np.arange(len(probs)), [len(one) for one in probs])
     data = Dataset([Example(i, one, one) for i, one in enumerate(labels)], labels[0].shape[1])
     weights = np.ones(len(numbers))
-    return decide(np.concatenate(probs), np.concatenate(labels), weights, numbers, data.durations())
+    return decide(np.concatenate(probs), np.concatenate(labels), weights, numbers, data.typical_runs())
 
 
 def test_a_label_that_is_hard_to_find_gets_a_lower_threshold() -> None:
@@ -434,30 +437,59 @@ def test_a_label_that_is_hard_to_find_gets_a_lower_threshold() -> None:
         assert f1(labels[:, column], probs[:, column] >= threshold) > max(every) - 0.02
 
 
-def test_flicker_is_smoothed_by_how_long_a_labels_events_last() -> None:
+def test_an_event_costs_as_much_as_labels_last() -> None:
+    """Runs of two seconds: a brief event is none, a gap as brief is filled, and how often frames are labelled changes
+    nothing."""
     labels = [np.repeat(np.arange(4) % 2, 50).astype(np.float32)[:, None] for _ in range(6)]
     decisions = Decisions(1)
     decisions.take(decided(labels, labels))
-    assert decisions.windows.item() == pytest.approx(1.0)  # half of two seconds
-    flicker = np.zeros((100, 1), np.float32)
-    flicker[20:26], flicker[50:80] = 1, 1
+    assert decisions.typical_runs.item() == pytest.approx(2.0)
+    probs = np.full((150, 1), 0.01, np.float32)
+    probs[20:26], probs[50:80], probs[60:62], probs[100:140] = 0.99, 0.9, 0.2, 0.45
+    expected = np.zeros(150, bool)
+    expected[50:80] = True
     for rate in (25, 50):
-        smoothed = decisions.smooth(np.repeat(flicker, rate // 25, axis=0), rate)[:, 0]
-        np.testing.assert_array_equal(smoothed[:: rate // 25], np.where(np.arange(100) < 50, 0, flicker[:, 0]))
+        found = decisions.labels(np.repeat(probs, rate // 25, axis=0), rate)[:, 0]
+        np.testing.assert_array_equal(found[:: rate // 25], expected)
+    assert 6 < 25 * decisions.shortest.item() < 30
 
 
-def test_an_event_is_surer_somewhere_than_at_its_edges() -> None:
-    """But for a label that one video shows."""
-    labels = np.repeat(np.arange(4) % 2, 25).astype(np.float32)[:, None]
-    probs = np.zeros((60, 1), np.float32)
-    probs[5:15], probs[25:45], probs[30:32], probs[50:55] = 0.6, 0.46, 0.7, 0.4
-    sure = np.zeros((60, 1), bool)
-    sure[25:45] = True
-    for num_videos, expected in ((1, probs >= 0.5), (2, sure)):
-        decisions = Decisions(1)
-        decisions.take(decided([labels] * num_videos, [labels] * num_videos))
-        assert decisions.thresholds.item() == pytest.approx(0.5)
-        np.testing.assert_array_equal(decisions.labels(probs), expected)
+def test_the_shorter_of_events_and_gaps_is_typical() -> None:
+    often, never = np.array([1] * 30 + [0] * 5 + [1] * 20 + [0] * 3), np.zeros(58)
+    labels = np.stack([often, 1 - often, never], axis=1).astype(np.float32)
+    data = Dataset([Example(0, labels, labels, frame_rate=10)], 3)
+    assert data.typical_runs() == pytest.approx([0.4, 0.4, 5.8])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_are_the_best_of_all(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    decisions = Decisions(2)
+    decisions.take(
+        {
+            "thresholds": torch.tensor([0.4, 0.3]),
+            "typical_runs": torch.tensor([0.1, 0.4]),
+            "calibration_ratio": torch.tensor(1.0),
+        }
+    )
+    probs = random.uniform(0.05, 0.9, (9, 2))
+    found = decisions.labels(probs, frame_rate=25)
+    for column, (threshold, run) in enumerate(((0.4, 0.1), (0.3, 0.4))):
+        gains = np.log(probs[:, column] / threshold)
+
+        def worth(labels: tuple[int, ...], gains: np.ndarray = gains, run: float = run) -> float:
+            return gains @ labels - 0.15 * run * 25 * np.abs(np.diff(labels)).sum() / 2
+
+        assert tuple(found[:, column]) == max(product((0, 1), repeat=9), key=worth)
+
+
+def test_a_threshold_of_the_config_takes_the_place_of_those_learnt() -> None:
+    decisions = Decisions(2)
+    probs = np.array([[0.2, 0.6], [0.7, 0.3]])
+    assert decisions.labels(probs).tolist() == [[False, True], [True, False]]
+    assert decisions.labels(probs, threshold=0.65).tolist() == [[False, False], [True, False]]
+    assert decisions.labels(probs, threshold=0).all()
+    assert decisions.labels(np.zeros((0, 2))).shape == (0, 2)
 
 
 def test_calibrated_probabilities_have_the_expected_f1() -> None:

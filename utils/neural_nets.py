@@ -226,7 +226,7 @@ class MultiLabelLSTM(BaseNN):
                 label_has_example=data.shown.any(axis=0),
             )
             probs = self._probabilities(held_out.scores)
-            self.decisions.take(decide(probs, *held_out[1:], data.durations()))
+            self.decisions.take(decide(probs, *held_out[1:], data.typical_runs()))
             metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.thresholds)
             steps, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
@@ -335,15 +335,15 @@ class MultiLabelLSTM(BaseNN):
 
         Returns:
             Label (its column where no label map was set) -> the mixture weights of `BLOCKS` and of the classifier that
-            it started from, which add up to 1; threshold; smoothing, the seconds of the median filter; network, how
-            much of the LSTM's correction counts.
+            it started from, which add up to 1; threshold; shortest, the seconds that even a certain event must
+            last; network, how much of the LSTM's correction counts.
         """
         names = {column: label for label, column in self._label_map.items()}
         return {
             names.get(column, str(column)): {
                 **{name: float(weight) for name, weight in zip((*BLOCKS, STARTED_FROM), weights, strict=True)},
                 "threshold": float(self.decisions.thresholds[column]),
-                "smoothing": float(self.decisions.windows[column]),
+                "shortest": float(self.decisions.shortest[column]),
                 "network": float(self.gate[column]),
             }
             for column, weights in enumerate(self.mixture_weights)
@@ -357,9 +357,8 @@ class MultiLabelLSTM(BaseNN):
     ) -> np.ndarray:
         """Probabilities of every label in every frame of one video.
 
-        The LSTM runs over the whole sequence, so there are no windows whose borders could show. What flickers is
-        smoothed away. A label without an example in the last training has probability 0. Safe to call from several
-        threads.
+        The LSTM runs over the whole sequence, so there are no windows whose borders could show. A label without an
+        example in the last training has probability 0. Safe to call from several threads.
 
         Args:
             sequence: [num_frames, input_size], of any length; read in pieces.
@@ -375,16 +374,15 @@ class MultiLabelLSTM(BaseNN):
         self._check_features(sequence)
         if sequence.shape[0] == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
-        scores = self._scores(sequence, frame_rate, progress)
-        return self.decisions.smooth(self._probabilities(scores), frame_rate)
+        return self._probabilities(self._scores(sequence, frame_rate, progress))
 
-    def labels(self, probs: np.ndarray) -> np.ndarray:
+    def labels(self, probs: np.ndarray, frame_rate: float = FRAME_RATE, threshold: float | None = None) -> np.ndarray:
         """The labels of a prediction, [num_frames, num_labels] bool: see `Decisions.labels`."""
-        return self.decisions.labels(probs)
+        return self.decisions.labels(probs, frame_rate, threshold)
 
     def predict_labels(self, sequence: FrameFeatures, frame_rate: float = FRAME_RATE) -> np.ndarray:
         """The labels of every frame, [num_frames, num_labels] bool."""
-        return self.labels(self.predict(sequence, frame_rate))
+        return self.labels(self.predict(sequence, frame_rate), frame_rate)
 
     def expected_f1(self, probs: np.ndarray) -> float:
         """The macro-F1 to expect of a prediction, in [0, 1]: see `Decisions.expected_f1`."""

@@ -68,7 +68,7 @@ def _sentence(values: dict[str, Any]) -> str:
         text = f"decided mostly by {first}; {join(others)} count{'s' * (len(others) == 1)} too"
     else:
         text = f"decided by {join([first, *others])}"
-    shortest = (values.get("smoothing") or 0.0) / 2  # a median filter removes what is shorter than half its window
+    shortest = values.get("shortest") or 0.0
     return text + (f". Events of less than {shortest:.1f} s are ignored" if shortest >= SHORTEST_SECONDS else "")
 
 
