@@ -22,6 +22,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from errors import DatabaseUnavailable
 from ml_backend.settings import PROJECT_ROOT, get_settings
 from ml_backend.startup import server_lines
 
@@ -117,9 +118,13 @@ def _interrupt(worker) -> None:
 
 
 def worker_exit(server, worker) -> None:
+    # A database that can't be reached now is tried by the next process; what else keeps the application from loading
+    # stays as it is, and ends the server.
+    error = sys.exc_info()[1]
+    ends = isinstance(error, SystemExit) and not isinstance(error.__context__, DatabaseUnavailable)
     # Threads may be inside PyTorch or wait for a server; the interpreter would wait for them.
     logging.shutdown()
-    os._exit(0)
+    os._exit(error.code if ends else 0)
 
 
 def child_exit(server, worker) -> None:

@@ -93,6 +93,21 @@ def test_an_open_door_is_refused_in_one_line(tmp_path: Path, variables: dict[str
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_a_database_that_can_not_be_used_ends_the_server(tmp_path: Path) -> None:
+    environment = clean_environment(DATA_DIR=str(tmp_path), PORT=str(free_port()), DATABASE_URL="mysql://somewhere/x")
+    started = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "_wsgi:app"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert started.returncode == 3
+    assert "DATABASE_URL=mysql:… isn't supported: use sqlite:///FILE" in started.stderr
+
+
 def only(backend: Backend, pattern: str) -> int:
     """The process of a pattern, once there is one alone: one that is being started is a copy of its parent first."""
     seen: list[set[int]] = []

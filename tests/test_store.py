@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from benchmarks.locked_database import locked
-from errors import DatabaseUnavailable, InvalidRequest
+from errors import BackendError, DatabaseUnavailable, InvalidRequest
 from ml_backend.dashboard.overview import prequential_scores, projects
 from ml_backend.store import Store, database
 from ml_backend.store.annotations import TASKS_PER_BATCH
@@ -118,6 +118,13 @@ def test_a_database_of_the_first_release_keeps_its_data(tmp_path: Path) -> None:
     assert store.next_job([QueueName.EXTRACT]).arguments == {"task": {"id": 3, "data": {}}}
     store.close()
     Store(f"sqlite:///{path}").close()  # the second time there is nothing to do
+
+
+def test_a_database_of_a_later_release_is_left_alone(store: Store, database_url: str) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(BackendError, match="of a later release: its schema is 9999"):
+        Store(database_url)
 
 
 def test_a_database_with_huey_s_queue_keeps_its_jobs(store: Store, database_url: str) -> None:

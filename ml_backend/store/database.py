@@ -22,7 +22,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.orm import Session, sessionmaker
 
-from errors import DatabaseUnavailable, InvalidRequest
+from errors import BackendError, DatabaseUnavailable, InvalidRequest
 from ml_backend import strict_json
 from ml_backend.store.tables import now
 
@@ -81,6 +81,7 @@ class Database:
     Raises:
         ValueError: the database is of another kind.
         DatabaseUnavailable: the database can't be opened or written.
+        BackendError: a later release migrated it.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -143,10 +144,17 @@ class Database:
     def _migrate(self) -> None:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        latest = ScriptDirectory.from_config(config).get_current_head()
+        versions = ScriptDirectory.from_config(config)
+        latest = versions.get_current_head()
         with self.engine.connect() as connection:
-            if _version(connection) == latest:
-                return
+            version = _version(connection)
+        if version == latest:
+            return
+        if version is not None and version not in {one.revision for one in versions.walk_revisions()}:
+            raise BackendError(
+                f"The backend's database is of a later release: its schema is {version}, and this release's {latest}. "
+                "Start the later release, or restore the copy of the database that was made before the upgrade."
+            )
         with self._locked() as connection:
             version = _version(connection)
             if version == latest:  # another process was first
