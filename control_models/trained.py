@@ -49,6 +49,7 @@ class TrainedMode:
         self._tag = tag
         self._videos = videos
         self._published = self._published_of(context.project_id)
+        self._lent: tuple[MultiLabelLSTM, MultiLabelLSTM] | None = None  # what a file holds, and for this tag's labels
         self._check_start()
 
     def _published_of(self, project_id: str) -> PublishedClassifiers:
@@ -229,9 +230,11 @@ class TrainedMode:
             return None
         if start is None:
             return None
-        classifier = start.with_labels(self._tag.label_map)
-        classifier.header = start.header | {"requirements": self._requirements(), "of": name}
-        return classifier
+        if self._lent is None or self._lent[0] is not start:
+            classifier = start.with_labels(self._tag.label_map)
+            classifier.header = start.header | {"requirements": self._requirements(), "of": name}
+            self._lent = (start, classifier)
+        return self._lent[1]
 
     def _trainer(self) -> Trainer:
         tag, start = self._tag, None

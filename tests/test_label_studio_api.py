@@ -33,6 +33,7 @@ from ml_backend.label_studio.predictions import create_prediction
 from ml_backend.settings import Settings
 from ml_backend.store import Store
 from ml_backend.store.tables import JobKind, JobStatus
+from progress import Progress
 from tests.http_server import Answer, Server, as_json, guarded, redirect, send, status
 
 # The SDK's own.
@@ -154,10 +155,10 @@ def pages(pages: list[list[dict]], total: int) -> Answer:
 
 def test_annotated_tasks_of_all_pages(server: Server) -> None:
     server.answers["/api/tasks/"] = guarded(f"Token {KEY}", pages([[task(1), task(2)], [task(3)]], total=3))
-    seen: list[tuple[int, int]] = []
-    tasks = list(annotated_tasks(Connection(server.url, KEY), 3, lambda done, total: seen.append((done, total))))
+    seen: list[float] = []
+    tasks = list(annotated_tasks(Connection(server.url, KEY), 3, Progress(seen.append)))
     assert tasks == [task(1), task(2), task(3)]
-    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert seen == [0, 1 / 3, 2 / 3, 1]
     asked = parse_qs(urlsplit(server.requests[0][0]).query)
     assert asked["project"] == ["3"]
     assert asked["resolve_uri"] == ["false"]

@@ -522,6 +522,20 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_present_model(
         subprocess.run(["umount", "--lazy", settings.model_root], check=True)
 
 
+def test_a_borrowed_classifier_is_made_once_for_each_of_its_versions(lesson: Any, make_model: Any) -> None:
+    def predicting() -> Any:
+        return control(borrower).mode.ready()
+
+    lesson("Red")
+    borrower = make_model(config('model_trainable="true" model_start_from="1"'), "2")
+    first = predicting()
+    assert predicting() is first
+    assert borrower.model_version.endswith("v1 (1 video) of 1")
+    lesson("Blue")
+    assert predicting() is not first
+    assert borrower.model_version.endswith("v2 (1 video) of 1")
+
+
 def test_a_file_that_is_removed_is_a_reset(lesson: Any, red_blue: dict[str, Any]) -> None:
     model = lesson("Red")
     control(model).get_classifier_path("1").unlink()

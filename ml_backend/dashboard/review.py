@@ -7,7 +7,6 @@ from typing import Any
 
 from flask import Response, request
 
-from errors import InvalidRequest
 from ml_backend.dashboard import overview
 from ml_backend.dashboard.findings import confirm, findings
 from ml_backend.jobs.queue import Jobs
@@ -24,6 +23,7 @@ class Review:
         store: the state.
         jobs: the job queue.
         project: finds a project, its model or None, and why it has none.
+        model: finds a project's model, or raises.
         page: makes a page of a template and its values.
         back: leads back to a page after a button's action.
         label_studio_url: the address of a project's tasks in Label Studio, or None.
@@ -34,6 +34,7 @@ class Review:
         store: Store,
         jobs: Jobs,
         project: Callable[[str], tuple[Any, Any, str | None]],
+        model: Callable[[str], Any],
         page: Callable[..., Response],
         back: Callable[..., Response],
         label_studio_url: Callable[[Any, Any], str | None],
@@ -41,6 +42,7 @@ class Review:
         self._store = store
         self._jobs = jobs
         self._project = project
+        self._model = model
         self._page = page
         self._back = back
         self._label_studio_url = label_studio_url
@@ -76,8 +78,5 @@ class Review:
 
     def confirm_review(self, project_id: str) -> Response:
         """Confirms a place."""
-        _, model, error = self._project(project_id)
-        if model is None:
-            raise InvalidRequest(error or "")
-        confirm(model, self._store, [request.form.get("key", "")])
+        confirm(self._model(project_id), self._store, [request.form.get("key", "")])
         return self._back("confirm", "dashboard.review", project_id=project_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 
-from errors import BackendError, NotFound, NotReady
+from errors import BackendError, InvalidRequest, NotFound, NotReady
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.dashboard import overview, timelines
 from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
@@ -93,7 +93,9 @@ class Dashboard:
         pages.add_url_rule(f"{task}/video/<name>", view_func=self.video)
         for rule, view in Summary(self._store, self._project, self._page).routes().items():
             pages.add_url_rule(f"{project}/{rule}", view_func=view)
-        review = Review(self._store, self._jobs, self._project, self._page, self._back, self._label_studio_url)
+        review = Review(
+            self._store, self._jobs, self._project, self._model, self._page, self._back, self._label_studio_url
+        )
         for rule, (view, method) in review.routes().items():
             pages.add_url_rule(f"{project}/{rule}", view_func=view, methods=[method])
         for rule, view in {
@@ -213,10 +215,7 @@ class Dashboard:
 
     def video(self, project_id: str, task_id: int, name: str) -> Response:
         """The video of a control tag in a task, in the parts that the browser asks for."""
-        _, model, error = self._project(project_id)
-        task = self._known_task(project_id, task_id)
-        if model is None:
-            raise NotFound(error or "")
+        model, task = self._model(project_id), self._known_task(project_id, task_id)
         media = model.media(task).get(name)
         # A file whose features were extracted is a video; any other file may be anything.
         path = model.context.media.find(media, task_id) if media and model.is_extracted(task) else None
@@ -236,17 +235,12 @@ class Dashboard:
 
     def reset(self, project_id: str) -> Response:
         """Forgets the project's model."""
-        _, model, error = self._project(project_id)
-        if model is None:
-            raise NotReady(error or "")
-        model.forget()
+        self._model(project_id).forget()
         return self._back("reset", "dashboard.project", project_id=project_id)
 
     def roll_back(self, project_id: str) -> Response:
         """Makes an earlier version of the model the present one."""
-        _, model, error = self._project(project_id)
-        if model is None:
-            raise NotReady(error or "")
+        model = self._model(project_id)
         name, _, version = request.form.get("version", "").rpartition(" ")
         if not version.isdecimal():
             raise NotFound("Choose a version.")
@@ -261,10 +255,7 @@ class Dashboard:
 
     def clear(self, project_id: str, task_id: int) -> Response:
         """Drops a video's features from the cache."""
-        _, model, error = self._project(project_id)
-        if model is None:
-            raise NotReady(error or "")
-        model.evict(self._known_task(project_id, task_id))
+        self._model(project_id).evict(self._known_task(project_id, task_id))
         return self._back("clear", "dashboard.task", project_id=project_id, task_id=task_id)
 
     def cancel(self, job_id: str) -> Response:
@@ -288,6 +279,13 @@ class Dashboard:
             return project, self._registry.get(project_id), None
         except BackendError as error:
             return project, None, str(error)
+
+    def _model(self, project_id: str) -> LabelStudioMLBase:
+        """The project's model. It raises where `_project` says why there is none."""
+        _, model, error = self._project(project_id)
+        if model is None:
+            raise InvalidRequest(error or "")
+        return model
 
     def _known_task(self, project_id: str, task_id: int) -> dict[str, Any]:
         task = self._store.known_task(project_id, task_id)

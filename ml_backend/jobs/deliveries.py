@@ -84,8 +84,7 @@ class Deliveries:
 
     def own_versions(self, project_id: str) -> tuple[str, ...]:
         """How the versions of this backend's predictions in a project begin: a change of the config appends to them."""
-        versions = (training.model_version for training in self._store.trainings(project_id))
-        return tuple({version for version in versions if version})
+        return tuple(self._store.published_versions(project_id))
 
 
 def predict_task(model: LabelStudioMLBase, task: dict[str, Any], context: Any = None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ml_backend.label_studio.client import Connection, LabelStudioError
 from ml_backend.label_studio.webhook_secret import WebhookSecrets
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.store.tables import Job, JobKind, Project, QueueName, TrainingStatus
+from progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -218,29 +219,23 @@ class Handlers:
         self._prove_webhook(project, connection)
         with suppress(LabelStudioError):  # the title is only shown; the annotations' request raises it again
             self._store.adopt(project_id, None, label_studio.title(connection, int(project.number)))
-        fetched = 0
-
-        def page(done: int, total: int) -> None:
-            nonlocal fetched
-            fetched = done
-            run.progress(done / total if total else 0.0)
-
-        tasks = label_studio.annotated_tasks(connection, int(project.number), page)
+        fetched: set[int] = set()
+        tasks = label_studio.annotated_tasks(connection, int(project.number), run.progress.part(0.0, 0.5))
         train_every = self._registry.get(project_id).train_every
-        changed = self._store.replace_annotations(project_id, tasks, train_every)
+        changed = self._store.replace_annotations(project_id, _noted(tasks, fetched), train_every)
         logger.log(
             logging.INFO if changed else logging.DEBUG,
             "Project %s: %d annotated tasks fetched from Label Studio%s",
             project_id,
-            fetched,
+            len(fetched),
             "; some of them were new here" if changed else "",
         )
-        known = self._know_tasks(project, connection, run, train_every)
+        known = self._know_tasks(project, connection, run.progress.part(0.5, 1.0), train_every)
         if project_id in self._store.projects_behind():
             self._jobs.add_training(project_id)
-        return {"tasks": fetched, "changed": changed, "known": known}
+        return {"tasks": len(fetched), "changed": changed, "known": known}
 
-    def _know_tasks(self, project: Project, connection: Connection, run: Run, train_every: int) -> int:
+    def _know_tasks(self, project: Project, connection: Connection, progress: Progress, train_every: int) -> int:
         """Makes the stored tasks those of Label Studio, also the ones without annotations. Returns their number.
 
         The number of tasks and the largest id tell whether any is missing, since events bring nearly all new ones.
@@ -249,18 +244,9 @@ class Handlers:
         count, latest = label_studio.extent(connection, int(project.number))
         if (count, latest) == (len(known), max(known, default=None)):
             return count
-
-        def page(done: int, total: int) -> None:
-            run.progress(done / total if total else 0.0)
-
         fetched: set[int] = set()
-
-        def remembered(tasks: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-            for task in tasks:
-                fetched.add(task["id"])
-                yield task
-
-        self._store.save_tasks(project.id, remembered(label_studio.tasks(connection, int(project.number), page)))
+        tasks = label_studio.tasks(connection, int(project.number), progress)
+        self._store.save_tasks(project.id, _noted(tasks, fetched))
         self._store.delete_tasks(project.id, sorted(known - fetched), train_every)
         return len(fetched)
 
@@ -302,6 +288,13 @@ class Handlers:
     def _review(self, run: Run) -> dict[str, Any]:
         result = review(self._registry.get(run.job.project_id), self._store, run.progress)
         return {"videos": result["videos"], "doubts": len(result["doubts"])}
+
+
+def _noted(tasks: Iterator[dict[str, Any]], ids: set[int]) -> Iterator[dict[str, Any]]:
+    """Yields tasks, and adds their ids to `ids`."""
+    for task in tasks:
+        ids.add(task["id"])
+        yield task
 
 
 def _unavailable(result: dict[str, Any]) -> set[str]:

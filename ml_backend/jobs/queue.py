@@ -107,7 +107,7 @@ class Jobs:
         """
         name = str(task["id"]) if task.get("id") is not None else _digest([task["data"]])  # keys must be short
         live = self.store.live_job(f"{JobKind.EXTRACT}:{project_id}:{name}")
-        arguments = {"task": {"id": task.get("id"), "data": task["data"]}}
+        arguments = _arguments(task)
         if live is not None and live.status == JobStatus.STARTED and live.arguments == arguments:
             return live
         if live is None and self.store.count_jobs(JobStatus.QUEUED) >= MAX_QUEUED_JOBS:
@@ -120,8 +120,7 @@ class Jobs:
 
     def add_delivery(self, project_id: str, task: dict[str, Any], priority: int = PRIORITY_WANTED) -> Job:
         """Queues a prediction that is stored in Label Studio when it is ready."""
-        arguments = {"task": {"id": task["id"], "data": task["data"]}}
-        return self._add(JobKind.DELIVER, project_id, arguments, priority, str(task["id"]))
+        return self._add(JobKind.DELIVER, project_id, _arguments(task), priority, str(task["id"]))
 
     def add_deliveries(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
         """Queues deliveries of many tasks. The worker adds a job for each."""
@@ -218,6 +217,10 @@ class Jobs:
         )
         self.on_added()
         return again
+
+
+def _arguments(task: dict[str, Any]) -> dict[str, Any]:
+    return {"task": {"id": task.get("id"), "data": task["data"]}}
 
 
 def _digest(tasks: list[dict[str, Any]]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,6 +17,7 @@ import httpx
 from label_studio_sdk.core.api_error import ApiError
 
 from errors import BackendError
+from progress import UNTOLD, Progress
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio, Webhook
@@ -181,15 +182,13 @@ def authorization(connection: Connection) -> str:
     return api(connection)._client_wrapper.get_headers()["Authorization"]
 
 
-def annotated_tasks(
-    connection: Connection, project_id: int, progress: Callable[[int, int], None] | None = None
-) -> Iterator[dict[str, Any]]:
+def annotated_tasks(connection: Connection, project_id: int, progress: Progress = UNTOLD) -> Iterator[dict[str, Any]]:
     """Fetches the project's annotated tasks, page by page.
 
     Args:
         connection: Label Studio, with a key.
         project_id: the project's id there.
-        progress: called with the number of fetched tasks and of all tasks, first with (0, all).
+        progress: told the share that is fetched.
 
     Yields:
         {"id", "project", "data", "annotations"}, the annotations with ANNOTATION_FIELDS, also skipped ones
@@ -212,7 +211,7 @@ def listed(
     subject: str,
     include: Collection[str],
     query: dict[str, Any],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = UNTOLD,
     page_size: int = TASKS_PER_PAGE,
 ) -> Iterator[Any]:
     """A project's tasks, page by page, as the SDK's objects with the keys of `include`; cloud URIs unresolved."""
@@ -227,15 +226,13 @@ def listed(
             page_size=page_size,
         )
         done, total = 0, int(pages.response.total)
-        if progress:
-            progress(done, total)
+        progress(0.0)
         for task in pages:
             yield task
             done += 1
             if done > 2 * total + page_size:  # some may have been added meanwhile
                 raise LabelStudioError(f"{subject}: {total} tasks announced, and more than {done} received.")
-            if progress:
-                progress(done, total)
+            progress(min(1.0, done / max(total, 1)))
     # The SDK takes an error on a later page for the end of the list.
     if done < total:
         raise LabelStudioError(f"{subject}: {total} tasks announced, {done} received. Try again.")
@@ -304,19 +301,8 @@ def title(connection: Connection, project_id: int) -> str | None:
         return api(connection).projects.get(id=project_id).title
 
 
-def tasks(
-    connection: Connection, project_id: int, progress: Callable[[int, int], None] | None = None
-) -> Iterator[dict[str, Any]]:
-    """A project's tasks, page by page: `{"id", "data"}`, cloud URIs unresolved.
-
-    Args:
-        connection: Label Studio, with a key.
-        project_id: the project's id there.
-        progress: called with the number of fetched tasks and of all tasks, first with (0, all).
-
-    Raises:
-        LabelStudioError: Label Studio can't be reached or refuses, or the tasks changed while they were fetched.
-    """
+def tasks(connection: Connection, project_id: int, progress: Progress = UNTOLD) -> Iterator[dict[str, Any]]:
+    """Fetches all tasks of the project, as `annotated_tasks`, but only their `{"id", "data"}`."""
     subject = f"Tasks of project {project_id}"
     for task in listed(connection, project_id, subject, ("id", "data"), BY_ID, progress, SMALL_TASKS_PER_PAGE):
         yield {"id": task.id, "data": task.data}

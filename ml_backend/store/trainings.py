@@ -57,6 +57,15 @@ class Trainings(Projects):
             query = sa.select(Training).where(Training.project_id == project_id).order_by(Training.id)
             return list(session.scalars(query))
 
+    def published_versions(self, project_id: str | None = None) -> list[str]:
+        """The model versions of a project's published trainings, or of all projects', each once; the newest first."""
+        query = sa.select(Training.model_version).where(Training.status == TrainingStatus.PUBLISHED)
+        if project_id is not None:
+            query = query.where(Training.project_id == project_id)
+        with self._reading() as session:
+            found = session.scalars(query.order_by(Training.id.desc()))
+            return list(dict.fromkeys(version for version in found if version))
+
     def latest_training(self, project_id: str) -> Training | None:
         """The project's latest training, or None."""
         with self._reading() as session:

@@ -58,7 +58,7 @@ class WebhookAnswer(_Answer):
 
 
 class VersionsAnswer(_Answer):
-    """`/versions`: model versions, the present one of each project first."""
+    """`/versions`: model versions; of a named project, the present one comes first."""
 
     versions: list[str]
 

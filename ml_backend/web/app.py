@@ -294,22 +294,15 @@ class Routes:
         return self._runner.run_now(JobKind.RESET if work.reset else JobKind.TRAIN, project_id)
 
     def versions(self) -> Response:
-        """The published versions of a project's model (`?project=` or `{"project"}`), or of all models; the present
-        one of each comes first."""
+        """The versions of a project's model (`?project=` or `{"project"}`), the present one first; or the published
+        ones of all projects."""
         named = request.args.get("project")
         if request.method == "POST":
             named = parse(VersionsRequest, _json()).project or named
-        ids = [self._store.identify(*identity(named))] if named else [project.id for project in self._store.projects()]
-        versions: list[str] = []
-        for project_id in ids:
-            try:
-                versions.append(self._registry.get(project_id).model_version)
-            except BackendError:  # among all projects, one whose labeling config can't be used is left out
-                if named:
-                    raise
-                continue
-            published = [t for t in self._store.trainings(project_id) if t.status == "published"]
-            versions.extend(training.model_version for training in reversed(published))
+        if not named:
+            return jsonify({"versions": self._store.published_versions()})
+        project_id = self._store.identify(*identity(named))
+        versions = [self._registry.get(project_id).model_version, *self._store.published_versions(project_id)]
         return jsonify({"versions": list(dict.fromkeys(versions))})
 
     def job_status(self) -> Response:

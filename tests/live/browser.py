@@ -96,6 +96,12 @@ class Browser:
         """Type into a field."""
         self._post(f"{self.session}/element/{self.find(xpath)}/value", {"text": text})
 
+    def log_in(self, email: str, password: str) -> None:
+        """Logs in to Label Studio, whose login page is shown."""
+        self.type("//input[@id='email']", email)
+        self.type("//input[@id='password']", password)
+        self.click("//button[@type='submit']")
+
     def press(self, key: str) -> None:
         """Press and release a key."""
         strokes = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]

@@ -152,8 +152,6 @@ def new_browser(tmp_path: Path, screenshots: Screenshots, request: pytest.Fixtur
 def browser(label_studio: LabelStudio, new_browser: Browser) -> Browser:
     """A browser that is logged in to Label Studio."""
     new_browser.open(f"{label_studio.url}/user/login/")
-    new_browser.type("//input[@id='email']", USER)
-    new_browser.type("//input[@id='password']", PASSWORD)
-    new_browser.click("//button[@type='submit']")
+    new_browser.log_in(USER, PASSWORD)
     wait_until(lambda: "/login" not in new_browser.run("return location.pathname"), 60, "the login")
     return new_browser

@@ -110,9 +110,7 @@ def test_the_demos_story(demo: RunningDemo, new_browser: Browser, screenshots: S
 
     # Log in, as the demo says.
     browser.open(f"{demo.url}/projects/{project}/data")
-    browser.type("//input[@id='email']", USER)
-    browser.type("//input[@id='password']", PASSWORD)
-    browser.click("//button[@type='submit']")
+    browser.log_in(USER, PASSWORD)
     browser.find("//*[normalize-space() = 'Label All Tasks']")
     screenshots.take(browser, "data-manager")
 
@@ -210,9 +208,7 @@ def test_the_demo_with_own_videos(clips: Path, tmp_path: Path, new_browser: Brow
         untrained = api.model(model)["model_version"]
 
         new_browser.open(f"{demo.url}/projects/1/data")
-        new_browser.type("//input[@id='email']", USER)
-        new_browser.type("//input[@id='password']", PASSWORD)
-        new_browser.click("//button[@type='submit']")
+        new_browser.log_in(USER, PASSWORD)
         new_browser.find("//*[normalize-space() = 'sub/über.webm']")
         screenshots.take(new_browser, "own-videos")
 

@@ -17,6 +17,7 @@ from ml_backend.label_studio.client import (
 )
 from ml_backend.label_studio.media import MediaFiles
 from ml_backend.label_studio.predictions import create_prediction, stored_predictions
+from progress import Progress
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, LabelStudio
 from tests.live.timelines import Truth, agreement, frames, regions
@@ -257,8 +258,8 @@ def test_annotated_tasks_over_several_pages(label_studio: LabelStudio) -> None:
     annotated[0]["annotations"] = [done, skipped]
     label_studio.post(f"/api/projects/{project}/import", [*annotated, {"data": {"video": "s3://bucket/new.mp4"}}])
     connection = Connection(label_studio.url, label_studio.personal_access_token)
-    progress: list[tuple[int, int]] = []
-    found = list(annotated_tasks(connection, project, lambda done, total: progress.append((done, total))))
+    shares: list[float] = []
+    found = list(annotated_tasks(connection, project, Progress(shares.append)))
     assert [task["data"] for task in found] == [task["data"] for task in annotated]
     assert sorted(annotation["was_cancelled"] for annotation in found[0]["annotations"]) == [False, True]
-    assert (progress[0], progress[-1]) == ((0, 205), (205, 205))
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
