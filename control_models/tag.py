@@ -96,15 +96,20 @@ class Tag(ABC):
         self.from_name: str = control.name
         self.object: ObjectTag = self._connected_object()
         self.to_name: str = self.object.name
-        self.labels: list[str] = list(control.labels)
+        self.labels: list[str] = self.named_labels()
         if not self.labels:
             tag = f'<{self.control_type} name="{self.from_name}">'
             raise InvalidConfig(f"{tag} has no <{self.label_tag}>. Add at least one.")
         self.parameters = self.parameters_type.from_attributes(self.from_name, control.attr, score_threshold)
-        asked = not self.parameters.model_trainable or {"model_score_threshold", "score_threshold"} & set(control.attr)
+        given = [control.attr.get(name, "").strip() for name in ("model_score_threshold", "score_threshold")]
+        asked = not self.parameters.model_trainable or any(given)
         learnt = not asked and score_threshold == DEFAULT_THRESHOLD
         self.threshold: float | None = None if learnt else self.parameters.model_score_threshold
         check_frame_rate(f'<{self.object_type} name="{self.to_name}"', self._frame_rate_attribute)
+
+    def named_labels(self) -> list[str]:
+        """The labels that the config gives the tag: those of its children."""
+        return list(self.control.labels)
 
     def _connected_object(self) -> ObjectTag:
         for tag in self.control.objects:
@@ -128,7 +133,7 @@ class Tag(ABC):
     def colours(self) -> dict[str, str]:
         attributes = {label: tag.attr for label, tag in self.control.labels_attrs.items()}
         return {
-            label: attributes[label].get("background") or DEFAULT_COLOURS[number % len(DEFAULT_COLOURS)]
+            label: attributes.get(label, {}).get("background") or DEFAULT_COLOURS[number % len(DEFAULT_COLOURS)]
             for number, label in enumerate(self.labels)
         }
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from label_studio_sdk.label_interface import LabelInterface
 from typer.testing import CliRunner
 
 import cli
-from control_models.choices import ChoicesModel
+from control_models.choices import ChoicesModel, ChoicesTag
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import InvalidConfig, InvalidRequest, NotReady
 from ml_backend import init_app
@@ -106,6 +107,19 @@ def test_a_choice_that_names_nothing_of_a_model_is_left_to_people(make_model: Ca
 def test_a_wrong_attribute_is_named(make_model: Callable[..., YOLO], attribute: str, allowed: str) -> None:
     with pytest.raises(InvalidConfig, match=f'<Choices name="kind">: {attribute}="maybe".*{allowed}'):
         make_model(config(choices(f'{attribute}="maybe"')))
+
+
+def test_a_tag_may_have_labels_that_are_not_its_children() -> None:
+    class Rating(ChoicesTag):
+        control_type = "Rating"
+
+        def named_labels(self) -> list[str]:
+            return [str(number + 1) for number in range(int(self.control.attr["maxRating"]))]
+
+    (control,) = LabelInterface(config('<Rating name="rating" toName="video" maxRating="3"/>')).controls
+    tag = Rating(control, 0.5)
+    assert tag.labels == ["1", "2", "3"]
+    assert len({tag.colours[label] for label in tag.labels}) == 3
 
 
 # -- simple mode

@@ -223,6 +223,10 @@ def test_attributes_default_to_the_published_model(make_model: Any) -> None:
     assert changed.model_score_threshold == 0.25
 
 
+def test_an_attribute_without_a_value_is_none(make_model: Any) -> None:
+    assert control(make_model(config('model_trainable="true" model_score_threshold=""'))).tag.threshold is None
+
+
 def test_configs_that_can_not_work(make_model: Any, settings: Settings) -> None:
     for text, part in [
         ('<View><Video name="video" value="$video"/></View>', "TimelineLabels"),
