@@ -81,6 +81,12 @@ def stored(store: Store) -> dict[int, Any]:
 # Migrations
 
 
+def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(DatabaseUnavailable, match="file is not a database"):
+        Store(f"sqlite:///{tmp_path / 'state.db'}")
+
+
 def test_the_schema_is_that_of_the_tables(store: Store) -> None:
     """SQLite's types and the direction of its indexes can't be read back; PostgreSQL's can."""
     with store.engine.connect() as connection:

@@ -175,13 +175,15 @@ def _explained() -> Iterator[None]:
     """Turns the database's errors into DatabaseUnavailable, and values that it can't store into InvalidRequest."""
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+    except (sa.exc.DataError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidRequest(
+            "The request has a number beyond 64 bits, NUL, or half a character, which can't be stored."
+        ) from error
+    except (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.InternalError, sa.exc.NotSupportedError):
+        raise  # of this program, not of the database
+    except (sa.exc.DatabaseError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise DatabaseUnavailable(
             f"The backend's database can't be used now ({reason}), and nothing was stored. Check whether its disk is "
             "full, its folder is read-only, or another program holds it; then send the request again."
-        ) from error
-    except (sa.exc.DataError, OverflowError, UnicodeEncodeError) as error:
-        raise InvalidRequest(
-            "The request has a number beyond 64 bits, NUL, or half a character, which can't be stored."
         ) from error
