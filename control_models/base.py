@@ -139,9 +139,9 @@ class ControlModel(ABC):
         features = self.videos.extracted(task, progress, [other.videos for other in others])
         self.context.notes.add((task.get("id"), text) for text in self.videos.remarks(task, features))
 
-    def evict(self, task: dict[str, Any]) -> None:
-        """Drops the features of the task's video, and its download."""
-        self.videos.drop(task)
+    def evict(self, task: dict[str, Any], others: Sequence[ControlModel] = ()) -> None:
+        """Drops the features of the task's video, also those of other control tags, and its download."""
+        self.videos.drop(task, [other.videos for other in others])
 
     # -- prediction
 

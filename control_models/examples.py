@@ -164,14 +164,13 @@ class _Reader:
             self._note(task, text)
         frame_rate = self._tag.frame_rate(task)
         sequence = self._tag.sequence(features, frame_rate)
-        weight = 1 / len(task["annotations"])
-        added = []
+        added: list[Example] = []
         for annotation in task["annotations"]:
             labels, reviewed, remarks = self._tag.drawn(annotation["result"], sequence.shape[0])
             for remark in remarks:
                 self._note(task, f"Annotation {annotation['id']} {remark}")
             if labels is not None:
                 added.append(
-                    Example(task["id"], sequence, labels, weight, reviewed, frame_rate, stands_for, annotation["id"])
+                    Example(task["id"], sequence, labels, 1.0, reviewed, frame_rate, stands_for, annotation["id"])
                 )
-        self._examples += added
+        self._examples += [example._replace(weight=1 / len(added)) for example in added]

@@ -14,7 +14,7 @@ from control_models.tag import Tag
 from errors import InvalidConfig, Loading
 from features.cache import VideoFeatures
 from features.encoder import Encoder
-from ml_backend.label_map import build_label_map
+from ml_backend.label_map import classes_of_labels
 
 # A request waits for the encoder so long, so that a config that can't be used is refused at once; Label Studio waits a
 # second for a webhook's answer. Otherwise the next request refuses it.
@@ -58,19 +58,16 @@ class SimpleMode:
                 'has none: it isn\'t a classifier. Set model_trainable="true", or model_path to a classifier.'
             )
         column = {name: index for index, name in names.items()}
-        classes = build_label_map(tag.control, names.values())
-        if not classes:
+        classes = classes_of_labels(tag.control, names.values())
+        if not any(classes.values()):
             examples = ", ".join(list(names.values())[:5])
             raise InvalidConfig(
                 f'No label of <{tag.control_type} name="{tag.from_name}"> is a class of {self._encoder.name} (such as '
                 f'{examples}). Name the labels like classes, give them predicted_values="class,class", or set '
                 'model_trainable="true" to train on your own labels.'
             )
-        columns: dict[str, list[int]] = {}
-        for name, label in classes.items():
-            if label in tag.label_map:  # all but the label that marks reviewed frames
-                columns.setdefault(label, []).append(column[name])
-        return columns
+        # All labels but those that say something of the annotation, such as that which marks reviewed frames.
+        return {label: [column[name] for name in classes[label]] for label in tag.labels}
 
     def ready(self) -> None:
         """Raises Loading where the encoder is being loaded; other errors as of the class."""

@@ -117,9 +117,18 @@ class Videos:
             raise NotReady("The video's features aren't cached any more, or its file changed. Ask again.")
         return features
 
-    def drop(self, task: dict[str, Any]) -> None:
-        """Drops the video's features and its download from the cache."""
-        self.cache.drop(self.encoder, self.place(task), self.view, self._stride)
+    def drop(self, task: dict[str, Any], others: Iterable[Videos] = ()) -> None:
+        """Drops the video's features and its download from the cache.
+
+        Args:
+            task: the task.
+            others: videos of other control tags, whose features of the same file are dropped too: without the file and
+                its hash they wouldn't be found.
+        """
+        path = self.place(task)
+        for one in (self, *(other for other in others if other._tag.to_name == self._tag.to_name)):
+            self.cache.drop(one.encoder, path, one.view, one._stride)
+        self.cache.forget(path)
         self._media.remove(self._tag.media(task), task.get("id"))
 
     def remarks(self, task: dict[str, Any], features: VideoFeatures) -> list[str]:

@@ -123,13 +123,17 @@ class FeatureCache:
         return self._lookup.check_call_in_cache(content, encoder.fingerprint, view.value, stride, _nothing)
 
     def drop(self, encoder: Encoder, path: str | Path, view: View = View.WHOLE, stride: int = 1) -> None:
-        """Removes the video's features, and forgets failed attempts to read it. Arrays in use stay valid."""
+        """Removes the video's features. Arrays in use stay valid."""
         content = self._hashes.known(path)
-        if content is None:
-            return
-        self._hashes.forget(path)
-        self._attempts.forget(content)
-        self._lookup.call_and_shelve(content, encoder.fingerprint, view.value, stride, _nothing).clear()
+        if content is not None:
+            self._lookup.call_and_shelve(content, encoder.fingerprint, view.value, stride, _nothing).clear()
+
+    def forget(self, path: str | Path) -> None:
+        """Forgets what is known of a file: its content, which is looked at again, and failed attempts to read it."""
+        content = self._hashes.known(path)
+        if content is not None:
+            self._hashes.forget(path)
+            self._attempts.forget(content)
 
     def _find(self, encoder: Encoder, content: str, view: View, stride: int) -> VideoFeatures | None:
         """The features, None where they aren't cached or are damaged."""

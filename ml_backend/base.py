@@ -183,7 +183,7 @@ class LabelStudioMLBase(ProjectModel):
     def evict(self, task: dict[str, Any]) -> None:
         """Drops what `extract` made for a task."""
         for part in self.control_models:
-            part.evict(task)
+            part.evict(task, self.control_models)
 
     def tracks(self, task: dict[str, Any]) -> list[Track]:
         """The tracks of the control tags with a timeline in an extracted task, for the dashboard and exports.

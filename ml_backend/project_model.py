@@ -135,7 +135,7 @@ class ProjectModel:
             names: the model's class names.
 
         Returns:
-            Class name -> label, as of `label_map.build_label_map`.
+            Class name -> label, as of `label_map.classes_of_labels`; the last of several labels counts.
         """
         return build_label_map(self.label_interface.get_control(tag_name), names)
 

@@ -244,6 +244,7 @@ def test_a_region_without_labels_or_ranges_marks_nothing(value):
         ({"ranges": [{"start": 1.5, "end": 2}], "timelinelabels": ["run"]}, "aren't frame numbers"),
         ({"ranges": [{"start": 1, "end": float("nan")}], "timelinelabels": ["run"]}, "aren't frame numbers"),
         ({"ranges": [{"start": 1, "end": float("inf")}], "timelinelabels": ["run"]}, "aren't frame numbers"),
+        ({"ranges": [{"start": 1, "end": 10**400}], "timelinelabels": ["run"]}, "aren't frame numbers"),
         ({"ranges": [{"start": -1, "end": 2}], "timelinelabels": ["run"]}, "aren't frame numbers"),
         ({"ranges": [{"start": 5, "end": 4}], "timelinelabels": ["run"]}, "frame 5, after its end at frame 4"),
         ({"ranges": [{"start": 1, "end": 2}], "timelinelabels": "run"}, "aren't a list of names"),

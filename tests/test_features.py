@@ -669,7 +669,7 @@ def test_a_video_that_kills_its_process_is_given_up_whatever_its_name(videos, tm
     with pytest.raises(UnreadableVideo, match=r"other\.mp4 is given up: the worker died 3 times"):
         cache.get(BrightnessEncoder(), shutil.copy(videos[2], tmp_path / "other.mp4"))
     assert len(cache.get(BrightnessEncoder(), videos[1]).times) > 0
-    cache.drop(BrightnessEncoder(), tmp_path / "other.mp4")
+    cache.forget(tmp_path / "other.mp4")
     assert len(cache.get(BrightnessEncoder(), videos[2]).times) == 65
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import torch
 
 from control_models import timeline_tag
-from control_models.examples import choose_tasks, recalled
+from control_models.examples import choose_tasks, read_examples, recalled
 from control_models.timeline_labels import TimelineLabelsModel
 from control_models.trained import LOADING_SHARE
 from errors import (
@@ -161,6 +161,15 @@ def test_simple_mode_scores_are_the_mean_of_ultralytics_own_probabilities(settin
 def test_simple_mode_without_a_matching_label_says_what_to_do(make_model: Any) -> None:
     with pytest.raises(InvalidConfig, match="predicted_values"):
         make_model(config("", ("Ball touch", "No such class")))
+
+
+def test_labels_may_share_a_class(make_model: Any) -> None:
+    tags = '<Label value="Pet" predicted_values="tabby,beagle,tabby"/><Label value="Dog" predicted_values="beagle"/>'
+    classes = control(
+        make_model(config("").replace('<Label value="Red"/><Label value="Blue"/>', tags))
+    ).mode.class_columns
+    assert (len(classes["Pet"]), len(classes["Dog"])) == (2, 1)
+    assert set(classes["Dog"]) < set(classes["Pet"])
 
 
 def test_simple_mode_version_follows_what_predictions_depend_on(make_model: Any) -> None:
@@ -722,6 +731,29 @@ def test_a_request_never_decodes_a_video(
         in_request.predict([red_blue])
 
 
+def test_clearing_a_video_drops_the_features_of_all_tags(make_model: Any, red_blue: dict[str, Any]) -> None:
+    """Also in a process that hasn't looked at them yet."""
+    simple = '<TimelineLabels name="s" toName="video"><Label value="fox_squirrel"/></TimelineLabels><Video'
+    text = config().replace("<Video", simple)
+    model = make_model(text)
+    model.extract(red_blue)
+    folder = control(model).videos.cache.folder.features
+    assert len(list(folder.rglob("facts.json"))) == 2
+    make_model(text).evict(red_blue)
+    assert list(folder.rglob("facts.json")) == []
+
+
+def test_what_was_drawn_beyond_the_end_marks_nothing(make_model: Any, red_blue: dict[str, Any]) -> None:
+    """In a training and on pages, as where a longer video was annotated."""
+    model = make_model(config())
+    model.extract(red_blue)
+    (track,) = model.tracks(red_blue)
+    drawn = [region(91, 130, "Red"), region(120, 130, "Blue")]
+    marks = track.annotated(drawn, "annotation 1", 1).marks()
+    assert marks.sum(axis=0).tolist() == [10, 0]
+    np.testing.assert_array_equal(marks, control(model).tag.drawn(drawn, 100).labels)
+
+
 @pytest.mark.parametrize("tag", ["TimelineLabels", "Label", "Video"])
 def test_a_tag_in_lower_case_is_told_its_spelling(make_model: Any, tag: str) -> None:
     text = re.sub(f"(</?){tag}\\b", rf"\1{tag.lower()}", config())
@@ -957,6 +989,17 @@ def test_frames_that_were_not_reviewed_count_for_nothing(settings: Settings, mak
     found = predicted(partly, video, ("Blue",))[:, 0]
     assert found[62:88].mean() > 0.9
     assert found[:18].mean() < 0.1
+
+
+def test_an_annotation_that_is_not_used_takes_no_weight_from_the_others(
+    make_model: Any, red_blue: dict[str, Any]
+) -> None:
+    part = control(make_model(config(REVIEWED, ("Red", "Reviewed"))))
+    part.extract(red_blue)
+    red, seen = region(21, 40, "Red"), region(1, 100, "Reviewed")
+    both = annotated(red_blue, annotation(1, red, seen), annotation(2, red))
+    examples = read_examples(part.tag, part.videos, part.context.notes, [both]).examples
+    assert [(example.annotation, example.weight) for example in examples] == [(1, 1.0)]
 
 
 def test_the_reviewed_label_is_accepted_and_never_predicted(

@@ -24,6 +24,7 @@ from learning.events import check_probabilities, segments
 REGION_TYPE = "timelinelabels"
 # 64 bits of a hash; a collision among a thousand regions has a probability below 1e-13.
 REGION_ID_BYTES = 8
+MAX_FRAME = 2**53  # numbers beyond aren't exact in JavaScript, nor in floating point
 
 Region = dict[str, Any]
 
@@ -176,7 +177,7 @@ def region_ranges(region: Region) -> Iterator[tuple[str, int, int]]:
 
 
 def _is_frame(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < MAX_FRAME and value % 1 == 0
 
 
 def _malformed(region: Region, fault: str) -> InvalidAnnotation:

@@ -128,7 +128,7 @@ class Timeline:
         """Booleans [num_frames, len(labels)]: which labels each labeling frame has."""
         marks = np.zeros((self.clock.num_frames, len(self.labels)), dtype=bool)
         for event in self.observation.events:
-            first, last = self.clock.frames(event)
+            first, last = event.frames(self.clock.frame_rate)  # beyond the video's end there is nothing to mark
             marks[first - 1 : last, self.labels.index(event.label)] = True
         return marks
 
