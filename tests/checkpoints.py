@@ -105,3 +105,20 @@ def write_timm_weights(model_root: Path, name: str) -> None:
                 weights.copy_(torch.randn_like(weights) * (2 / weights[0].numel()) ** 0.5)
     model_root.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), model_root / f"{name}.safetensors")
+
+
+def save_classifier(path: Path, names: dict[int, str]) -> None:
+    """A yolov8n-cls of those classes, with seeded weights that make it sure of itself."""
+    import_ultralytics()
+    import ultralytics
+    from ultralytics.nn.tasks import ClassificationModel
+
+    torch.manual_seed(0)
+    yolo = ultralytics.YOLO("yolov8n-cls.yaml")
+    network = ClassificationModel("yolov8n-cls.yaml", nc=len(names), verbose=False)
+    network.names, network.task, network.args = names, "classify", {"imgsz": 224, "task": "classify"}
+    with torch.no_grad():
+        network.model[-1].linear.weight *= 2000
+    yolo.model = network
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yolo.save(path)

@@ -27,10 +27,11 @@ from tests.work import work_off
 LIVE = "tests/live/"
 # As they were measured last. The long ones begin first, so that no process is left with one at the end.
 SLOWEST_FIRST = (
-    *("test_survival.py", "test_trouble.py", "test_serve.py", "test_operation.py", "test_timeline_labels.py"),
+    *("test_survival.py", "test_trouble.py", "test_serve.py", "test_operation.py", "test_training.py"),
     *("test_encoder.py", "test_leases.py", "test_store.py", "test_jobs.py", "test_refresh.py", "test_loading.py"),
     *("test_predictions.py", "test_features.py", "test_openapi.py", "test_dashboard.py", "test_cli.py"),
-    *("test_choices.py", "test_label_studio_api.py", "test_readme.py", "test_seen_and_heard.py", "test_demo.py"),
+    *("test_versions.py", "test_choices.py", "test_label_studio_api.py", "test_readme.py", "test_seen_and_heard.py"),
+    "test_demo.py",
 )
 # Schemathesis needs Python 3.11.
 collect_ignore = ["test_openapi.py"] if sys.version_info < (3, 11) else []

@@ -22,9 +22,10 @@ from ml_backend.jobs import worker
 from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.settings import Settings
 from model import YOLO
+from tests.checkpoints import save_classifier
 from tests.http_server import Server, as_json
 from tests.servers import Backend, annotation, region, wait_until
-from tests.test_timeline_labels import BLUE, GREY, RED, RED_BLUE, config, save_classifier
+from tests.timeline_labels.colours import BLUE, GREY, RED, RED_BLUE, config
 from tests.videos import write_video
 from tests.work import work_off
 

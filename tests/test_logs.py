@@ -14,9 +14,10 @@ from ml_backend import init_app
 from ml_backend.logs import JsonFormatter, LineFormatter, about, redact
 from ml_backend.settings import Settings
 from model import YOLO
+from tests.checkpoints import save_classifier
 from tests.http_server import Server, whole_file
 from tests.servers import wait_until
-from tests.test_timeline_labels import config, save_classifier
+from tests.timeline_labels.colours import config
 from tests.work import work_off
 
 JOB = "0123456789abcdef0123456789abcdef"
