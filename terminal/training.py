@@ -38,7 +38,7 @@ def _report(results: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(results)
     for name, metrics in {} if as_json else results.items():
-        state = f"published as v{metrics['version']}" if metrics.get("version") else metrics.get("reason", "reset")
+        state = f"published as v{metrics['version']}" if metrics.get("version") else metrics.get("reason", "no model")
         console.print(f"{name}: {metrics['tasks']} videos, {state}", highlight=False)
     if any(metrics.get("reason") for metrics in results.values()):
         raise typer.Exit(ExitCode.FAILED)

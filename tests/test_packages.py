@@ -89,6 +89,17 @@ def test_every_locked_package_has_hashes(path: Path) -> None:
     assert all("==" in line and "--hash=sha256:" in line for line in packages)
 
 
+def test_the_licence_of_every_locked_package_is_listed() -> None:
+    page = (ROOT / "docs" / "licences.md").read_text()
+    listed = dict(re.findall(r"^\| ([\w.-]+) \| ([\w.]+) \|", page, re.MULTILINE))
+    others = re.findall(r"[\w.-]+", page.partition("not in the table: ")[2].partition("\n")[0])
+    locked: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE):
+        locked.setdefault(name, set()).add(version)
+    assert set(locked) == {*listed, *others} - {"package"}
+    assert [name for name, version in listed.items() if version not in locked.get(name, version)] == []
+
+
 def test_the_small_cudnn_is_of_the_large_ones_version() -> None:
     (version,) = re.findall(r"^nvidia-cudnn-cu13==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert f"nvidia-cudnn-jit-cu13=={version} " in (ROOT / "requirements-no-gpu.txt").read_text()

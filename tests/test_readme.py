@@ -19,7 +19,11 @@ from pydantic_core import PydanticUndefined
 
 from control_models.choices import ChoicesParameters
 from control_models.parameters import TimelineLabelsParameters
+from errors import BackendError
+from ml_backend.label_studio.client import LabelStudioError
 from ml_backend.settings import Settings
+from ml_backend.web.connections import REFUSALS
+from ml_backend.web.predictions import AlreadyStored
 from tests.servers import NO_INTERNET, ROOT, START_SECONDS, clean_environment, free_port, wait_until
 
 README = ROOT / "README.md"
@@ -105,6 +109,16 @@ def test_every_variable_is_in_the_table_with_its_default() -> None:
         if name != "cache_size_limit":
             assert written[name.upper()] == as_written(default), name
     assert written["CACHE_SIZE_LIMIT"] == f"{int(fields['cache_size_limit']) // 10**9}GB"
+
+
+def test_every_status_of_an_error_is_in_the_table() -> None:
+    def statuses(error: type[BackendError]) -> set[int]:
+        return {error.status}.union(*map(statuses, error.__subclasses__()))
+
+    rows = re.findall(r"^\| (\d.*?) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
+    written = {int(status) for row in rows for status in re.findall(r"\d+", row)}
+    found = statuses(BackendError).union(*map(statuses, (LabelStudioError, AlreadyStored)))
+    assert written == found | set(REFUSALS)
 
 
 def anchors(page: Path) -> set[str]:

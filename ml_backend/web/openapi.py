@@ -25,9 +25,11 @@ ERRORS = {
     403: "The request isn't allowed.",
     404: "There is no such page, project or task, or its media can't be fetched.",
     408: "The request didn't arrive in time.",
+    411: "The body has no Content-Length.",
     413: "The body is too large.",
     415: "The body must be JSON.",
     429: "Too many wrong passwords.",
+    431: "The head is too large.",
     502: "Label Studio can't be reached, or refuses.",
     503: "The model isn't trained or loaded, features are being extracted, or the database is busy: ask again after "
     "Retry-After.",
@@ -65,6 +67,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Predict tasks, in their order",
         {200: answers.PredictAnswer},
         schemas.PredictRequest,
+        {409: "The worker has just stored the prediction in Label Studio."},
     ),
     ("POST", "/webhook"): Operation(
         "Store an event of Label Studio, and queue the work that follows",
