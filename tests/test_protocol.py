@@ -231,6 +231,7 @@ def test_health(client: FlaskClient) -> None:
         ("/webhook", {}, "action"),
         ("/webhook", {"action": "ANNOTATION_CREATED"}, "project"),
         ("/webhook", {"action": "ANNOTATION_CREATED", "project": {"id": 7, "label_config": CONFIG}}, "annotation"),
+        ("/webhook", {"action": "TASKS_DELETED", "project": {"id": 7}, "tasks": [{"id": None}]}, "task.id"),
         ("/webhook", {"action": "START_TRAINING", "project": {"label_config": CONFIG}}, "project.id"),
         ("/job_status", {"job": 5}, "job"),
         ("/job_status", "text", "object"),
@@ -240,6 +241,13 @@ def test_a_wrong_request_is_told_what_is_wrong(client: FlaskClient, path: str, b
     answer = client.post(path, json=body)
     assert answer.status_code == 400
     assert named in answer.json["error"]
+
+
+@pytest.mark.parametrize("task", [[1], {"id": 1}, "1", None])
+def test_an_annotation_of_no_task_is_left_to_a_comparison(client: FlaskClient, task: Any) -> None:
+    project = {"id": 7, "label_config": CONFIG}
+    body = {"action": "ANNOTATIONS_CREATED", "project": project, "annotations": [{"id": 5, "task": task}]}
+    assert client.post("/webhook", json=body).status_code == 200
 
 
 def test_other_http_errors_are_json(client: FlaskClient, app: Flask) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -82,14 +82,14 @@ class Events:
         pairs = []
         for annotation in request.annotations:
             task_id = (annotation.model_extra or {}).get("task")
-            task = tasks.get(task_id) or self._stored_task(project.id, task_id)
+            task = (tasks.get(task_id) or self._stored_task(project.id, task_id)) if isinstance(task_id, int) else None
             if task is not None:
                 pairs.append((task, annotation))
         # Bulk imports name only the task's id. The data of an unknown task is fetched from Label Studio.
         return self._save(project, request, pairs)._replace(reconcile=len(pairs) < len(request.annotations))
 
-    def _stored_task(self, project_id: str, task_id: Any) -> Task | None:
-        data = self._store.task_data(project_id, task_id) if isinstance(task_id, int) else None
+    def _stored_task(self, project_id: str, task_id: int) -> Task | None:
+        data = self._store.task_data(project_id, task_id)
         return None if data is None else Task(id=task_id, data=data)
 
     def _save(self, project: Project, request: WebhookRequest, pairs: list[tuple[Task, Annotation]]) -> Work:
@@ -101,8 +101,7 @@ class Events:
             raise
         except BackendError as error:  # the config or its encoder can't be used now
             config_error = error
-        if any(task.id is None for task, _ in pairs):
-            raise InvalidRequest("task.id is missing.")
+        _check_ids(task for task, _ in pairs)
         changed = self._store.save_annotations(
             project.id,
             project.label_config,
@@ -136,6 +135,7 @@ class Events:
         return Work(extract=tuple({"id": task.id, "data": task.data} for task in request.tasks))
 
     def _tasks_deleted(self, project: Project, request: WebhookRequest) -> Work:
+        _check_ids(request.tasks)
         ids = [task.id for task in request.tasks]
         deleted = self._store.delete_tasks(project.id, ids, self._train_every(project))
         return self._changed(project, request, deleted)
@@ -170,6 +170,11 @@ class Events:
         self._registry.get(project.id)  # raises where the config can't be used
         self._store.note_event(project.id, request.action)
         return Work(train=True, reset=True, reconcile=True)
+
+
+def _check_ids(tasks: Iterable[Task]) -> None:
+    if any(task.id is None for task in tasks):
+        raise InvalidRequest("task.id is missing.")
 
 
 def _needed(value: Any, key: str, request: WebhookRequest) -> Any:
