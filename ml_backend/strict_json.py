@@ -35,12 +35,17 @@ def loads(body: str | bytes) -> Any:
     raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
     if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
         raise InvalidRequest(f"The body has more than {MAX_CONTAINERS:,} lists and objects: send less at once.")
-    if b"\\u0000" in raw or b"\\ud" in raw or b"\\uD" in raw:
-        raw = ESCAPE.sub(lambda found: REPLACEMENT if found[1] else found[0], raw)
     try:
-        return from_json(raw)
+        return from_json(storable(raw))
     except ValueError as error:
         raise InvalidRequest(f"The body isn't JSON: {error}.") from error
+
+
+def storable(raw: bytes) -> bytes:
+    """A JSON text with U+FFFD in place of NUL and of halves of surrogate pairs."""
+    if b"\\u0000" in raw or b"\\ud" in raw or b"\\uD" in raw:
+        return ESCAPE.sub(lambda found: REPLACEMENT if found[1] else found[0], raw)
+    return raw
 
 
 def dumps(value: Any, **options: Any) -> str:

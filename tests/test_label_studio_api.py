@@ -253,6 +253,36 @@ def test_tasks_of_another_project_are_refused(server: Server) -> None:
         list(annotated_tasks(Connection(server.url, KEY), 3))
 
 
+def test_one_odd_task_or_annotation_leaves_the_others(server: Server) -> None:
+    good = {"id": 7, "result": []}
+    odd: list[Any] = [None, 5, {"result": []}, good | {"id": "x"}, good | {"id": 2**63}, good | {"id": True}, {"id": 8}]
+    listed = [
+        task(1) | {"annotations": [*odd, good]},
+        task(2) | {"annotations": None},
+        task(3) | {"annotations": "abc", "data": None},
+        task(4) | {"data": {"video": "half an emoji \ud83d", "title": "nul \0", "whole": "\U0001f600"}},
+    ]
+    server.answers["/api/tasks/"] = pages([listed], total=4)
+    found = list(annotated_tasks(Connection(server.url, KEY), 3))
+    assert [one["id"] for one in found] == [1, 2, 3, 4]
+    assert [one["annotations"] for one in found[:3]] == [[{"id": 8, "result": None}, good], [], []]
+    assert found[2]["data"] == {}
+    storable = {"video": "half an emoji \ufffd", "title": "nul \ufffd", "whole": "\U0001f600"}
+    assert found[3]["data"] == storable
+    assert list(client.tasks(Connection(server.url, KEY), 3))[2:] == [
+        {"id": 3, "data": {}},
+        {"id": 4, "data": storable},
+    ]
+
+
+@pytest.mark.parametrize("number", [None, -1, 2**63])
+def test_a_task_without_an_id_is_an_answer_of_another_form(number: Any, server: Server) -> None:
+    server.answers["/api/tasks/"] = pages([[task(1) | {"id": number}]], total=1)
+    for call in ("annotated_tasks", "tasks", "upcoming_tasks"):
+        with pytest.raises(LabelStudioError, match="isn't from Label Studio's API"):
+            CALLS[call](Connection(server.url, KEY))
+
+
 def test_another_tasks_predictions_stay(server: Server) -> None:
     """Also where Label Studio's list isn't the asked task's alone."""
     times = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}

@@ -17,6 +17,7 @@ import httpx
 from label_studio_sdk.core.api_error import ApiError
 
 from errors import BackendError
+from ml_backend import strict_json
 from progress import UNTOLD, Progress
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, Rec
 # tasks that took longer couldn't be used in Label Studio either.
 ANSWER_SECONDS = 300.0
 MAX_ANSWER = 256 * 2**20  # bytes
+MAX_ID = 2**63 - 1
 MAX_DETAIL = 500  # characters of Label Studio's reason
 
 
@@ -125,7 +127,7 @@ def api(connection: Connection) -> LabelStudio:
     return LabelStudio(
         base_url=connection.url.rstrip("/") + "/",
         api_key=connection.api_key,
-        httpx_client=httpx.Client(timeout=TIMEOUT, event_hooks={"response": [_refuse_redirect, _bound]}),
+        httpx_client=httpx.Client(timeout=TIMEOUT, event_hooks={"response": [_refuse_redirect, _check_body]}),
     )
 
 
@@ -149,8 +151,10 @@ class _Bounded(httpx.SyncByteStream):
         self._stream.close()
 
 
-def _bound(response: httpx.Response) -> None:
+def _check_body(response: httpx.Response) -> None:
+    """Bounds the body, and makes its texts storable: Label Studio's database may hold half an emoji."""
     response.stream = _Bounded(response)
+    response.json = lambda **_: json.loads(strict_json.storable(response.content))  # type: ignore[method-assign]
 
 
 class _Redirected(httpx.HTTPError):
@@ -202,7 +206,22 @@ def annotated_tasks(connection: Connection, project_id: int, progress: Progress 
     for task in listed(connection, project_id, subject, include, HAS_ANNOTATIONS, progress):
         if task.project not in (None, project_id):
             raise LabelStudioError(f"{subject}: Label Studio sends task {task.id} of project {task.project}.")
-        yield {field: getattr(task, field) for field in TASK_FIELDS}
+        yield as_task(task) | {"project": task.project, "annotations": _annotations(task.annotations)}
+
+
+def _annotations(given: Any) -> list[dict[str, Any]]:
+    """The annotations that have an id. Where Label Studio names no result, they have none."""
+    found = given if isinstance(given, list) else []
+    return [{"result": None} | one for one in found if isinstance(one, dict) and _is_id(one.get("id"))]
+
+
+def as_task(task: Any) -> dict[str, Any]:
+    """One of the SDK's tasks as `{"id", "data"}`."""
+    return {"id": task.id, "data": task.data if isinstance(task.data, dict) else {}}
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ID
 
 
 def listed(
@@ -228,6 +247,8 @@ def listed(
         done, total = 0, int(pages.response.total)
         progress(0.0)
         for task in pages:
+            if not _is_id(task.id):
+                raise TypeError(f"{task.id!r} is no task's id")
             yield task
             done += 1
             if done > 2 * total + page_size:  # some may have been added meanwhile
@@ -305,7 +326,7 @@ def tasks(connection: Connection, project_id: int, progress: Progress = UNTOLD) 
     """Fetches all tasks of the project, as `annotated_tasks`, but only their `{"id", "data"}`."""
     subject = f"Tasks of project {project_id}"
     for task in listed(connection, project_id, subject, ("id", "data"), BY_ID, progress, SMALL_TASKS_PER_PAGE):
-        yield {"id": task.id, "data": task.data}
+        yield as_task(task)
 
 
 def extent(connection: Connection, project_id: int) -> tuple[int, int | None]:

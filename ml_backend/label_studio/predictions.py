@@ -12,6 +12,7 @@ from ml_backend.label_studio.client import (
     TASKS_PER_PAGE,
     Connection,
     api,
+    as_task,
     asked,
     listed,
 )
@@ -49,7 +50,7 @@ def upcoming_tasks(connection: Connection, project_id: int, limit: int) -> Itera
     tasks = listed(connection, project_id, subject, include, HAS_NONE | BY_ID, page_size=size)
     for _, task in zip(range(limit), tasks, strict=False):
         versions = {str(prediction.model_version) for prediction in task.predictions or ()}
-        yield {"id": task.id, "data": task.data}, versions
+        yield as_task(task), versions
 
 
 def stored_predictions(connection: Connection, task_id: int) -> list[Stored]:
