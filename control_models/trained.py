@@ -16,10 +16,11 @@ from control_models.published import PublishedClassifiers
 from control_models.ranking import Ranking
 from control_models.start import find_start
 from control_models.tag import Tag
-from control_models.trainer import Trainer, num_videos
+from control_models.trainer import Trainer
 from control_models.videos import Videos
 from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from features.cache import VideoFeatures
+from learning.dataset import num_videos
 from learning.evaluation import Case, Evaluation
 from ml_backend.base import Ranked
 from ml_backend.context import Context

@@ -14,8 +14,6 @@ from learning.mistakes import Compared, mistakes
 from progress import UNTOLD, Progress
 from utils.neural_nets import MultiLabelLSTM
 
-__all__ = ["Example", "HeldOutPrediction", "Trainer", "num_videos"]
-
 # A candidate is rejected if its macro-F1 on all annotations is so much below the present model's; smaller differences
 # are within the noise of one annotation.
 PUBLISH_TOLERANCE = 0.02

@@ -448,6 +448,9 @@ def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "MAX_PREDICTED", 1)
         assert "These are the first 1 tasks; 2 more are left out." in get("?from=predictions").text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "MAX_PREDICTED_SECONDS", 1.0)  # less than a video has
+        assert "These are the first 1 tasks; 2 more are left out." in get("?from=predictions").text
     assert "No task of project 1 has &#39;flea&#39; in its data. It has &#39;video&#39;." in get("?by=flea").text
     assert "has &#39;flea&#39;" in get(".csv?by=flea", 400).text
     assert "t one of annotations, predictions, both" in get("?from=dreams", 400).text

@@ -18,6 +18,7 @@ from terminal.formats.label_studio import tasks_with_annotations
 from terminal.formats.registry import FORMATS
 from tests.servers import region
 from utils.cells import FORMULA, TEXT, from_cell, to_cell
+from video.labeling_frames import labeling_frames
 from video.timeline import Clock, Event, Observation, Timeline, events_of_regions, regions_of_events
 
 RATES = (1, 10, 12.5, 24, 25, 29.97, 30, 60, 120)
@@ -26,7 +27,8 @@ NUM_FRAMES = 400
 
 
 def clock(frame_rate: float = 25, file_rate: float = 25, seconds: float = 16) -> Clock:
-    return Clock.of_times(np.arange(round(seconds * file_rate)) / file_rate, seconds, frame_rate, file_rate)
+    times = np.arange(round(seconds * file_rate)) / file_rate
+    return Clock(frame_rate, labeling_frames(times, seconds, frame_rate), file_rate, seconds)
 
 
 def timeline(*events: Event, source: str = "annotation 1", video: str = "a/kick.mp4", **keys: object) -> Timeline:

@@ -386,7 +386,7 @@ def test_annotations_are_fetched_from_the_project_s_own_label_studio_alone(
     store.save_annotations("7", None, [({"id": 1, "data": {"t": "a"}}, {"id": 2, "result": []})], "ANNOTATION_CREATED")
     client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 7, "label_config": CONFIG}})
     assert [task["id"] for task in store.annotated_tasks("7")] == ([5] if is_theirs else [1])
-    comparisons = [job for job in store.latest_jobs("7") if job.kind == JobKind.RECONCILE]
+    comparisons = [job for job in store.ended_jobs("7", 100) if job.kind == JobKind.RECONCILE]
     assert {job.status for job in comparisons} == {JobStatus.FINISHED if is_theirs else JobStatus.FAILED}
     assert is_theirs or "another project 7" in comparisons[0].error
 

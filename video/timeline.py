@@ -10,14 +10,13 @@ True
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from utils.converter import REGION_TYPE, Region, region_ranges, usable_regions
-from video.labeling_frames import labeling_frames
 
 # Microseconds: a thousand times finer than any labeling frame.
 SECONDS_DIGITS = 6
@@ -84,13 +83,6 @@ class Clock:
     shown: np.ndarray
     file_rate: float
     duration: float
-
-    @classmethod
-    def of_times(
-        cls, times: Sequence[float] | np.ndarray, duration: float, frame_rate: float, file_rate: float
-    ) -> Clock:
-        """Makes the clock of a file whose frames are shown at `times` [num_file_frames], in seconds."""
-        return cls(frame_rate, labeling_frames(times, duration, frame_rate), file_rate, duration)
 
     @property
     def num_frames(self) -> int:

@@ -32,7 +32,7 @@ class Collected(NamedTuple):
         observed: of each control tag with a timeline, in order of tasks.
         left_out: id of each task that is left out -> why.
         fields: the names of values in the tasks' data, to group videos by.
-        more: how many tasks lie beyond `limit`.
+        more: how many tasks lie beyond `limit` or `seconds`.
     """
 
     observed: list[Observed]
@@ -47,6 +47,7 @@ def collect(
     kind: Kind,
     by: str = "",
     limit: int | None = None,
+    seconds: float | None = None,
     before: Callable[[dict[str, Any], int, int], None] | None = None,
 ) -> Collected:
     """Collects a project's observations: the annotations of its annotated tasks, and the present model's predictions of
@@ -58,6 +59,7 @@ def collect(
         kind: what to collect.
         by: the field of the tasks' data that names a video's subject, such as `animal` or `animal.id`.
         limit: the largest number of tasks.
+        seconds: of video to predict for each control tag, about; then no further task is predicted.
         before: called before a task is predicted, with its place and the number of tasks, to extract its features.
 
     Raises:
@@ -81,8 +83,12 @@ def collect(
     chosen = tasks[:limit]
     observed: list[Observed] = []
     left_out: dict[int, str] = {}
+    predicted = 0.0
     with model.context.media.holding_connection():
         for number, task in enumerate(chosen, start=1):
+            if seconds is not None and predicted > seconds:
+                chosen = chosen[: number - 1]
+                break
             subject = _subject(task, by)
             try:
                 found = []
@@ -91,7 +97,9 @@ def collect(
                 if kind is not Kind.ANNOTATIONS:
                     if before:
                         before(task, number, len(chosen))
-                    found += predictions(model, task, subject)
+                    new = predictions(model, task, subject)
+                    predicted += max((one.spans[0][1] for one in new), default=0.0)
+                    found += new
                 observed += found
             except BackendError as error:
                 left_out[task["id"]] = str(error)

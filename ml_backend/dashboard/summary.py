@@ -16,8 +16,9 @@ from ml_backend.dashboard.study_tables import shown
 from ml_backend.store import Store
 from study.tables import TABLES
 
-# A page that predicts more videos takes seconds; the command has no limit.
-MAX_ANNOTATED, MAX_PREDICTED = 2000, 100
+# A page of more takes longer than anybody waits: an hour of video is predicted in about two seconds. The command has no
+# limit.
+MAX_ANNOTATED, MAX_PREDICTED, MAX_PREDICTED_SECONDS = 2000, 100, 5 * 3600.0
 
 
 class Summary:
@@ -80,7 +81,7 @@ class Summary:
         if model is None:
             raise InvalidRequest(error or "")
         limit = MAX_ANNOTATED if kind is Kind.ANNOTATIONS else MAX_PREDICTED
-        return collect(model, self._store, kind, by, limit)
+        return collect(model, self._store, kind, by, limit, MAX_PREDICTED_SECONDS)
 
     @staticmethod
     def _kind() -> Kind:

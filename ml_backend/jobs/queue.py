@@ -126,16 +126,9 @@ class Jobs:
         """Queues deliveries of many tasks. The worker adds a job for each."""
         return self._add(JobKind.DELIVER_MANY, project_id, {"tasks": tasks}, PRIORITY_BATCH, _digest(tasks))
 
-    def _add(
-        self,
-        kind: JobKind,
-        project_id: str,
-        arguments: dict[str, Any],
-        priority: int,
-        task: str | None = None,
-        after: timedelta | None = None,
-    ) -> Job:
-        job = self.store_job(kind, project_id, arguments, priority, task, after)
+    def _add(self, *job: Any, **options: Any) -> Job:
+        """Stores a job as `store_job`, and wakes a worker of this process."""
+        job = self.store_job(*job, **options)
         self.on_added()
         return job
 

@@ -102,12 +102,6 @@ class JobRows(Trainings):
         with self._reading() as session:
             return list(session.scalars(sa.select(Job).where(Job.status.in_(statuses)).order_by(Job.created_at)))
 
-    def latest_jobs(self, project_id: str | None = None, limit: int = 100) -> list[Job]:
-        """The jobs of a project, or of all, newest first."""
-        query = sa.select(Job).order_by(Job.created_at.desc()).limit(limit)
-        with self._reading() as session:
-            return list(session.scalars(query if project_id is None else query.where(Job.project_id == project_id)))
-
     def count_jobs(self, status: JobStatus | str) -> int:
         """The number of jobs in a state."""
         with self._reading() as session:
