@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from errors import BackendError, InvalidRequest
-from ml_backend.jobs.deliveries import predict_task
+from ml_backend.jobs.deliveries import Deliveries, predict_task
 from ml_backend.label_studio import client as label_studio
 from ml_backend.label_studio.client import Connection
-from ml_backend.label_studio.predictions import create_prediction, stored_predictions
+from ml_backend.label_studio.predictions import stored_predictions
 from terminal.common import (
     Backend,
     JsonOption,
@@ -70,9 +70,9 @@ def predict(
     connection = _connection(backend, project, url, key)
     model = _project_model(backend, project, connection)
     model.check_ready()
-    outcomes: list[dict[str, Any]] = []
+    deliveries, outcomes = Deliveries(backend.runner.jobs), []
     for task in _chosen_tasks(backend, connection, project, tasks):
-        outcomes.append(_deliver(model, connection, task))
+        outcomes.append(_deliver(deliveries, model, connection, task))
         if not as_json:
             _show(outcomes[-1])
     if as_json:
@@ -93,7 +93,7 @@ def _predict_file(project: str, video: str) -> None:
     print_json(predict_task(model, task))
 
 
-def _deliver(model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[str, Any]:
+def _deliver(deliveries: Deliveries, model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[str, Any]:
     outcome: dict[str, Any] = {"task": task["id"], "model_version": model.model_version}
     try:
         versions = {one.model_version for one in stored_predictions(connection, task["id"])}
@@ -102,9 +102,7 @@ def _deliver(model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[
         with progress(f"Task {task['id']}") as report:
             model.extract(task, report)
         prediction = predict_task(model, task)
-        create_prediction(
-            connection, task["id"], prediction["result"], prediction["score"], prediction["model_version"]
-        )
+        deliveries.put(model.project_id, connection, task, prediction)
     except BackendError as error:
         return outcome | {"error": str(error)}
     return outcome | {"regions": len(prediction["result"]), "score": prediction["score"]}

@@ -92,7 +92,7 @@ def test_tasks_are_predicted_and_stored_once_in_label_studio(project: Settings, 
         first = json.loads(run("predict", *to_it, "--tasks", str(ids), "--json", code=4).stdout)
         assert [(one["task"], "gone.mp4" in one.get("error", "")) for one in first] == [(2, False), (4, True)]
         printed = run("predict", *to_it, "--tasks", "1,2,3").output
-        assert "Task 2: has a prediction of" in printed
+        assert "Task 2 has a prediction of" in printed
         assert "Task 3: " in printed
         assert "stored" in printed
         assert {task: len(versions) for task, versions in label_studio.versions().items()} == {1: 1, 2: 1, 3: 1}
@@ -115,6 +115,12 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     prediction = json.loads(run("predict", video, "--project", "1").stdout)
     assert np.abs(np.subtract(frames(prediction["result"]), (11, 40))).max() <= 2
     assert prediction["model_version"].endswith("-v1 (3 videos)")
+
+    label_studio = StandIn(tasks=4)
+    for number, name in ((1, "1.mp4"), (4, "2.mp4")):  # task 4 isn't annotated
+        label_studio.tasks[number] = {"video": str(project.local_files_document_root / name)}
+    to_it = ("--project", "1", "--tasks", "1,4", "--ls-url", label_studio.url, "--ls-api-key", "a" * 40)
+    run("predict", *to_it)
 
     # A path is a path, wherever it lies; a broken file doesn't stop the others.
     elsewhere = tmp_path / "elsewhere"
@@ -190,6 +196,11 @@ def test_a_project_from_training_to_rollback(project: Settings, tmp_path: Path) 
     assert shown["projects"][0]["model_version"] == prediction["model_version"]
     assert "up to date" in run("status").stdout
     assert json.loads(run("train", "--project", "1", "--json").stdout)["tl"]["version"] == 2
+    run("predict", *to_it)
+    label_studio.http.shutdown()
+    label_studio.http.server_close()
+    versions = [version.partition("-v")[2][:1] for number in (1, 4) for version in label_studio.versions()[number]]
+    assert versions == ["1", "2", "2"]  # of the annotated task both
     assert "-v1 (3 videos) predicts now" in run("rollback", "--project", "1", "--yes").stdout
     assert json.loads(run("status", "--json").stdout)["projects"][0]["model_version"] == "v1 (rolled back)"
     assert json.loads(run("predict", video, "--project", "1").stdout)["model_version"].endswith("-v1 (3 videos)")

@@ -72,10 +72,15 @@ class Deliveries:
         model.extract(task, run.progress)
         prediction = predict_task(model, task)
         self.remember(run, task, prediction)
+        self.put(project_id, connection, task, prediction)
+        return {"model_version": prediction["model_version"]}
+
+    def put(self, project_id: str, connection: Connection, task: dict[str, Any], prediction: dict[str, Any]) -> None:
+        """Stores a prediction in Label Studio, in place of an older one of this backend's where too many would be
+        kept."""
         # What an annotation was begun from stays as it was.
         own = () if self._store.annotations_of(project_id, task["id"]) else self.own_versions(project_id)
         put_prediction(connection, task["id"], prediction, own, self.kept)
-        return {"model_version": prediction["model_version"]}
 
     @property
     def kept(self) -> int:
