@@ -163,7 +163,7 @@ SEEN = {
     "motion, mean subtracted": ["motion deviation"],
     "sound": ["sound mean"],
     "sound, mean subtracted": ["sound deviation"],
-    "all, mean subtracted": ["appearance deviation", "cells deviation", "motion deviation", "sound deviation"],
+    "all but place, mean subtracted": ["appearance deviation", "motion deviation", "sound deviation"],
 }
 
 

@@ -40,10 +40,11 @@ class Filter(NamedTuple):
         return filtered * sigma if self.order else filtered
 
 
-# By the name of a block of a sequence's layout; changes of a third of a second and of a whole one.
+# By the name of a block of a sequence's layout: what is brief and what lasts, and changes of a third of a second and of
+# a whole one.
 FILTERS = {
-    "appearance": (Filter(0.08), Filter(0.16, order=1), Filter(0.4, order=1)),
-    "cells": (Filter(0.08),),
+    "appearance": (Filter(0.08), Filter(0.8), Filter(0.16, order=1), Filter(0.4, order=1)),
+    "cells": (Filter(0.08), Filter(0.8)),
     "motion": (Filter(0.04), Filter(0.16)),
     "sound": (Filter(0.04), Filter(0.16)),
 }
@@ -65,37 +66,23 @@ class Part(NamedTuple):
     mean_subtracted: bool = False
 
 
-class Block(NamedTuple):
-    """What one ridge regression sees.
-
-    Attributes:
-        parts: what it is made of, beside each other. What a video lacks is left out.
-        penalty: of the ridge, in squared lengths of a mean row.
-        prior: how many times as much it counts beforehand.
-    """
-
-    parts: tuple[Part, ...]
-    penalty: float = 2.0
-    prior: float = 1.0
-
-
-LOOKS, PLACE = Part("appearance", (0,)), Part("cells", (0,))
+LOOKS, CHANGE, PLACE = Part("appearance", (0, 1)), Part("appearance", (2, 3)), Part("cells", (0, 1))
 MOTION, SOUND = Part("motion", (0, 1)), Part("sound", (0, 1))
-LOOKS_SUBTRACTED, PLACE_SUBTRACTED, MOTION_SUBTRACTED, SOUND_SUBTRACTED = (
-    part._replace(mean_subtracted=True) for part in (LOOKS, PLACE, MOTION, SOUND)
-)
-CHANGE = Part("appearance", (1, 2))
+LOOKS_SUBTRACTED = Part("appearance", (0,), mean_subtracted=True)
+MOTION_SUBTRACTED, SOUND_SUBTRACTED = (part._replace(mean_subtracted=True) for part in (MOTION, SOUND))
+# What each ridge regression sees: parts beside each other. What a video lacks is left out.
 BLOCKS = {
-    "appearance": Block((LOOKS,)),
-    "appearance, mean subtracted": Block((LOOKS_SUBTRACTED,), prior=4.0),  # most labels are things
-    "change": Block((CHANGE,)),
-    "place": Block((PLACE,)),
-    "motion": Block((MOTION,), penalty=0.3),
-    "motion, mean subtracted": Block((MOTION_SUBTRACTED,), penalty=0.3),
-    "sound": Block((SOUND,), penalty=0.3),
-    "sound, mean subtracted": Block((SOUND_SUBTRACTED,), penalty=0.3),
-    "all, mean subtracted": Block((LOOKS_SUBTRACTED, CHANGE, PLACE_SUBTRACTED, MOTION_SUBTRACTED, SOUND_SUBTRACTED)),
+    "appearance": (LOOKS,),
+    "appearance, mean subtracted": (LOOKS_SUBTRACTED,),
+    "change": (CHANGE,),
+    "place": (PLACE,),
+    "motion": (MOTION,),
+    "motion, mean subtracted": (MOTION_SUBTRACTED,),
+    "sound": (SOUND,),
+    "sound, mean subtracted": (SOUND_SUBTRACTED,),
+    "all but place, mean subtracted": (LOOKS_SUBTRACTED, CHANGE, MOTION_SUBTRACTED, SOUND_SUBTRACTED),
 }
+PRIORS = {"appearance, mean subtracted": 4.0}  # it counts so many times as much beforehand: most labels are things
 SCALED = ("motion", "sound")  # of which each number counts in its own deviation: they have different units
 
 

@@ -177,7 +177,7 @@ def test_scores_read_in_pieces_are_those_of_the_fitted_rows() -> None:
 
 
 def test_a_derivative_has_a_sign() -> None:
-    change = FILTERS["appearance"][1]
+    change = FILTERS["appearance"][-1]
     rising = change(np.linspace(0, 1, 50)[:, None], 25.0)
     assert (rising[10:40] > 0).all()
     np.testing.assert_allclose(change(np.linspace(1, 0, 50)[:, None], 25.0), -rising, atol=1e-9)

@@ -14,7 +14,7 @@ WORDS = {
     "motion, mean subtracted": "motion",
     "sound": "sound",
     "sound, mean subtracted": "sound",
-    "all, mean subtracted": "a combination of all",
+    "all but place, mean subtracted": "a combination",
     "started from": "the project that it started from",
 }
 MEANINGS = {
