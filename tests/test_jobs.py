@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -19,7 +20,7 @@ from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.dashboard.overview import projects
 from ml_backend.jobs import queue as jobs
 from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
-from ml_backend.jobs.runner import MAX_ATTEMPTS, Runner
+from ml_backend.jobs.runner import ALONE_SECONDS, MAX_ATTEMPTS, Runner
 from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -472,6 +473,30 @@ def test_what_ran_when_a_worker_died_runs_alone(queued: tuple[FlaskClient, Jobs]
     assert runner.claim() is None  # the slots stay free for it
     runner.run(second)
     assert {runner.claim().id, runner.claim().id} == {training, other}
+
+
+def test_a_suspect_that_runs_for_long_lets_others_begin(
+    queued: tuple[FlaskClient, Jobs], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a video of hours would stop the trainings of all projects after one death."""
+    _, queue = queued
+    for number in (1, 2):
+        job_id = queue.add_extraction("1", {"id": number, "data": {}}, priority=20).id
+        assert queue.store.claim_job("worker that died", job_id) is not None
+    let_leases_run_out(queue.store)
+    recover(queue)
+    training = queue.add_training("1").id
+    runner = Runner(queue)
+    start, long = time.monotonic(), runner.claim()
+    monkeypatch.setattr(time, "monotonic", lambda: start + ALONE_SECONDS - 1)
+    assert runner.claim() is None
+    monkeypatch.setattr(time, "monotonic", lambda: start + ALONE_SECONDS + 60)
+    assert runner.claim().id == training
+    assert runner.claim() is None  # the other suspect runs alone too
+    monkeypatch.undo()
+    runner.run(long)
+    assert runner.claim() is None  # the training runs
+    assert long.attempts == 1
 
 
 def test_a_suspect_waits_until_the_others_have_ended(queued: tuple[FlaskClient, Jobs], model: Any) -> None:

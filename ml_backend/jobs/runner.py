@@ -22,6 +22,8 @@ SLOTS = {QueueName.TRAIN: 1, QueueName.EXTRACT: 2, QueueName.REFRESH: 1}
 # Deaths of its worker, perhaps for lack of memory, after which a job is given up. One more than the deaths after which
 # the cache refuses a video, so that a training goes on without that video.
 MAX_ATTEMPTS = 4
+# What killed its worker and runs again without doing so for this time is no longer alone: a long video takes hours.
+ALONE_SECONDS = 300.0
 WAIT_SECONDS = 0.1
 
 
@@ -38,25 +40,30 @@ class Runner:
         self.leases = Leases(jobs.store)
         self._handlers = Handlers(jobs)
         self._running: list[Job] = []  # claimed jobs that haven't ended
+        self._alone_until = 0.0
 
     def claim(self) -> Job | None:
         """Claims the most urgent job that this process has a slot for; None where there is none.
 
         Jobs ahead of need run one at a time in a process, so that they never take all slots. A job that ran when a
-        worker died runs alone, so that no other job dies with it.
+        worker died runs alone for its first minutes, so that no other job dies with it.
         """
         while not self.leases.stopping:
             running = list(self._running)
             taken = Counter(job.queue for job in running)
             free = [queue for queue, slots in SLOTS.items() if taken[queue] < slots]
-            if not free or any(job.attempts for job in running):
+            suspect = any(job.attempts for job in running)
+            if not free or (suspect and time.monotonic() < self._alone_until):
                 return None
-            job = self.store.next_job(free, ahead=all(job.priority > PRIORITY_AHEAD for job in running))
+            ahead = all(job.priority > PRIORITY_AHEAD for job in running)
+            job = self.store.next_job(free, ahead, suspects=not suspect)
             if job is None or (job.attempts and running):
                 return None
             claimed = self.store.claim_job(self.leases.owner, job.id)
             if claimed is not None:
                 self._running.append(claimed)
+                if claimed.attempts:
+                    self._alone_until = time.monotonic() + ALONE_SECONDS
                 return claimed
         return None
 

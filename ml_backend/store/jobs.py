@@ -123,7 +123,7 @@ class JobRows(Trainings):
         in_use = sa.exists().where(other.resource == Job.resource, other.status == JobStatus.STARTED)
         return sa.and_(self._is_due(), ~in_use)
 
-    def next_job(self, queues: Sequence[QueueName], ahead: bool = True) -> Job | None:
+    def next_job(self, queues: Sequence[QueueName], ahead: bool = True, suspects: bool = True) -> Job | None:
         """The job to start next, or None.
 
         A job that ran when its worker died comes first, of several the one with the fewest deaths.
@@ -131,12 +131,15 @@ class JobRows(Trainings):
         Args:
             queues: the queues of all other jobs, an earlier queue first.
             ahead: whether a job ahead of need may be taken.
+            suspects: whether a job that ran when its worker died may be taken.
         """
         with self._reading() as session:
             if session.scalar(sa.select(Job.id).where(self._is_due()).limit(1)) is None:
                 return None  # most looks end here, and must cost next to nothing
             can_begin, urgent = sa.select(Job).where(self._can_begin()).limit(1), (Job.priority.desc(), Job.created_at)
-            searches = [can_begin.where(Job.attempts > 0).order_by(Job.attempts, *urgent)]
+            searches = [can_begin.where(Job.attempts > 0).order_by(Job.attempts, *urgent)] if suspects else []
+            if not suspects:
+                can_begin = can_begin.where(Job.attempts == 0)
             if not ahead:
                 can_begin = can_begin.where(Job.priority > PRIORITY_AHEAD)
             searches += [can_begin.where(Job.queue == queue).order_by(*urgent) for queue in queues]
