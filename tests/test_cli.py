@@ -418,7 +418,7 @@ def test_ctrl_c_during_the_imports_says_nothing() -> None:
 
 def test_import_refuses_what_the_project_does_not_know(project: Settings, tmp_path: Path) -> None:
     table = tmp_path / "events.csv"
-    table.write_text("label,start_seconds,stop_seconds\nBlue,0,1\n")
+    table.write_text("video,label,start_seconds,stop_seconds\na.mp4,Blue,0,1\n")
     assert "no label 'Blue'" in refused(InvalidRequest, "import", str(table), "--project", "1")
     (tmp_path / "events.txt").write_text("")
     run("import", str(tmp_path / "events.txt"), "--project", "1", code=2)
@@ -446,6 +446,14 @@ def test_a_file_that_cant_be_read_or_written_is_a_sentence_before_the_work(proje
     ):
         folder = Path("/proc/report") if command[0] == "evaluate" else binary
         assert "can't be made" in refused(InvalidRequest, *command, str(folder), "--project", "1")
+
+
+def test_a_table_that_names_no_video_has_its_name(project: Settings, tmp_path: Path) -> None:
+    table = tmp_path / "kick.csv"
+    table.write_text("label,start_seconds,stop_seconds\nRed,0.4,1.2\n")
+    assert "a row names no video" in refused(InvalidRequest, "import", str(table), "--project", "1")
+    (task,) = json.loads(run("import", str(table), "--suffix", ".mp4", "--project", "1").stdout)
+    assert task["data"] == {"video": "/data/local-files/?d=kick.mp4"}
 
 
 def test_a_table_of_a_spreadsheet_may_begin_with_a_byte_order_mark(project: Settings, tmp_path: Path) -> None:

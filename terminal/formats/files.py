@@ -78,7 +78,7 @@ def read_file(form: Format, file: Path, suffix: str | None = None) -> list[Obser
     Args:
         form: the format.
         file: the file.
-        suffix: the videos' suffix, which a format may leave out.
+        suffix: the videos' suffix, which a format may leave out. Without a video's name, the file has it.
 
     Raises:
         InvalidRequest: the file can't be read; the message names the file and the place.
@@ -94,7 +94,12 @@ def read_file(form: Format, file: Path, suffix: str | None = None) -> list[Obser
     except DAMAGED as error:
         raise InvalidRequest(f"{file}: this isn't {form.description}, or it is damaged ({error}).") from error
     if not form.without_suffix:
-        return observations
+        if suffix is None and not all(one.video for one in observations):
+            raise InvalidRequest(
+                f"{file}: a row names no video. Fill the column video, or give the suffix of the video that has the "
+                "file's name, such as --suffix .mp4."
+            )
+        return [one if one.video else replace(one, video=f"{file.stem}{suffix}") for one in observations]
     return [replace(one, video=f"{one.video or file.stem}{suffix or ''}") for one in observations]
 
 
