@@ -130,7 +130,7 @@ def _taken(seconds: Counter, labels: Sequence[str], unit: Callable[[float], str]
         if annotated == predicted or length < least or length < MIN_SHARE * (totals[annotated] or length):
             continue
         if annotated is None:
-            found.append(f"{predicted} is predicted where nothing is annotated: {unit(length)}.")
+            found.append(f"{predicted} is predicted in addition to what is annotated: {unit(length)}.")
         else:
             share = f"{unit(length)} of {unit(totals[annotated])}"
             found.append(
