@@ -114,7 +114,8 @@ def _show(outcome: dict[str, Any]) -> None:
     elif "already" in outcome:
         console.print(f"Task {outcome['task']} has a prediction of {outcome['model_version']} already")
     else:
-        console.print(f"Task {outcome['task']}: {outcome['regions']} regions, score {outcome['score']:.2f}, stored")
+        regions = f"{outcome['regions']} region{'s' * (outcome['regions'] != 1)}"
+        console.print(f"Task {outcome['task']}: {regions}, score {outcome['score']:.2f}, stored")
 
 
 def extract(

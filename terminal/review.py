@@ -67,7 +67,10 @@ def review(
     for one in found.agreements:
         kappa = "–" if one.kappa is None else f"{one.kappa:.2f}"
         interval = f" ({one.low:.2f} to {one.high:.2f})" if one.tasks > 1 and one.low is not None else ""
-        console.print(f"Agreement on {one.label}: kappa {kappa}{interval}, {one.tasks} tasks", highlight=False)
+        console.print(
+            f"Agreement on {one.label}: kappa {kappa}{interval}, {one.tasks} task{'s' * (one.tasks != 1)}",
+            highlight=False,
+        )
     if found.agreements:
         _print(found.disagreements, "The annotators agree.")
 

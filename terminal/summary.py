@@ -84,7 +84,7 @@ def summary(
     unknown = len({one.observation.task for one in found.observed if one.seconds is None})
     if unknown:
         errors.print(
-            f"The length of {unknown} videos isn't known, so share and rate leave them out. "
+            f"The length of {unknown} video{'s' * (unknown != 1)} isn't known, so share and rate leave them out. "
             f"`cli.py extract --project {project}` reads them.",
             soft_wrap=True,
             highlight=False,

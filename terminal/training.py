@@ -39,7 +39,7 @@ def _report(results: dict[str, Any], as_json: bool) -> None:
         print_json(results)
     for name, metrics in {} if as_json else results.items():
         state = f"published as v{metrics['version']}" if metrics.get("version") else metrics.get("reason", "no model")
-        console.print(f"{name}: {metrics['tasks']} videos, {state}", highlight=False)
+        console.print(f"{name}: {metrics['tasks']} video{'s' * (metrics['tasks'] != 1)}, {state}", highlight=False)
     if any(metrics.get("reason") for metrics in results.values()):
         raise typer.Exit(ExitCode.FAILED)
 

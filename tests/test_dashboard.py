@@ -447,10 +447,10 @@ def test_the_summary_as_csv_and_its_errors(server: Server) -> None:
     assert {row["subject"] for row in lines} == {"", "wild"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "MAX_PREDICTED", 1)
-        assert "These are the first 1 tasks; 2 more are left out." in get("?from=predictions").text
+        assert "This is the first task; 2 more are left out." in get("?from=predictions").text
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "MAX_PREDICTED_SECONDS", 1.0)  # less than a video has
-        assert "These are the first 1 tasks; 2 more are left out." in get("?from=predictions").text
+        assert "This is the first task; 2 more are left out." in get("?from=predictions").text
     assert "No task of project 1 has &#39;flea&#39; in its data. It has &#39;video&#39;." in get("?by=flea").text
     assert "has &#39;flea&#39;" in get(".csv?by=flea", 400).text
     assert "t one of annotations, predictions, both" in get("?from=dreams", 400).text
@@ -544,6 +544,7 @@ def test_places_at_the_end_of_a_video_are_the_same_when_its_length_becomes_known
     disagreement = "Close: of the time that either of two annotators marked, both marked 50 %"
     assert doubt.key in page(3.99)
     assert disagreement in page(None)
+    assert ">Wing extended</th><td>–</td><td>–</td>" in page(None), "nobody marked it, so kappa is undefined"
     (key,) = set(re.findall(r'data-finding="(\w+)"', page(None))) - {doubt.key}
     with httpx.Client(base_url=server.url) as client:
         token = client.get("/projects/1/review").cookies["timeline_csrf"]
