@@ -227,6 +227,12 @@ def test_a_table_of_another_program_becomes_annotations() -> None:
     assert {(r["from_name"], r["to_name"], r["type"]) for r in annotation["result"]} == {("tl", "v", "timelinelabels")}
 
 
+def test_fiftyone_knows_a_video_of_label_studio_by_its_file_s_name() -> None:
+    urls = ("/data/local-files/?d=a%20kick.mp4", "/data/local-files/?d=b/goal.mp4", "/data/upload/1/goal.mp4?key=1.2")
+    labels = json.load(written("fiftyone", *(timeline(video=url) for url in urls)))["labels"]
+    assert list(labels) == ["a kick", "b/goal", "/data/upload/1/goal"]
+
+
 def test_fiftyone_counts_the_files_own_frames() -> None:
     # Labelled at 10 in a file of 25: labeling frame 11's middle is at 1.05 s, where the file's frame 27 is shown.
     event = Event.of_frames("Goal", 11, 20, 10, 0.5)

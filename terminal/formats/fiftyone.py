@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
 from typing import Any, TextIO
 
+from terminal.formats.names import file_path
 from video.timeline import Timeline
 
 
@@ -37,8 +37,8 @@ def write(timelines: Sequence[Timeline], file: TextIO) -> None:
 
 def _names(videos: Iterable[str]) -> dict[str, str]:
     """The name of each video without suffix, or its path without suffix where another video has the same name."""
-    stems = Counter(PurePath(video).stem for video in videos)
+    paths = {video: file_path(video) for video in videos}
+    stems = Counter(path.stem for path in paths.values())
     return {
-        video: PurePath(video).stem if stems[PurePath(video).stem] == 1 else str(PurePath(video).with_suffix(""))
-        for video in videos
+        video: path.stem if stems[path.stem] == 1 else str(path.parent / path.stem) for video, path in paths.items()
     }

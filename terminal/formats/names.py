@@ -19,13 +19,16 @@ def file_name(video: str) -> str:
     >>> file_name("/data/local-files/?d=clips/a%20kick.mp4"), file_name("https://example.org/kick.mp4?key=1")
     ('a kick.mp4', 'kick.mp4')
     """
+    return file_path(video).name
+
+
+def file_path(video: str) -> PurePath:
+    """The path of a video's file, also one of another machine."""
     if LOCAL_FILE in video:
-        path = unquote(video.partition(LOCAL_FILE)[2])
-    elif video.startswith(("http://", "https://", "/data/")):
-        path = unquote(video.partition("?")[0])
-    else:
-        path = video
-    return PurePath(path).name
+        return PurePath(unquote(video.partition(LOCAL_FILE)[2]))
+    if video.startswith(("http://", "https://", "/data/")):
+        return PurePath(unquote(video.partition("?")[0]))
+    return PurePath(video)
 
 
 def unused(name: str, taken: set[str]) -> str:
