@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     basic_auth_pass: SecretStr | None = None
     allow_no_password: bool = Field(False, description="whether HOST may be beyond loopback without a password")
     allowed_hosts: Hosts = Field((), description="more host names that requests may name: ml.example.com, …")
+    forwarded_allow_ips: Hosts = Field(
+        (), description="addresses of proxies before this server; gunicorn reads it, too"
+    )
 
     label_studio_url: str | None = Field(
         None,
@@ -88,7 +91,7 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("allowed_hosts", "media_allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "media_allowed_hosts", "forwarded_allow_ips", mode="before")
     @classmethod
     def _hosts(cls, value: object) -> object:
         hosts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -91,11 +91,19 @@ class RequestGate:
         given = _credentials()
         if given is None:
             raise Unauthorized(f"{NO_PASSWORD} {WEBHOOK_ADVICE if _is_webhook() else ''}".strip())
-        self._guesses.check(request.remote_addr or "")
+        address = self._sender()
+        self._guesses.check(address)
         if not hmac.compare_digest(given, self._password):
-            self._guesses.note(request.remote_addr or "")
+            self._guesses.note(address)
             raise Unauthorized(NO_PASSWORD)
         g.is_authenticated = True
+
+    def _sender(self) -> str:
+        """The address that sent the request; behind a proxy, the one that the proxy adds to what it was told."""
+        address = request.remote_addr or ""
+        if address not in self._settings.forwarded_allow_ips:
+            return address
+        return request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:100] or address
 
     @property
     def trusts_sender(self) -> bool:
