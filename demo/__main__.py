@@ -232,6 +232,12 @@ def _environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
+def _leave_out_proxies() -> None:
+    """Keeps a proxy of this machine's user from requests to this machine: the demo's own, and between its servers."""
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [named, "localhost", "127.0.0.1"]))
+
+
 def _content(folder: Path) -> Content:
     """The videos in VIDEOS with the labels in LABELS, else the drawn ones."""
     videos, labels = os.environ.get("VIDEOS"), os.environ.get("LABELS")
@@ -251,6 +257,7 @@ def main() -> int:
     """Run a command. An error is printed as a sentence, without a traceback."""
     for name in (signal.SIGTERM, signal.SIGINT):  # a script's background ignores SIGINT
         signal.signal(name, _stop)
+    _leave_out_proxies()
     folder = PROJECT_ROOT / os.environ.get("DEMO_DATA", "demo-data")
     demo = Demo(folder, int(os.environ.get("LABEL_STUDIO_PORT", "8080")), int(os.environ.get("PORT", "9090")))
     try:

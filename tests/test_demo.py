@@ -25,7 +25,8 @@ from ml_backend.label_studio.client import Connection
 from ml_backend.label_studio.media import MediaFiles
 from ml_backend.settings import Settings
 from model import YOLO
-from tests.servers import ROOT, free_port, mount
+from tests.http_server import Server
+from tests.servers import NO_INTERNET, ROOT, free_port, mount
 from tests.videos import write_video
 
 # Pixels of the pictures' noise and H.264's traces never differ by this much from the still scene; the ball's do.
@@ -81,6 +82,15 @@ def test_a_taken_port_is_a_sentence(tmp_path: Path) -> None:
     assert f"make demo PORT={port + 1}" in ended.stdout
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_no_proxy_stands_between_the_demo_and_its_servers(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a" * 40)
+    (tmp_path / "annotations.json").write_text("{}")
+    label_studio = Server()
+    port = str(label_studio.http.server_port)
+    run_demo(tmp_path, "submit", LABEL_STUDIO_PORT=port, HTTP_PROXY=NO_INTERNET, http_proxy=NO_INTERNET)
+    assert [path for path, _ in label_studio.requests] == ["/api/projects/?page_size=1000"]
 
 
 def test_submit_without_a_running_demo_is_a_sentence(tmp_path: Path) -> None:
