@@ -31,6 +31,7 @@ class StandIn(Server):
         predictions: what is stored, by id: `id`, `task`, `model_version`, `score`, `cluster`, `result`.
         annotated: the tasks with an annotation.
         settings: the project's `model_version` and `sampling`.
+        refused: the tasks whose predictions it doesn't store; with "settings", it doesn't change the project's.
         after_saving: called with the number of predictions, between storing one and answering.
     """
 
@@ -40,6 +41,7 @@ class StandIn(Server):
         self.predictions: dict[int, dict[str, Any]] = {}
         self.annotated: set[int] = set()
         self.settings = {"model_version": "Timeline", "sampling": "Sequential sampling"}
+        self.refused: set[int | str] = set()
         self.lock = threading.Lock()
         self.after_saving: Callable[[int], None] = lambda count: None
         self._last = 0
@@ -57,6 +59,9 @@ class StandIn(Server):
         split = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(split.query).items()}
         body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length") or 0)) or b"{}")
+        subject = body.get("task", "settings") if handler.command in ("POST", "PATCH") else None
+        if subject in self.refused:
+            return status(400)(handler)
         with self.lock:
             found = self._of(handler.command, split.path, query, body)
             count = len(self.predictions)

@@ -216,6 +216,29 @@ def test_videos_that_come_next_are_read(start: Callable[..., Jobs], label_studio
     assert results(jobs)[0]["uncached"] == 3
 
 
+def test_a_task_that_label_studio_refuses_leaves_the_others(
+    start: Callable[..., Jobs], label_studio: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    label_studio.refused = {3}
+    jobs = start()
+    assert label_studio.versions() == {task: ["v1"] for task in range(1, 11) if task != 3}
+    assert [result["stored"] for result in results(jobs)] == [9]
+    assert "Project 1, task 3: its prediction isn't stored" in caplog.text
+    delivery = jobs.add_delivery("1", {"id": 3, "data": {"text": "3"}})
+    work_off(jobs)
+    ended = jobs.status(delivery.id)
+    assert ended.status == JobStatus.FAILED  # it would be refused again
+    assert "400" in ended.error
+
+
+def test_predictions_are_stored_where_a_setting_stays(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    label_studio.refused = {"settings"}
+    jobs = start(Choosing)
+    assert sorted(label_studio.versions()) == [1, 2, 3]
+    assert label_studio.settings == {"model_version": "Timeline", "sampling": "Sequential sampling"}
+    assert [result["stored"] for result in results(jobs)] == [3]
+
+
 class Interrupted(Learner):
     """While its first predictions are stored, a newer version is published."""
 

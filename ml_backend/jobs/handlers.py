@@ -27,7 +27,7 @@ from ml_backend.jobs.queue import LATER, PRIORITY_BATCH, TRAININGS, Jobs
 from ml_backend.jobs.refresh import Refresh
 from ml_backend.jobs.review import review
 from ml_backend.label_studio import client as label_studio
-from ml_backend.label_studio.client import Connection, LabelStudioError
+from ml_backend.label_studio.client import Connection, LabelStudioError, RequestRefused
 from ml_backend.label_studio.webhook_secret import WebhookSecrets
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.store.tables import Job, JobKind, Project, QueueName, TrainingStatus
@@ -48,7 +48,7 @@ def retry_delay(retries: int) -> timedelta:
 
 
 # Errors that aren't transient: trying again doesn't help.
-LASTING = (UnreadableVideo, InvalidTask, OtherLabelStudio)
+LASTING = (UnreadableVideo, InvalidTask, OtherLabelStudio, RequestRefused)
 
 
 @dataclass(frozen=True)

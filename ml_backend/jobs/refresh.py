@@ -14,7 +14,7 @@ from ml_backend.jobs.deliveries import Deliveries, predict_task
 from ml_backend.jobs.leases import Run
 from ml_backend.jobs.queue import Jobs
 from ml_backend.label_studio import predictions as in_label_studio
-from ml_backend.label_studio.client import TOKEN_ADVICE, Connection, KeyRefused
+from ml_backend.label_studio.client import TOKEN_ADVICE, Connection, KeyRefused, RequestRefused
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.store.tables import Project
 
@@ -133,9 +133,8 @@ class Refresh:
         self._pace(3)
         project, connection = self._deliveries.in_label_studio(self._project_id)
         settings = in_label_studio.settings(connection, int(project.number))
-        if ranked and self._model.chooses_next and settings.sampling != UNCERTAINTY:
-            self._pace()
-            in_label_studio.change_settings(connection, int(project.number), sampling=UNCERTAINTY)
+        chooses = ranked and self._model.chooses_next and settings.sampling != UNCERTAINTY
+        if chooses and self._change(connection, project, sampling=UNCERTAINTY):
             settings = settings._replace(sampling=UNCERTAINTY)
         own = (*self._deliveries.own_versions(self._project_id), self._version)
         shown = settings.model_version
@@ -155,12 +154,21 @@ class Refresh:
             elif not self._put(connection, task, clusters.get(task["id"]), own):
                 continue
             if follows:
-                self._pace()
-                in_label_studio.change_settings(connection, int(project.number), model_version=self._version)
+                self._change(connection, project, model_version=self._version)
                 follows = False
         self._uncached = len(missing)
         for task in missing[:EXTRACTED_AHEAD]:
             self._jobs.add_extraction(self._project_id, task, PRIORITY_AHEAD)
+
+    def _change(self, connection: Connection, project: Project, **values: str) -> bool:
+        """Changes the project's settings in Label Studio. Returns whether it does so."""
+        self._pace()
+        try:
+            in_label_studio.change_settings(connection, int(project.number), **values)
+        except RequestRefused as error:
+            logger.warning("Project %s keeps its settings: %s", self._project_id, error)
+            return False
+        return True
 
     def _next(
         self, settings: in_label_studio.Settings, ranked: list[Ranked], project: Project, connection: Connection
@@ -195,7 +203,12 @@ class Refresh:
             return False
         self._pace(2)
         keep, cluster = self._deliveries.kept, ranked.cluster if ranked else None
-        if in_label_studio.put_prediction(connection, task["id"], prediction, own, keep, cluster):
+        try:
+            stored = in_label_studio.put_prediction(connection, task["id"], prediction, own, keep, cluster)
+        except RequestRefused as error:
+            logger.warning("Project %s, task %s: its prediction isn't stored. %s", self._project_id, task["id"], error)
+            return False
+        if stored:
             self._stored += 1
         else:
             self._already += 1

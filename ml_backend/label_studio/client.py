@@ -81,6 +81,10 @@ class KeyRefused(LabelStudioError):
     """Label Studio refuses the key."""
 
 
+class RequestRefused(LabelStudioError):
+    """Label Studio would refuse the request whenever it is sent: its task was deleted, or it is too large."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """The address of a Label Studio, and the key for its API.
@@ -364,8 +368,8 @@ def explained(
     except _Redirected as error:
         raise error_type(f"{subject}: {error}") from error
     except ApiError as error:
-        refused = error.status_code in (401, 403) and error_type is LabelStudioError
-        raise (KeyRefused if refused else error_type)(f"{subject}: {_api_sentence(error)}") from error
+        kind = _kind(error) if error_type is LabelStudioError else error_type
+        raise kind(f"{subject}: {_api_sentence(error)}") from error
     except httpx.InvalidURL as error:
         raise error_type(f"{subject}: not a URL ({error}).") from error
     except httpx.TimeoutException as error:
@@ -379,6 +383,14 @@ def explained(
         raise transient_type(f"{subject}: no connection ({error}). {advice}") from error
     except json.JSONDecodeError as error:
         raise error_type(f"{subject}: {NOT_THE_API}") from error
+
+
+def _kind(error: ApiError) -> type[LabelStudioError]:
+    if error.status_code in (401, 403):
+        return KeyRefused
+    # A proxy without its Label Studio answers 404 too, but in HTML.
+    from_the_api = error.status_code in (400, 404) and isinstance(error.body, dict)
+    return RequestRefused if from_the_api or error.status_code == 413 else LabelStudioError
 
 
 def _api_sentence(error: ApiError) -> str:
