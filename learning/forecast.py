@@ -38,14 +38,13 @@ class Forecast(NamedTuple):
     high: float
 
 
-def videos_for(score: float, counts: Sequence[int], scores: Sequence[float], seed: int = 0) -> Forecast | None:
+def videos_for(score: float, counts: Sequence[int], scores: Sequence[float]) -> Forecast | None:
     """Estimates the number of videos at which a learning curve reaches a score.
 
     Args:
         score: below 1.
         counts: the number of videos that were learnt before each test, at least 1.
         scores: of the tests, in [0, 1].
-        seed: of the draws.
 
     Returns:
         None with fewer than MIN_TESTS tests, or where all had the same number of videos.
@@ -56,7 +55,7 @@ def videos_for(score: float, counts: Sequence[int], scores: Sequence[float], see
     videos, errors = np.array(
         [(np.log(np.mean(np.take(counts, group))), 1 - np.mean(np.take(scores, group))) for group in groups]
     ).T
-    drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES, len(groups)))
+    drawn = np.random.default_rng(0).integers(len(groups), size=(RESAMPLES, len(groups)))
     drawn = np.concatenate([np.arange(len(groups))[None], drawn])
     needed = _needed(1 - score, videos[drawn], errors[drawn])
     cut = (100 - LEVEL) / 2

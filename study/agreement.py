@@ -59,9 +59,9 @@ def several(observed: Sequence[Observed]) -> dict[tuple[int | None, str], list[O
     return {key: group for key, group in groups.items() if len(group) > 1}
 
 
-def agreements(observed: Sequence[Observed], seed: int = 0) -> list[Agreement]:
+def agreements(observed: Sequence[Observed]) -> list[Agreement]:
     """The agreement on each label of each control tag; empty where no task has several annotations."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     sums: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for (_, control), group in several(observed).items():
         for label in group[0].labels:

@@ -36,9 +36,7 @@ class _Line(NamedTuple):
     drawing: np.ndarray  # [num_draws]; NaN where all of a draw have as many events
 
 
-def saved(
-    efforts: Sequence[tuple[float | None, dict[str, Any] | None]], labels: Collection[str], seed: int = 0
-) -> Saved:
+def saved(efforts: Sequence[tuple[float | None, dict[str, Any] | None]], labels: Collection[str]) -> Saved:
     """Estimates how long the annotations that hold predicted events would have taken by hand.
 
     The time of an annotation is a line over the number of its events that were drawn by hand, fitted by the median of
@@ -52,7 +50,6 @@ def saved(
     Args:
         efforts: lead time in seconds and origins of each annotation, as of `Annotations.efforts`.
         labels: what is learnt.
-        seed: of the draws.
     """
     became = _became([counts for _, counts in efforts if counts and counts["from_prediction"]], labels)
     timed = [(seconds, counts) for seconds, counts in efforts if seconds and counts and _is_whole(counts, labels)]
@@ -65,7 +62,7 @@ def saved(
         )
     seconds = np.array([seconds for seconds, _ in timed])
     drawn, taken = (np.array([_events(counts, names, labels) for _, counts in timed]) for names in (DRAWN, TAKEN))
-    draws = np.random.default_rng(seed).integers(len(timed), size=(RESAMPLES, len(timed)))
+    draws = np.random.default_rng(0).integers(len(timed), size=(RESAMPLES, len(timed)))
     draws = np.concatenate([np.arange(len(timed))[None], draws])
     line = _line(drawn[draws], seconds[draws])
     actual, by_hand = (

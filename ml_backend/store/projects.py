@@ -165,11 +165,11 @@ class Projects(Database):
         for table in OF_A_PROJECT:
             session.execute(sa.delete(table).where(table.project_id == project_id))
 
-    def note_event(self, project_id: str, event: str, annotation_id: int | None = None) -> None:
+    def note_event(self, project_id: str, event: str) -> None:
         """Stores the latest event, for `fit()`."""
         with self._transaction() as session:
             project = self._locked_project(session, project_id)
-            project.last_event, project.last_annotation_id = event, annotation_id
+            project.last_event, project.last_annotation_id = event, None
 
     # -- behind the data
 
