@@ -105,9 +105,18 @@ def _sums(first: Observed, second: Observed, label: str) -> np.ndarray:
 
 
 def _common(first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The intersection of two lists of disjoint intervals."""
-    found = [(max(a, c), min(b, d)) for a, b in first for c, d in second]
-    return [(start, stop) for start, stop in found if start < stop]
+    """The intersection of two lists of disjoint intervals, each in order of time."""
+    found = []
+    place, other = 0, 0
+    while place < len(first) and other < len(second):
+        start, stop = max(first[place][0], second[other][0]), min(first[place][1], second[other][1])
+        if start < stop:
+            found.append((start, stop))
+        if first[place][1] < second[other][1]:
+            place += 1
+        else:
+            other += 1
+    return found
 
 
 def _length(intervals: Sequence[tuple[float, float]]) -> float:

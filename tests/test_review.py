@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from learning.evaluation import Case, Evaluation, cohens_kappa
+from learning.events import segments
 from study.agreement import agreements, disagreements
 from study.budget import Observed
 from study.review import Doubt, Part, doubts, drawn_within, is_confirmed
@@ -165,6 +166,12 @@ def test_what_was_drawn_beyond_the_end_of_a_video_stays_when_its_length_becomes_
         [annotation(1, ("Rest", 2, 10.02), seconds=seconds), annotation(1, seconds=seconds)] for seconds in (None, 10.0)
     )
     assert disagreements(unknown)[0].drawn == disagreements(known)[0].drawn == [[[2, 10.02]], []]
+
+
+def test_agreement_of_many_bouts_is_that_of_their_frames() -> None:
+    marks = np.random.default_rng(5).random((2, 100)) < 0.6
+    pair = [annotation(1, *(("Rest", a / 10, b / 10) for a, b in segments(one))) for one in marks]
+    assert agreements(pair)[0].kappa == pytest.approx(cohens_kappa(*marks))
 
 
 def test_a_video_of_unknown_length_ends_with_its_last_event() -> None:
