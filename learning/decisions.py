@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from learning.dataset import FRAME_RATE
 
-PRICE = 0.15  # of an event: the gain in each frame of a typical run that pays for it
+# Of an event: the gain in each frame of a typical run that pays for it. Of a label that n videos show, n / (n + 1) of
+# that: how high its probabilities are in others isn't known.
+PRICE = 0.15
 LEAST_PROBABILITY = 1e-3  # bounds probabilities, so that one frame can't outweigh a hundred others
 # The usual ratio of the true F1 of held-out predictions to the expected F1; it counts as so many videos.
 PRIOR_RATIO, PRIOR_VIDEOS = 0.8, 2
@@ -27,14 +29,14 @@ class Decisions(nn.Module):
 
     Attributes:
         thresholds: [num_labels].
-        typical_runs: [num_labels], seconds, as of `Dataset.typical_runs`.
+        prices: [num_labels], of an event, in seconds of gain.
         calibration_ratio: the true F1 of held-out predictions over their expected F1, at most 1.
     """
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
         self.register_buffer("thresholds", torch.full((num_labels,), 0.5))
-        self.register_buffer("typical_runs", torch.zeros(num_labels))
+        self.register_buffer("prices", torch.zeros(num_labels))
         self.register_buffer("calibration_ratio", torch.tensor(PRIOR_RATIO))
 
     def take(self, decided: dict[str, Tensor]) -> None:
@@ -54,13 +56,13 @@ class Decisions(nn.Module):
         """
         thresholds = self.thresholds.numpy() if threshold is None else threshold
         gains = np.log(np.maximum(probs, LEAST_PROBABILITY) / np.maximum(thresholds, LEAST_PROBABILITY))
-        prices = PRICE * frame_rate * self.typical_runs.numpy()
+        prices = frame_rate * self.prices.numpy()
         return np.stack([_best_labels(*column) for column in zip(gains.T, prices, strict=True)], axis=1)
 
     @property
     def shortest(self) -> np.ndarray:
         """[num_labels]: seconds that even a certain event must last."""
-        return PRICE * self.typical_runs.numpy() / -np.log(self.thresholds.numpy().clip(LEAST_PROBABILITY, 0.99))
+        return self.prices.numpy() / -np.log(self.thresholds.numpy().clip(LEAST_PROBABILITY, 0.99))
 
     def expected_f1(self, probs: np.ndarray) -> float:
         """The expected macro-F1 by frame of a prediction, in [0, 1], times the calibration ratio.
@@ -121,6 +123,7 @@ def decide(
         typical_runs: [num_labels], seconds, as of `Dataset.typical_runs`.
     """
     thresholds = np.array([best_expected_f1(column, weights) / 2 for column in probs.T])
+    shown = np.array([len(np.unique(videos[column > 0])) for column in labels.T])
     true, expected = [], []
     for video in np.unique(videos):
         own = videos == video
@@ -133,7 +136,7 @@ def decide(
     ratio = min(1.0, (sum(true) + PRIOR_RATIO * usual) / max(sum(expected) + usual, 1e-9))
     return {
         "thresholds": torch.tensor(thresholds, dtype=torch.float32),
-        "typical_runs": torch.tensor(typical_runs, dtype=torch.float32),
+        "prices": torch.tensor(PRICE * shown / (shown + 1) * typical_runs, dtype=torch.float32),
         "calibration_ratio": torch.tensor(float(ratio)),
     }
 

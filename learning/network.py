@@ -3,6 +3,7 @@ that they help."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +22,8 @@ NETWORK_VIDEOS = 30
 NETWORK_FRAMES = 1000  # of each video that they learn from, and
 NETWORK_MAX_VIDEOS = 100  # so many videos, spread over all
 STEPS, BATCH_SIZE = 120, 32  # batches of windows; the training has converged then
-WARM_UP = 0.1  # share of the steps in which the learning rate rises
-LEAST_GAIN = 0.4  # of the log loss, as a share: gains of a third on half of the videos did not last on new ones
-CERTAIN = 1e-4  # bounds probabilities
+LEAST_GAIN = 0.25  # of the log loss, as a share
+CERTAIN = 9.2  # bounds log-odds
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
@@ -67,7 +67,7 @@ class ScoredVideo(NamedTuple):
 
     Attributes:
         scores, labels: [num_frames, num_labels].
-        weights: [num_frames], 0 where it wasn't annotated.
+        weights: [num_frames, 1], 0 where it wasn't annotated.
     """
 
     scores: np.ndarray
@@ -85,19 +85,15 @@ def scored_halves(
         fit: the probes.
         layout: of the features.
         progress: told the share of the videos that was read.
-
-    Returns:
-        Each half's videos, without those that have no annotated frame.
     """
+    step = -(-data.num_videos // NETWORK_MAX_VIDEOS)
     halves: tuple[list[ScoredVideo], list[ScoredVideo]] = ([], [])
-    chosen = list(zip(data.examples, data.numbers, strict=True))[:: -(-len(data.examples) // NETWORK_MAX_VIDEOS)]
+    chosen = [pair for pair in zip(data.examples, data.numbers, strict=True) if pair[1] % step == 0]
     for _, (example, number) in progress.over(chosen):
         frames = slice(0, min(NETWORK_FRAMES, example.features.shape[0]))
-        weights = example.reviewed[frames] * np.float32(example.weight)
-        if weights.any():
-            probe = fit.without[number % len(fit.without)]
-            scores = probe.scores(example.features[frames], layout, example.frame_rate)
-            halves[number % 2].append(ScoredVideo(scores, example.labels[frames].astype(np.float32), weights))
+        scores = fit.without[number % len(fit.without)].scores(example.features[frames], layout, example.frame_rate)
+        weights = np.float32(example.weight) * example.reviewed[frames, None]
+        halves[number // step % 2].append(ScoredVideo(scores, example.labels[frames].astype(np.float32), weights))
     return halves
 
 
@@ -116,92 +112,74 @@ class SeededDropout(nn.Module):
         return values * kept / (1 - self.rate)
 
 
-def initialise(layers: dict[nn.Module, int], layer_norm: nn.LayerNorm, seed: int) -> None:
-    """Fills weights as torch.nn does: uniform within 1 / sqrt(fan in), the layer norm the identity.
-
-    Args:
-        layers: each with its fan in, in the order of drawing.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    nn.init.ones_(layer_norm.weight)
-    nn.init.zeros_(layer_norm.bias)
-    for layer, fan_in in layers.items():
-        for parameter in layer.parameters():
-            nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
-
-
 def train(
     network: nn.Module,
-    scores: Tensor,
-    truth: Tensor,
-    weights: Tensor,
+    videos: Sequence[ScoredVideo],
+    size: int,
     learning_rate: float,
     weight_decay: float,
-    max_steps: int,
-    seed: int,
+    epochs: int,
+    generator: torch.Generator,
     progress: Progress,
 ) -> int:
-    """Trains the layers that have parameters, in place.
+    """Trains the parameters of a network, in place, by Adam with decoupled weight decay (Loshchilov and Hutter, ICLR
+    2019). Not torch.optim's, whose first use imports 870 modules, PyTorch's compiler among them: 1.1 processor seconds
+    before a training that takes no longer.
 
     Args:
-        network: its `read` takes scores [batch, sequence_size, num_labels] to logits of the same shape.
-        scores, truth: [num_windows, sequence_size, num_labels]; held-out scores.
-        weights: [num_windows, sequence_size], 0 for padding and what wasn't annotated; some frame's is above.
+        network: its `read` takes scores [batch, size, num_labels] to logits of the same shape.
+        videos: what it learns from.
+        size: frames of a window.
+        epochs: at most so many passes over the windows.
+        generator: of the order of windows.
         progress: told the share done, in [0, 1].
 
     Returns:
-        How many steps there were.
+        How many passes there were.
     """
-    generator = torch.Generator().manual_seed(seed)
-    parameters = list(network.parameters())
-    moments = [(torch.zeros_like(one), torch.zeros_like(one)) for one in parameters]
-    steps = min(STEPS, max_steps)
+    scores, labels, weights = (
+        torch.from_numpy(np.concatenate([cut_windows(one, size).sequence for one in values]))
+        for values in zip(*videos, strict=True)
+    )
+    moments = [(one, torch.zeros_like(one), torch.zeros_like(one)) for one in network.parameters()]
+    batches = -(-len(scores) // BATCH_SIZE)
+    steps = min(STEPS, epochs * batches)
     for step in range(1, steps + 1):
         batch = torch.randint(len(scores), (BATCH_SIZE,), generator=generator)
-        weight = weights[batch][..., None]
-        loss = functional.binary_cross_entropy_with_logits(network.read(scores[batch]), truth[batch], reduction="none")
-        loss = (loss * weight).sum() / weight.sum().clamp(min=1e-6) / truth.shape[-1]
-        gradients = torch.autograd.grad(loss, parameters)
-        done = step / steps
-        rate = learning_rate * min(1.0, done / WARM_UP) * 0.5 * (1 + np.cos(np.pi * done))
-        _adamw(parameters, gradients, moments, step, rate, weight_decay)
-        progress(done)
-    return steps
+        losses = _losses(network.read(scores[batch]), labels[batch], weights[batch])
+        gradients = torch.autograd.grad(losses.mean(), [one for one, *_ in moments])
+        rate = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
+        with torch.no_grad():
+            for (parameter, mean, square), gradient in zip(moments, gradients, strict=True):
+                mean.lerp_(gradient, 1 - BETAS[0])
+                square.lerp_(gradient.square(), 1 - BETAS[1])
+                deviation = (square / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
+                parameter.mul_(1 - rate * weight_decay)
+                parameter.addcdiv_(mean / (1 - BETAS[0] ** step), deviation, value=-rate)
+        progress(step / steps)
+    return -(-steps // batches)
 
 
-@torch.no_grad()
-def _adamw(
-    parameters: list[Tensor],
-    gradients: tuple[Tensor, ...],
-    moments: list[tuple[Tensor, Tensor]],
-    step: int,
-    rate: float,
-    decay: float,
-) -> None:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019). Not torch.optim's, whose first use imports
-    870 modules, PyTorch's compiler among them: 1.1 processor seconds before a training that takes no longer."""
-    for parameter, gradient, (mean, square) in zip(parameters, gradients, moments, strict=True):
-        mean.lerp_(gradient, 1 - BETAS[0])
-        square.lerp_(gradient.square(), 1 - BETAS[1])
-        deviation = (square / (1 - BETAS[1] ** step)).sqrt_().add_(EPSILON)
-        parameter.mul_(1 - rate * decay).addcdiv_(mean / (1 - BETAS[0] ** step), deviation, value=-rate)
-
-
-def best_gate(plain: Tensor, corrected: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Whether a correction of log-odds helps each label, by the log loss on videos that it wasn't trained on.
+@torch.inference_mode()
+def best_gate(network: nn.Module, videos: Sequence[ScoredVideo]) -> Tensor:
+    """Whether what a network adds helps each label, by the log loss on videos that it wasn't trained on.
 
     Args:
-        plain, corrected: logits, [..., num_labels].
-        truth: {0, 1}, of the same shape.
-        weights: [...], of the frames.
+        network: its `read` and its `calibrated` take scores [1, num_frames, num_labels] to logits, with and without
+            what it adds.
+        videos: the others.
 
     Returns:
         [num_labels], 1 where the loss falls by `LEAST_GAIN` or more, else 0.
     """
+    before, after = torch.zeros(2, videos[0].labels.shape[1])
+    for video in videos:  # whole ones, as they are predicted
+        scores, labels, weights = (torch.from_numpy(values)[None] for values in video)
+        before += _losses(network.calibrated(scores), labels, weights).sum(dim=(0, 1))
+        after += _losses(network.read(scores), labels, weights).sum(dim=(0, 1))
+    return (after < (1 - LEAST_GAIN) * before).float()
 
-    def loss(logits: Tensor) -> Tensor:
-        bounded = logits.clamp(np.log(CERTAIN), -np.log(CERTAIN))
-        losses = functional.binary_cross_entropy_with_logits(bounded, truth, reduction="none")
-        return (losses * weights[..., None]).flatten(0, -2).sum(dim=0)
 
-    return (loss(corrected) < (1 - LEAST_GAIN) * loss(plain)).float()
+def _losses(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    bounded = logits.clamp(-CERTAIN, CERTAIN)
+    return functional.binary_cross_entropy_with_logits(bounded, labels, weight=weights, reduction="none")

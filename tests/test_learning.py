@@ -13,7 +13,7 @@ from learning.calibration import calibrate, logistic
 from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
 from learning.decisions import Decisions, decide, expected_f1
 from learning.exclusive import decode
-from learning.network import best_gate
+from learning.network import ScoredVideo, best_gate
 from learning.probe import Fit, fit_probe
 from progress import UNTOLD
 from utils.neural_nets import MultiLabelLSTM
@@ -443,7 +443,7 @@ def test_an_event_costs_as_much_as_labels_last() -> None:
     labels = [np.repeat(np.arange(4) % 2, 50).astype(np.float32)[:, None] for _ in range(6)]
     decisions = Decisions(1)
     decisions.take(decided(labels, labels))
-    assert decisions.typical_runs.item() == pytest.approx(2.0)
+    assert decisions.prices.item() == pytest.approx(0.15 * 2 * 6 / 7)
     probs = np.full((150, 1), 0.01, np.float32)
     probs[20:26], probs[50:80], probs[60:62], probs[100:140] = 0.99, 0.9, 0.2, 0.45
     expected = np.zeros(150, bool)
@@ -468,17 +468,17 @@ def test_labels_are_the_best_of_all(seed: int) -> None:
     decisions.take(
         {
             "thresholds": torch.tensor([0.4, 0.3]),
-            "typical_runs": torch.tensor([0.1, 0.4]),
+            "prices": torch.tensor([0.01, 0.06]),
             "calibration_ratio": torch.tensor(1.0),
         }
     )
     probs = random.uniform(0.05, 0.9, (9, 2))
     found = decisions.labels(probs, frame_rate=25)
-    for column, (threshold, run) in enumerate(((0.4, 0.1), (0.3, 0.4))):
+    for column, (threshold, price) in enumerate(((0.4, 0.01), (0.3, 0.06))):
         gains = np.log(probs[:, column] / threshold)
 
-        def worth(labels: tuple[int, ...], gains: np.ndarray = gains, run: float = run) -> float:
-            return gains @ labels - 0.15 * run * 25 * np.abs(np.diff(labels)).sum() / 2
+        def worth(labels: tuple[int, ...], gains: np.ndarray = gains, price: float = price) -> float:
+            return gains @ labels - price * 25 * np.abs(np.diff(labels)).sum() / 2
 
         assert tuple(found[:, column]) == max(product((0, 1), repeat=9), key=worth)
 
@@ -528,17 +528,24 @@ def test_the_score_is_never_above_the_expected_f1() -> None:
     assert decisions.expected_f1(unsure[0]) == pytest.approx(expected_f1(unsure[0], decisions.thresholds.numpy()))
 
 
-def test_a_correction_counts_as_far_as_it_helps_on_held_out_videos() -> None:
-    truth = torch.zeros(4, 10, 2)
-    truth[:, 5:] = 1
-    counted = torch.ones(4, 10)
-    plain = 2 * truth - 1
-    corrected = plain * torch.tensor([3.0, -1.0])
-    assert best_gate(plain, corrected, truth, counted).tolist() == [1, 0]
+class Correction(torch.nn.Module):
+    """Says of the first label three times as surely what the scores say, and of the second the opposite."""
+
+    def calibrated(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores
+
+    def read(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores * torch.tensor([3.0, -1.0])
+
+
+def test_a_correction_counts_where_it_helps_on_held_out_videos() -> None:
+    labels = np.repeat(np.float32([[0, 0], [1, 1]]), 5, axis=0)
+    scores = 2 * labels - 1
+    video = ScoredVideo(scores, labels, np.ones((10, 1), np.float32))
+    assert best_gate(Correction(), [video]).tolist() == [1, 0]
     # What doesn't count decides nothing.
-    counted[:2] = 0
-    corrected[:2] *= -1
-    assert best_gate(plain, corrected, truth, counted).tolist() == [1, 0]
+    ignored = ScoredVideo(-scores, labels, np.zeros((10, 1), np.float32))
+    assert best_gate(Correction(), [video, ignored, ignored]).tolist() == [1, 0]
 
 
 # --- Starting from another project

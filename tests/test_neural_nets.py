@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from learning import network
 from learning.dataset import ROWS
-from learning.network import NETWORK_VIDEOS
+from learning.network import NETWORK_MAX_VIDEOS, NETWORK_VIDEOS, train
 from progress import Progress
+from utils import neural_nets
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 FEATURES = 24
@@ -117,6 +119,28 @@ def test_more_videos_than_frames_to_fit_to_are_learnt() -> None:
     )
     assert metrics["num_sequences"] == len(examples)
     assert metrics["epoch"] >= 1
+
+
+def test_the_layers_behind_the_probe_are_trained_on_so_many_videos_that_only_some_are_read() -> None:
+    examples = list(map(list, zip(*(video(seed, frames=24) for seed in range(NETWORK_MAX_VIDEOS + 10)), strict=True)))
+    assert small_model().partial_fit(*examples, f1_threshold=2, accuracy_threshold=2)["epoch"] >= 1
+
+
+def test_where_the_layers_behind_the_probe_help_they_learn_from_all_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = list(map(list, zip(*(video(seed) for seed in range(NETWORK_VIDEOS)), strict=True)))
+    learnt_from = []
+
+    def learn(model: torch.nn.Module, videos: list[object], *rest: object) -> int:
+        learnt_from.append(len(videos))
+        return train(model, videos, *rest)
+
+    monkeypatch.setattr(neural_nets, "train", learn)
+    for gain in (2.0, -1e9):  # the loss has to fall by more than all of it, and may rise
+        monkeypatch.setattr(network, "LEAST_GAIN", gain)
+        model = small_model()
+        model.partial_fit(*examples, f1_threshold=2, accuracy_threshold=2)
+        assert bool(model.gate.all()) == (gain < 0)
+    assert learnt_from == [NETWORK_VIDEOS // 2, NETWORK_VIDEOS // 2, NETWORK_VIDEOS]
 
 
 def test_windows_cover_every_frame_with_the_overlap_and_mask_the_padding() -> None:

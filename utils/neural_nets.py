@@ -18,14 +18,12 @@ from learning.decisions import Decisions, decide
 from learning.exclusive import StateModel, learn_states
 from learning.metrics import held_out_metrics
 from learning.network import (
-    BATCH_SIZE,
     NETWORK_VIDEOS,
     ScoredVideo,
     SeededDropout,
     Windows,
     best_gate,
     cut_windows,
-    initialise,
     scored_halves,
     train,
 )
@@ -63,9 +61,6 @@ class MultiLabelLSTM(BaseNN):
         seed: of the initial weights, the order of windows and dropout. Same seed, data and machine: same model.
     """
 
-    CORRECTION = 0.1  # of the last layer's usual initial weights: the network starts as the probe alone
-    SCORE_SCALE = 5.0  # scores lie within about [-0.4, 1]; the first layer's initial weights want values around 1
-
     def __init__(
         self,
         input_size: int,
@@ -102,12 +97,12 @@ class MultiLabelLSTM(BaseNN):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         # Made without values: the constructors of torch.nn would draw them from the process's random state.
         self.input_layer = nn.Linear(output_size, fc_size, device="meta")
-        self.layer_norm = nn.LayerNorm(fc_size, device="meta")
+        self.layer_norm = nn.LayerNorm(fc_size)
         self.dropout = SeededDropout(dropout_rate)
         self.lstm = nn.LSTM(fc_size, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta")
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         # Not `to_empty`, which imports much of PyTorch on first use: two seconds of a process's first request.
-        self._apply(lambda values: torch.empty(values.shape, dtype=values.dtype))
+        self._apply(lambda values: torch.empty(values.shape))
         num_states = output_size + 1
         for name, values in {
             **{f"probe_{name}": torch.zeros(len(FILTERS[name]), w, output_size) for name, w in self.layout.items()},
@@ -129,26 +124,33 @@ class MultiLabelLSTM(BaseNN):
         self.eval()
 
     def _initialise(self) -> None:
-        layers = {self.input_layer: self.output_size, self.lstm: self.lstm.hidden_size}
-        initialise(layers | {self.output_layer: self.output_layer.in_features}, self.layer_norm, self.seed)
-        for parameter in self.output_layer.parameters():
-            parameter.data.mul_(self.CORRECTION)
+        """Fills weights as torch.nn does: uniform within 1 / sqrt(fan in). The last layer begins with zeros, and so the
+        network as the probe alone."""
+        generator = torch.Generator().manual_seed(self.seed)
+        self.layer_norm.reset_parameters()
+        for layer, fan_in in ((self.input_layer, self.output_size), (self.lstm, self.lstm.hidden_size)):
+            for values in layer.parameters():
+                nn.init.uniform_(values, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        for values in self.output_layer.parameters():
+            nn.init.zeros_(values)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [batch, num_frames, output_size] of features [batch, num_frames, input_size] at 25 frames a second."""
         by_video = [self._scores(video, FRAME_RATE) for video in x.detach().cpu().numpy()]
-        scores = torch.from_numpy(np.stack(by_video)).to(x.device)
-        return self._gated(self._calibrated(scores), scores)
+        return self._logits(torch.from_numpy(np.stack(by_video)).to(x.device))
 
-    def read(self, scores: Tensor) -> Tensor:
-        """Logits of the probe's scores, both [batch, num_frames, output_size], with all that the network adds."""
-        projected = self.dropout(self.layer_norm(self.input_layer(self.SCORE_SCALE * scores)))
-        return self._calibrated(scores) + self.output_layer(self.lstm(projected)[0])
-
-    def _calibrated(self, scores: Tensor) -> Tensor:
+    def calibrated(self, scores: Tensor) -> Tensor:
+        """Logits of the probe's scores, both [batch, num_frames, output_size]."""
         return self.slope * scores + self.offset
 
-    def _gated(self, plain: Tensor, scores: Tensor) -> Tensor:
+    def read(self, scores: Tensor) -> Tensor:
+        """The same, with all that the network adds."""
+        logits = self.calibrated(scores)
+        return logits + self.output_layer(self.lstm(self.dropout(self.layer_norm(self.input_layer(logits))))[0])
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        """The same, with what the network adds where that helps."""
+        plain = self.calibrated(scores)
         return plain + self.gate * (self.read(scores) - plain) if self.gate.any() else plain
 
     @property
@@ -228,20 +230,20 @@ class MultiLabelLSTM(BaseNN):
             probs = self._probabilities(held_out.scores)
             self.decisions.take(decide(probs, *held_out[1:], data.typical_runs()))
             metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.thresholds)
-            steps, reason = 0, "few_videos"
+            passes, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
                 reason = "f1_threshold"
             elif metrics["accuracy"] >= accuracy_threshold:
                 reason = "accuracy_threshold"
             elif data.num_videos >= NETWORK_VIDEOS:
-                steps, num_batches = self._train_network(data, fit, epochs, progress.part(0.8, 1.0))
-                reason, steps = "epochs" if steps >= epochs * num_batches else "converged", -(-steps // num_batches)
+                passes = self._train_network(data, fit, epochs, progress.part(0.8, 1.0))
+                reason = "epochs" if passes >= epochs else "converged"
             progress(1.0)
         finally:
             self.eval()
             torch.set_num_threads(threads)
         return metrics | {
-            "epoch": steps,
+            "epoch": passes,
             "stopped": reason,
             "duration": time.monotonic() - started,
             "num_sequences": len(data.examples),
@@ -267,30 +269,23 @@ class MultiLabelLSTM(BaseNN):
         )
         return Probe(dict(zip(self.layout, weights, strict=True)), mean, bias)
 
-    def _train_network(self, data: Dataset, fit: Fit, epochs: int, progress: Progress) -> tuple[int, int]:
-        """Trains the layers behind the probe on half of the videos, and finds the gate by the others. Returns the
-        number of steps, and how many make an epoch."""
-        self._initialise()
-        mine, others = scored_halves(data, fit, self.layout, progress.part(0.0, 0.6))
-        if not mine or not others:
-            return 0, 1
-        cut = [self.preprocess_sequence(one.scores, one.labels) for one in mine]
-        counts = [self.preprocess_sequence(one.weights[:, None]).sequence[..., 0] for one in mine]
-        windows = [np.concatenate([getattr(one, name) for one in cut]) for name in ("sequence", "labels")]
-        tensors = [torch.from_numpy(one) for one in (*windows, np.concatenate(counts))]
-        num_batches = -(-len(tensors[0]) // BATCH_SIZE)
-        self.train()
-        self.dropout.generator.manual_seed(self.seed)
-        rates = (self.learning_rate, self.weight_decay)
-        steps = train(self, *tensors, *rates, epochs * num_batches, self.seed, progress.part(0.6, 1.0))
-        self.eval()
-        with torch.inference_mode():  # of whole videos, as `predict` reads them
-            corrected = torch.cat([self.read(torch.from_numpy(one.scores)[None])[0] for one in others])
-            scores, labels, weights = (
-                torch.from_numpy(np.concatenate([getattr(one, name) for one in others])) for name in ScoredVideo._fields
-            )
-            self.gate.copy_(best_gate(self._calibrated(scores), corrected, labels, weights))
-        return steps, num_batches
+    def _train_network(self, data: Dataset, fit: Fit, epochs: int, progress: Progress) -> int:
+        """Trains the layers behind the probe on half of the videos and finds the gate by the others; where it opens,
+        they are trained again on all. Returns the number of passes."""
+        mine, others = scored_halves(data, fit, self.layout, progress.part(0.0, 0.4))
+
+        def learn(videos: list[ScoredVideo], part: Progress) -> int:
+            self._initialise()
+            self.train()
+            generator = self.dropout.generator.manual_seed(self.seed)
+            rates = (self.learning_rate, self.weight_decay)
+            passes = train(self, videos, self.sequence_size, *rates, epochs, generator, part)
+            self.eval()
+            return passes
+
+        passes = learn(mine, progress.part(0.4, 0.7))
+        self.gate.copy_(best_gate(self, others))
+        return learn(mine + others, progress.part(0.7, 1.0)) if self.gate.any() else passes
 
     def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
         """Another classifier's probe of this one's labels, None where they share none."""
@@ -393,8 +388,7 @@ class MultiLabelLSTM(BaseNN):
         if not np.isfinite(scores).all():
             raise ValueError("features contain NaN or infinity")
         values = torch.from_numpy(scores).to(self.output_layer.weight.device)[None]
-        logits = self._gated(self._calibrated(values), values)[0].cpu()
-        return (torch.sigmoid(logits) * self.label_has_example).numpy()
+        return (torch.sigmoid(self._logits(values)[0].cpu()) * self.label_has_example).numpy()
 
     def _check_features(self, sequence: FrameFeatures) -> None:
         if len(sequence.shape) != 2 or sequence.shape[1] != self.input_size:
