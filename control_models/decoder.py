@@ -8,7 +8,6 @@ import numpy as np
 
 from control_models.parameters import TimelineLabelsParameters
 from learning.events import drop_short, merge_gaps
-from learning.exclusive import decode
 from utils.neural_nets import MultiLabelLSTM
 
 
@@ -34,10 +33,8 @@ class LabelDecoder:
         """As of `Decoder`. Each label's probabilities are independent of the others'; a classifier's are calibrated."""
         if classifier is None:
             labels = self._allowed(probs >= self._threshold, probs)
-        elif self._parameters.model_exclusive:
-            labels = decode(probs, classifier.states, frame_rate)
         else:
-            labels = classifier.labels(probs, frame_rate, self._threshold)
+            labels = classifier.labels(probs, frame_rate, self._threshold, self._parameters.model_exclusive)
         # Before short events are dropped, those that only a gap parts are one.
         labels = merge_gaps(labels, math.floor(self._parameters.model_merge_gap * frame_rate))
         labels = drop_short(labels, math.ceil(self._parameters.model_min_duration * frame_rate))

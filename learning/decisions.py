@@ -6,15 +6,15 @@ Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure", ECML
 A prediction that flickers for a few frames is right about most frames, but wrong about the number of events. So each
 event has a price: a frame with the label gains log(probability / threshold), and the labels are those with the largest
 sum of gains less prices (Viterbi's path of two states; Potts, "Some Generalized Order-Disorder Transformations", 1952).
+Where labels exclude each other, it is one path of all of them, and a change costs less the oftener it was annotated.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learning.dataset import FRAME_RATE
+from learning.dataset import FRAME_RATE, Dataset
+from learning.exclusive import best_states, learn_transitions
 
 # Of an event: the gain in each frame of a typical run that pays for it. Of a label that n videos show, n / (n + 1) of
 # that: how high its probabilities are in others isn't known.
@@ -30,6 +30,7 @@ class Decisions(nn.Module):
     Attributes:
         thresholds: [num_labels].
         prices: [num_labels], of an event, in seconds of gain.
+        transitions: [num_labels + 1, num_labels + 1], as of `learn_transitions`.
         calibration_ratio: the true F1 of held-out predictions over their expected F1, at most 1.
     """
 
@@ -37,19 +38,27 @@ class Decisions(nn.Module):
         super().__init__()
         self.register_buffer("thresholds", torch.full((num_labels,), 0.5))
         self.register_buffer("prices", torch.zeros(num_labels))
+        self.register_buffer("transitions", torch.ones(num_labels + 1, num_labels + 1))
         self.register_buffer("calibration_ratio", torch.tensor(PRIOR_RATIO))
 
     def take(self, decided: dict[str, Tensor]) -> None:
         """Takes over the values from `decide`."""
         self.load_state_dict(decided)
 
-    def labels(self, probs: np.ndarray, frame_rate: float = FRAME_RATE, threshold: float | None = None) -> np.ndarray:
+    def labels(
+        self,
+        probs: np.ndarray,
+        frame_rate: float = FRAME_RATE,
+        threshold: float | None = None,
+        exclusive: bool = False,
+    ) -> np.ndarray:
         """Makes labels of probabilities.
 
         Args:
             probs: [num_frames, num_labels].
             frame_rate: frames per second.
             threshold: of every label; None: each has its own.
+            exclusive: whether a frame has one label at most.
 
         Returns:
             [num_frames, num_labels] bool.
@@ -57,7 +66,13 @@ class Decisions(nn.Module):
         thresholds = self.thresholds.numpy() if threshold is None else threshold
         gains = np.log(np.maximum(probs, LEAST_PROBABILITY) / np.maximum(thresholds, LEAST_PROBABILITY))
         prices = frame_rate * self.prices.numpy()
-        return np.stack([_best_labels(*column) for column in zip(gains.T, prices, strict=True)], axis=1)
+        if not exclusive:
+            return np.stack([_best_labels(*column) for column in zip(gains.T, prices, strict=True)], axis=1)
+        prices = np.append(0, prices) / 2
+        costs = prices[:, None] + prices - np.log(self.transitions.numpy().clip(1e-9))
+        np.fill_diagonal(costs, 0)
+        states = best_states(np.pad(gains, ((0, 0), (1, 0))), costs)
+        return states[:, None] == np.arange(1, len(costs))
 
     @property
     def shortest(self) -> np.ndarray:
@@ -111,7 +126,7 @@ def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
 
 
 def decide(
-    probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, videos: np.ndarray, typical_runs: Sequence[float]
+    probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, videos: np.ndarray, data: Dataset
 ) -> dict[str, Tensor]:
     """Finds the values of `Decisions`.
 
@@ -120,7 +135,7 @@ def decide(
         labels: {0, 1}, of the same shape.
         weights: [num_rows], the number of frames that each row stands for.
         videos: [num_rows], the index of each row's video.
-        typical_runs: [num_labels], seconds, as of `Dataset.typical_runs`.
+        data: the videos.
     """
     thresholds = np.array([best_expected_f1(column, weights) / 2 for column in probs.T])
     shown = np.array([len(np.unique(videos[column > 0])) for column in labels.T])
@@ -136,7 +151,8 @@ def decide(
     ratio = min(1.0, (sum(true) + PRIOR_RATIO * usual) / max(sum(expected) + usual, 1e-9))
     return {
         "thresholds": torch.tensor(thresholds, dtype=torch.float32),
-        "prices": torch.tensor(PRICE * shown / (shown + 1) * typical_runs, dtype=torch.float32),
+        "prices": torch.tensor(PRICE * shown / (shown + 1) * data.typical_runs(), dtype=torch.float32),
+        "transitions": torch.tensor(learn_transitions(data), dtype=torch.float32),
         "calibration_ratio": torch.tensor(float(ratio)),
     }
 

@@ -12,7 +12,6 @@ from learning.blocks import BLOCKS, FILTERS, read, rows_of
 from learning.calibration import calibrate, logistic
 from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
 from learning.decisions import Decisions, decide, expected_f1
-from learning.exclusive import decode
 from learning.network import ScoredVideo, best_gate
 from learning.probe import Fit, fit_probe
 from progress import UNTOLD
@@ -422,7 +421,7 @@ def decided(probs: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torc
     numbers = np.repeat(np.arange(len(probs)), [len(one) for one in probs])
     data = Dataset([Example(i, one, one) for i, one in enumerate(labels)], labels[0].shape[1])
     weights = np.ones(len(numbers))
-    return decide(np.concatenate(probs), np.concatenate(labels), weights, numbers, data.typical_runs())
+    return decide(np.concatenate(probs), np.concatenate(labels), weights, numbers, data)
 
 
 def test_a_label_that_is_hard_to_find_gets_a_lower_threshold() -> None:
@@ -469,6 +468,7 @@ def test_labels_are_the_best_of_all(seed: int) -> None:
         {
             "thresholds": torch.tensor([0.4, 0.3]),
             "prices": torch.tensor([0.01, 0.06]),
+            "transitions": torch.ones(3, 3),
             "calibration_ratio": torch.tensor(1.0),
         }
     )
@@ -594,9 +594,9 @@ def test_a_classifier_predicts_for_other_labels_those_of_the_same_name() -> None
     assert not probs[:, 0].any()
     assert probs[:, [2, 1]] == pytest.approx(theirs, abs=1e-6)
     assert (borrowed.labels(probs)[:, [2, 1]] == other.labels(theirs)).all()
-    exclusive = decode(probs, borrowed.states, 25)
+    exclusive = borrowed.labels(probs, exclusive=True)
     assert not exclusive[:, 0].any()
-    assert (exclusive[:, [2, 1]] == decode(theirs, other.states, 25)).all()
+    assert (exclusive[:, [2, 1]] == other.labels(theirs, exclusive=True)).all()
 
 
 def test_a_project_that_misleads_does_no_harm() -> None:

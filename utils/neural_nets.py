@@ -15,7 +15,6 @@ from learning.calibration import calibrate
 from learning.classifier_file import BaseNN, UnusableClassifier
 from learning.dataset import FRAME_RATE, Dataset, FrameFeatures
 from learning.decisions import Decisions, decide
-from learning.exclusive import StateModel, learn_states
 from learning.metrics import held_out_metrics
 from learning.network import (
     NETWORK_VIDEOS,
@@ -103,7 +102,6 @@ class MultiLabelLSTM(BaseNN):
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         # Not `to_empty`, which imports much of PyTorch on first use: two seconds of a process's first request.
         self._apply(lambda values: torch.empty(values.shape))
-        num_states = output_size + 1
         for name, values in {
             **{f"probe_{name}": torch.zeros(len(FILTERS[name]), w, output_size) for name, w in self.layout.items()},
             "probe_mean": torch.zeros(input_size, output_size),
@@ -113,9 +111,6 @@ class MultiLabelLSTM(BaseNN):
             "offset": torch.zeros(output_size),
             "gate": torch.zeros(output_size),
             "label_has_example": torch.zeros(output_size, dtype=torch.bool),
-            "state_transitions": torch.zeros(num_states, num_states, dtype=torch.float64),
-            "state_durations": torch.ones(num_states, dtype=torch.float64),
-            "state_shares": torch.ones(num_states, dtype=torch.float64),
         }.items():
             self.register_buffer(name, values)
         self.decisions = Decisions(output_size)
@@ -217,18 +212,14 @@ class MultiLabelLSTM(BaseNN):
             fit = fit_probe(data, self.layout, progress.part(0.0, 0.8), NETWORK_VIDEOS, self._start(start_from))
             held_out, probe = fit.held_out, fit.probe
             slope, offset = calibrate(*held_out)
-            states = learn_states(
-                *zip(*((e.labels, e.reviewed, e.weight, e.frame_rate) for e in data.examples), strict=True)
-            )
             self._set(
                 **{f"probe_{name}": weights for name, weights in probe.weights.items()},
                 **{"probe_mean": probe.mean, "probe_bias": probe.bias, "mixture_weights": fit.mixture_weights},
                 **{"slope": slope, "offset": offset, "gate": np.zeros(self.output_size)},
-                **{f"state_{name}": values for name, values in states._asdict().items()},
                 label_has_example=data.shown.any(axis=0),
             )
             probs = self._probabilities(held_out.scores)
-            self.decisions.take(decide(probs, *held_out[1:], data.typical_runs()))
+            self.decisions.take(decide(probs, *held_out[1:], data))
             metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.thresholds)
             passes, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
@@ -254,11 +245,6 @@ class MultiLabelLSTM(BaseNN):
     def _set(self, **values: np.ndarray) -> None:
         for name, array in values.items():
             getattr(self, name).copy_(torch.from_numpy(array))
-
-    @property
-    def states(self) -> StateModel:
-        """How labels last and follow each other, where they exclude each other."""
-        return StateModel(*(getattr(self, f"state_{name}").numpy() for name in StateModel._fields))
 
     @property
     def probe(self) -> Probe:
@@ -311,8 +297,6 @@ class MultiLabelLSTM(BaseNN):
             mine = dict(other.named_buffers())[name]
             if name.endswith("transitions"):
                 mine[np.ix_(to_state, to_state)] = values[np.ix_(of_state, of_state)]
-            elif name.startswith("state_"):
-                mine[to_state] = values[of_state]
             elif name == "mixture_weights":
                 mine[to] = values[of]
             elif not values.ndim:
@@ -371,9 +355,15 @@ class MultiLabelLSTM(BaseNN):
             return np.zeros((0, self.output_size), dtype=np.float32)
         return self._probabilities(self._scores(sequence, frame_rate, progress))
 
-    def labels(self, probs: np.ndarray, frame_rate: float = FRAME_RATE, threshold: float | None = None) -> np.ndarray:
+    def labels(
+        self,
+        probs: np.ndarray,
+        frame_rate: float = FRAME_RATE,
+        threshold: float | None = None,
+        exclusive: bool = False,
+    ) -> np.ndarray:
         """The labels of a prediction, [num_frames, num_labels] bool: see `Decisions.labels`."""
-        return self.decisions.labels(probs, frame_rate, threshold)
+        return self.decisions.labels(probs, frame_rate, threshold, exclusive)
 
     def predict_labels(self, sequence: FrameFeatures, frame_rate: float = FRAME_RATE) -> np.ndarray:
         """The labels of every frame, [num_frames, num_labels] bool."""
