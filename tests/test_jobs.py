@@ -317,6 +317,18 @@ def test_new_tasks_are_extracted_ahead_of_need_and_after_what_is_wanted(
     assert model.extracted == [3, 1, 2, 4]
 
 
+def test_the_video_of_a_deleted_task_is_not_read(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    tasks = [{"id": number, "data": {"text": "a"}} for number in (1, 2, 3)]
+    send(client, "TASKS_CREATED", tasks=tasks)
+    runner = Runner(jobs)
+    runner.run(runner.claim())
+    send(client, "TASKS_DELETED", tasks=[{"id": 2}])
+    work_off(jobs)
+    assert model.extracted == [1, 3]
+    assert jobs.store.jobs("queued", "failed") == []
+
+
 def test_a_thousand_new_tasks_are_one_job_in_a_request(queued: tuple[FlaskClient, Jobs]) -> None:
     client, jobs = queued
     tasks = [{"id": number, "data": {"text": "a"}} for number in range(1000)]

@@ -94,7 +94,9 @@ class Handlers:
         }
 
     def do(self, run: Run) -> dict[str, Any]:
-        """Does a job."""
+        """Does a job. One of a task that was deleted since has nothing to do."""
+        if run.job.task_id is not None and self._store.is_deleted(run.job.project_id, run.job.task_id):
+            return {}
         return self._table[run.job.kind].do(run)
 
     def is_transient(self, job: Job, error: Exception) -> bool:

@@ -192,6 +192,12 @@ class Tasks(Projects):
             row = session.get(Task, (project_id, task_id))
             return {"id": task_id, "data": row.data} if row and row.deleted_at_revision is None else None
 
+    def is_deleted(self, project_id: str, task_id: int) -> bool:
+        """Whether a task was deleted in Label Studio."""
+        with self._reading() as session:
+            row = session.get(Task, (project_id, task_id))
+            return row is not None and row.deleted_at_revision is not None
+
     def task_ids(self, project_id: str) -> set[int]:
         """The ids of the project's tasks."""
         with self._reading() as session:
