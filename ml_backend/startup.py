@@ -35,17 +35,18 @@ def server_lines(settings: Settings) -> list[str]:
         )
     else:
         authentication = "off: whoever reaches the address may use the backend"
-    workers = "in this process's worker" if settings.run_worker else "by workers that are started elsewhere"
+    workers = "in this server's worker" if settings.run_worker else "by workers that are started elsewhere"
     return [
         f"Address for Label Studio (Settings, Model, Connect Model): http://{host}:{settings.port}{elsewhere}",
         f"Authentication: {authentication}",
-        f"Database: {_database(settings.database)}",
+        f"Database: {database_words(settings.database)}",
         f"Cache: {settings.cache_dir}, up to {settings.cache_size_limit.human_readable(decimal=True)}",
         f"Jobs: done {workers}",
     ]
 
 
-def _database(url: str) -> str:
+def database_words(url: str | sa.URL) -> str:
+    """A database's kind and place, without user and password."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return f"SQLite, {Path(parsed.database or '').absolute()}"

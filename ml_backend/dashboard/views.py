@@ -24,6 +24,7 @@ from ml_backend.jobs.queue import PRIORITY_WANTED, Jobs
 from ml_backend.label_studio.client import Connection
 from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
+from ml_backend.startup import database_words
 from ml_backend.store import Store
 from ml_backend.store.tables import Project
 from video.timeline import Timeline, Track
@@ -122,7 +123,7 @@ class Dashboard:
             facts=self._registry.model_class.facts(),
             reached=self._label_studio(),
             cache=(self._cache_size(), int(self._settings.cache_size_limit)),
-            database=self._store.engine.url.render_as_string(hide_password=True),
+            database=database_words(self._store.engine.url),
             state=overview.state(self._store),
         )
         return _protect(response)

@@ -100,6 +100,15 @@ def test_an_annotators_hour(
         assert label in browser.text()
     browser.open(f"{backend.url}/projects/{project}/tasks/{tasks[-1]}")
     screenshots.take(browser, "hour-task")
+    browser.resize(1100, 700)
+
+    def is_known() -> bool:
+        browser.open(backend.url)
+        return "being asked" not in browser.text() and "being measured" not in browser.text()
+
+    wait_until(is_known, LEARNING_SECONDS, "Label Studio's state and the cache's size")
+    assert f"reached: {label_studio.url}" in browser.text()
+    screenshots.take(browser, "hour-overview")
 
 
 def draw(page: LabelingPage, truth: Truth) -> None:
