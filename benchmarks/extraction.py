@@ -1,6 +1,6 @@
 """How fast a video becomes features, beside Ultralytics' own prediction with a hook on the last layer.
 
-    python -m benchmarks.extraction [--weights FILE] [--repeats 5] [--only speed memory cache f1] [--json FILE]
+    python -m benchmarks.extraction [--weights FILE] [--repeats 5] [--only speed sound memory cache f1] [--json FILE]
     python -m benchmarks.extraction --against CHECKOUT   beside the extraction of another commit, checked out there
 
 Data, rule and results: benchmarks/README.md.
@@ -42,6 +42,7 @@ from video.preprocessing import View
 SECONDS = 20  # of each video that is timed
 F1_SEEDS = 6
 F1_SCENARIOS = ("street", "kitchen", "broadcast")
+SOUND_RATE, SOUND_BLOCK = 48000, 1024  # samples a second, and of a frame of AAC
 PROJECT = Path(__file__).parent.parent
 Footage = dict[str, Path]
 Figures = dict[str, Any]
@@ -116,6 +117,28 @@ def looped(source: Path, target: Path, seconds: float) -> Path:
                     )
                     packet.pts, packet.dts = pts + loop * length, dts + loop * length
                     container.mux(packet)
+    return target
+
+
+def with_sound(source: Path, target: Path, seconds: float) -> Path:
+    """Adds a track of noise (AAC, stereo, 48 kHz) without encoding the pictures again; returns the target."""
+    if target.exists():
+        return target
+    random = np.random.default_rng(0)
+    with av.open(str(source)) as given, av.open(str(target), "w") as container:
+        stream = given.streams.video[0]
+        output = container.add_stream_from_template(stream)
+        track = container.add_stream("aac", rate=SOUND_RATE, layout="stereo")
+        for packet in given.demux(stream):
+            if packet.size:
+                packet.stream = output
+                container.mux(packet)
+        for position in range(0, round(seconds * SOUND_RATE), SOUND_BLOCK):
+            noise = random.uniform(-0.3, 0.3, (2, SOUND_BLOCK)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(noise, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, position, Fraction(1, SOUND_RATE)
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
     return target
 
 
@@ -227,6 +250,28 @@ def speed(checkpoint: Path, repeats: int) -> Figures:
         }
         print(f"{name}: done", file=sys.stderr)
     return {"auto": encoders["auto"].precision, "videos": figures}
+
+
+def sound(checkpoint: Path, repeats: int) -> Figures:
+    """A trainable tag's extraction of each video without and with a track of sound, in turns."""
+    encoder = get_encoder(checkpoint.name, model_root=checkpoint.parent)
+    figures = {}
+    for name, silent in footage().items():
+        heard = with_sound(silent, silent.with_stem(f"{silent.stem}-heard"), SECONDS)
+        frames = len(extract(encoder, silent, View.WHOLE).times)
+
+        def seconds(video: Path) -> tuple[float, float]:
+            """By the clock, and of the processor."""
+            begun = time.process_time()
+            return timed(lambda: extract(encoder, video, View.WHOLE))[0], time.process_time() - begun
+
+        rounds = np.array([[seconds(video) for video in (silent, heard)] for _ in range(repeats)])
+        figures[name] = {
+            "fps": (frames / np.median(rounds[..., 0], axis=0)).tolist(),
+            "ratios": (rounds[:, 0, 0] / rounds[:, 1, 0]).tolist(),
+            "cpu_ratio": float(np.median(rounds[:, 0, 1] / rounds[:, 1, 1])),
+        }
+    return figures
 
 
 def against(checkpoint: Path, checkout: Path, repeats: int) -> Figures:
@@ -357,6 +402,12 @@ def report(figures: Figures) -> list[str]:
         for name, row in figures["against"].items():
             here, there = row["fps"]
             lines.append(f"| {name} | {here:.0f} | {there:.0f} | {row['ratio']:.3f} | {row['cpu_ratio']:.3f} |")
+    if "sound" in figures:
+        lines += ["| video | without sound | with sound | ratio | ratio of CPU time |", "|" + " --- |" * 5]
+        for name, row in figures["sound"].items():
+            without, with_it = row["fps"]
+            ratio = np.median(row["ratios"])
+            lines.append(f"| {name} | {without:.0f} | {with_it:.0f} | {ratio:.3f} | {row['cpu_ratio']:.3f} |")
     if "memory" in figures:
         one, ten, ratio = (figures["memory"][key] for key in ("1 min", "10 min", "ratio"))
         lines.append(
@@ -376,7 +427,7 @@ def report(figures: Figures) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("speed", "memory", "cache", "f1")
+    parts = ("speed", "sound", "memory", "cache", "f1")
     parser.add_argument("--weights", type=Path, help="an Ultralytics classifier; by default one with random weights")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
@@ -386,6 +437,7 @@ def main() -> None:
     checkpoint = weights(arguments.weights)
     measures = {
         "speed": lambda: speed(checkpoint, arguments.repeats),
+        "sound": lambda: sound(checkpoint, arguments.repeats),
         "memory": lambda: memory(checkpoint),
         "cache": lambda: warm_cache(checkpoint),
         "f1": classifier_f1,

@@ -160,9 +160,7 @@ SEEN = {
     "change": ["appearance deviation"],
     "place": ["cells mean"],
     "motion": ["motion mean"],
-    "motion, mean subtracted": ["motion deviation"],
     "sound": ["sound mean"],
-    "sound, mean subtracted": ["sound deviation"],
     "all but place, mean subtracted": ["appearance deviation", "motion deviation", "sound deviation"],
 }
 

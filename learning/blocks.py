@@ -77,11 +77,11 @@ BLOCKS = {
     "change": (CHANGE,),
     "place": (PLACE,),
     "motion": (MOTION,),
-    "motion, mean subtracted": (MOTION_SUBTRACTED,),
     "sound": (SOUND,),
-    "sound, mean subtracted": (SOUND_SUBTRACTED,),
     "all but place, mean subtracted": (LOOKS_SUBTRACTED, CHANGE, MOTION_SUBTRACTED, SOUND_SUBTRACTED),
 }
+PENALTIES = {"motion": 0.3, "sound": 0.3}  # of the ridge, in squared lengths of a mean row; few dimensions need less
+PENALTY = 2.0  # of all others
 PRIORS = {"appearance, mean subtracted": 4.0}  # it counts so many times as much beforehand: most labels are things
 SCALED = ("motion", "sound")  # of which each number counts in its own deviation: they have different units
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from learning.blocks import BLOCKS, FILTERS, PRIORS, SCALED, Part, columns, read, rows_of
+from learning.blocks import BLOCKS, FILTERS, PENALTIES, PENALTY, PRIORS, SCALED, Part, columns, read, rows_of
 from learning.dataset import READ, Dataset, FrameFeatures
 from progress import UNTOLD, Progress
 
@@ -26,7 +26,6 @@ MAX_FOLDS = 10  # beyond it a probe of nine tenths of the videos is as good as o
 PARTS = 4  # of the only video that shows a label, each with as many of its frames
 # What a probe that has seen other parts of a video says of it is this many times what it says of another video.
 SEEN_SCORE_FACTOR = 0.4
-PENALTY = 2.0  # of a regression, in squared lengths of a mean row
 # A block's share is its correlation with the label on held-out videos to this power: between the best block alone
 # (infinite), which a handful of videos often get wrong, and the mean of all (0), which dilutes it.
 SHARPNESS = 12
@@ -150,7 +149,7 @@ def fit_probe(
     for done, (name, parts) in enumerate(BLOCKS.items(), start=1):
         seen = [rows.seen(part) for part in parts if part.signal in rows.signals]
         if seen:
-            ridges[name] = _ridge(seen, rows, folds)
+            ridges[name] = _ridge(seen, PENALTIES.get(name, PENALTY), rows, folds)
         progress(0.6 + 0.4 * done / len(BLOCKS))
     known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts
     for fold in folds:
@@ -258,12 +257,12 @@ class _Rows:
         return folds
 
 
-def _ridge(seen: list[_Seen], rows: _Rows, folds: list[_Fold]) -> _Ridge:
+def _ridge(seen: list[_Seen], penalty: float, rows: _Rows, folds: list[_Fold]) -> _Ridge:
     """Fits a block's regression, and predicts each fold by the others."""
     kernel = sum(one.kernel for one in seen)
     root = np.sqrt(rows.weight)[:, None]
     size = max(float(np.trace(kernel)) / len(kernel), NOTHING)
-    inverse = _inverse(kernel + PENALTY * size * np.eye(len(kernel), dtype=np.float32))
+    inverse = _inverse(kernel + penalty * size * np.eye(len(kernel), dtype=np.float32))
     dual = inverse @ ((rows.truth - rows.base) * root)
     held_out, without = np.repeat(rows.base[None], len(dual), axis=0), []
     for fold in folds:

@@ -11,9 +11,7 @@ WORDS = {
     "change": "change",
     "place": "place",
     "motion": "motion",
-    "motion, mean subtracted": "motion",
     "sound": "sound",
-    "sound, mean subtracted": "sound",
     "all but place, mean subtracted": "a combination",
     "started from": "the project that it started from",
 }
