@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from contextlib import suppress
@@ -22,6 +23,7 @@ from control_models.parameters import TimelineLabelsParameters
 from errors import BackendError
 from ml_backend.label_studio.client import LabelStudioError
 from ml_backend.settings import Settings
+from ml_backend.store import Store
 from ml_backend.web.connections import REFUSALS
 from ml_backend.web.predictions import AlreadyStored
 from tests.servers import NO_INTERNET, ROOT, START_SECONDS, clean_environment, free_port, wait_until
@@ -159,12 +161,34 @@ def test_pictures_are_small() -> None:
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    here = {"make run", SIDE_BY_SIDE, "make demo-clean"}
+    here = {"make run", SIDE_BY_SIDE, "make demo-clean", *backup().splitlines()}
     for command in COMMANDS:
         if not command.startswith((*NEEDS_DOCKER, "curl ")):
             assert command in here | set(TESTED_ELSEWHERE), command
     for module in TESTED_ELSEWHERE.values():
         assert (ROOT / module).exists()
+
+
+def backup() -> str:
+    """The commands of a backup."""
+    return re.search(r"```sh\n(copy=.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.S)[1]
+
+
+def test_a_backup_of_a_server_that_runs_is_whole(tmp_path: Path) -> None:
+    for folder in ("data", "models"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "models" / "a.safetensors").write_bytes(b"weights")
+    (tmp_path / ".venv").symlink_to(Path(sys.prefix))
+    store = Store(f"sqlite:///{tmp_path}/data/state.db")
+    store.update_project("7", "<View/>")  # it is in the write-ahead log, not in the file itself
+    subprocess.run(["bash", "-e", "-c", backup()], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, check=True)
+    store.close()
+    (copy,) = tmp_path.glob("timeline-*")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700  # there are tokens in it
+    assert (copy / "models" / "a.safetensors").read_bytes() == b"weights"
+    restored = Store(f"sqlite:///{copy}/state.db")
+    assert restored.project("7").label_config == "<View/>"
+    restored.close()
 
 
 def test_make_run_and_what_is_asked_of_it(tmp_path: Path) -> None:
