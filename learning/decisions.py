@@ -65,14 +65,15 @@ class Decisions(nn.Module):
         """
         thresholds = self.thresholds.numpy() if threshold is None else threshold
         gains = np.log(np.maximum(probs, LEAST_PROBABILITY) / np.maximum(thresholds, LEAST_PROBABILITY))
-        prices = frame_rate * self.prices.numpy()
+        gains += 1e-6  # a probability at the threshold is enough
+        prices = frame_rate * self.prices.numpy() / 2  # half at an event's start and half at its end
         if not exclusive:
-            return np.stack([_best_labels(*column) for column in zip(gains.T, prices, strict=True)], axis=1)
-        prices = np.append(0, prices) / 2
+            costs = prices[:, None, None] * (1 - np.eye(2))
+            return best_states(np.stack([np.zeros(gains.shape), gains], axis=2), costs) > 0
+        prices = np.append(0, prices)
         costs = prices[:, None] + prices - np.log(self.transitions.numpy().clip(1e-9))
         np.fill_diagonal(costs, 0)
-        states = best_states(np.pad(gains, ((0, 0), (1, 0))), costs)
-        return states[:, None] == np.arange(1, len(costs))
+        return best_states(np.pad(gains, ((0, 0), (1, 0)))[:, None], costs[None]) == np.arange(1, len(costs))
 
     @property
     def shortest(self) -> np.ndarray:
@@ -88,19 +89,6 @@ class Decisions(nn.Module):
             probs: [num_frames, num_labels].
         """
         return float(self.calibration_ratio) * expected_f1(probs, self.thresholds.numpy())
-
-
-def _best_labels(gains: np.ndarray, price: float) -> np.ndarray:
-    """The labels [num_frames] bool with the largest sum of gains [num_frames] less an event's price; half of it is
-    paid at its start and half at its end, and nothing at a video's."""
-    reached, ahead = [], 0.0  # by how much the best labels up to a frame are better with the label in it than without
-    for gain in gains.tolist():
-        ahead = min(max(ahead, -price / 2), price / 2) + gain
-        reached.append(ahead)
-    sure = np.abs(reached) >= price / 2  # whatever follows; a frame that isn't is as the next one that is
-    sure[-1:] = True
-    certain = np.flatnonzero(sure)
-    return np.array(reached)[certain[np.searchsorted(certain, np.arange(len(gains)))]] >= 0
 
 
 def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray | None = None) -> float:

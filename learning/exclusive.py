@@ -34,19 +34,21 @@ def learn_transitions(data: Dataset) -> np.ndarray:
 
 
 def best_states(gains: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """The states [num_frames] with the largest sum of gains less costs (Viterbi).
+    """The states with the largest sum of gains less costs (Viterbi), of several chains, [num_frames, num_chains] int.
 
     Args:
-        gains: [num_frames, num_states], of each state in each frame.
-        costs: [num_states, num_states], of a change from one to the other; 0 on the diagonal.
+        gains: [num_frames, num_chains, num_states], of each state in each frame.
+        costs: [num_chains, num_states, num_states], of a change from one to the other; 0 on the diagonal.
     """
-    best, came_from = np.zeros(len(costs)), np.empty(gains.shape, np.int64)
+    num_frames, num_chains, _ = gains.shape
+    best, came_from = np.zeros(costs.shape[:2]), np.empty(gains.shape, np.int16)
     for frame, gain in enumerate(gains):
-        reached = best[:, None] - costs
-        came_from[frame] = reached.argmax(axis=0)
-        best = reached.max(axis=0) + gain
-    states, state = np.empty(len(gains), np.int64), int(best.argmax())
-    for frame in reversed(range(len(gains))):
+        reached = best[:, :, None] - costs
+        came_from[frame] = reached.argmax(axis=1)
+        best = reached.max(axis=1) + gain
+    chains, states = np.arange(num_chains), np.empty((num_frames, num_chains), np.int16)
+    state = best.argmax(axis=1)
+    for frame in reversed(range(num_frames)):
         states[frame] = state
-        state = came_from[frame, state]
+        state = came_from[frame, chains, state]
     return states

@@ -49,12 +49,13 @@ def test_the_weight_of_an_annotation_counts() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_path_is_the_best_of_all_paths(seed: int) -> None:
     random = np.random.default_rng(seed)
-    gains, costs = random.normal(size=(6, 3)), random.uniform(0, 2, (3, 3)) * (1 - np.eye(3))
+    gains, costs = random.normal(size=(6, 2, 3)), random.uniform(0, 2, (2, 3, 3)) * (1 - np.eye(3))
+    for chain, states in enumerate(best_states(gains, costs).T):
 
-    def worth(path: tuple[int, ...]) -> float:
-        return gains[range(6), path].sum() - costs[path[:-1], path[1:]].sum()
+        def worth(path: tuple[int, ...], chain: int = chain) -> float:
+            return gains[range(6), chain, path].sum() - costs[chain, path[:-1], path[1:]].sum()
 
-    assert tuple(best_states(gains, costs)) == max(product(range(3), repeat=6), key=worth)
+        assert tuple(states) == max(product(range(3), repeat=6), key=worth)
 
 
 def test_flicker_is_smoothed_and_never_two_labels_are_on() -> None:

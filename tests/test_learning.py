@@ -487,7 +487,8 @@ def test_a_threshold_of_the_config_takes_the_place_of_those_learnt() -> None:
     probs = np.array([[0.2, 0.6], [0.7, 0.3]])
     assert decisions.labels(probs).tolist() == [[False, True], [True, False]]
     assert decisions.labels(probs, threshold=0.65).tolist() == [[False, False], [True, False]]
-    assert decisions.labels(probs, threshold=0).all()
+    assert decisions.labels(probs, threshold=0.6).tolist() == [[False, True], [True, False]]
+    assert decisions.labels(probs * 0, threshold=0).all()
     assert decisions.labels(np.zeros((0, 2))).shape == (0, 2)
 
 
