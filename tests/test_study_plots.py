@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 
-from ml_backend.dashboard.study_plots import BINS, MAX_DRAWN, UNITS, Plots, plots
+from ml_backend.dashboard.study_plots import BINS, MAX_DRAWN, MAX_LABELS, UNITS, Plots, plots
 from ml_backend.dashboard.study_tables import MAX_ROWS, shown
 from study.budget import Observed
 from study.tables import subjects, videos
@@ -87,6 +88,20 @@ def test_a_page_stays_readable_however_many_videos_there_are() -> None:
     many = shown(videos([observed(task=task) for task in range(MAX_ROWS)]))
     assert (len(many.rows), many.left_out) == (MAX_ROWS, MAX_ROWS)
     assert many.rows[0][0] == "0.mp4"
+
+
+def test_a_page_stays_readable_however_many_labels_there_are() -> None:
+    """The pairs of thousands of labels would be millions of cells."""
+    labels = tuple(f"L{number}" for number in range(2000))
+    often = labels[-MAX_LABELS:]
+    events = [(label, float(second), second + 0.5) for second, label in enumerate(["L3", *often, "L4", *often])]
+    one = only(replace(observed(*events), labels=labels))
+    assert [label for label, _ in one.legend] == list(often)
+    assert (len(one.actograms), one.labels_left_out) == (MAX_LABELS, 2000 - MAX_LABELS)
+    assert [len(cells) for _, cells in one.steps] == [MAX_LABELS] * MAX_LABELS
+    counts = {label: [cell.count for cell in cells] for label, cells in one.steps}
+    assert counts[often[0]][1] == 2
+    assert sum(counts[often[-1]]) == 0  # what came next isn't drawn
 
 
 def test_a_table_says_where_rows_come_from_where_they_differ_in_it() -> None:

@@ -17,6 +17,8 @@ from study.transitions import transitions
 
 # A page with more rows is slow, and nobody compares them all.
 MAX_DRAWN = 60
+# Of a config's thousands of labels the pairs would be millions of cells.
+MAX_LABELS = 50
 BINS = 60
 LABEL_HEIGHT, ACTOGRAM_HEIGHT = 9, 20  # pixels
 # A video of unknown length is drawn up to its last event.
@@ -75,6 +77,7 @@ class Plots(NamedTuple):
         actograms: one of each label.
         steps: for each label, a cell for each label that may follow.
         left_out: how many videos aren't drawn.
+        labels_left_out: how many labels aren't.
     """
 
     kind: str
@@ -86,6 +89,7 @@ class Plots(NamedTuple):
     actograms: list[Actogram]
     steps: list[tuple[str, list[Step]]]
     left_out: int
+    labels_left_out: int
 
 
 def plots(observed: Sequence[Observed], colours: dict[str, dict[str, str]]) -> list[Plots]:
@@ -97,7 +101,8 @@ def plots(observed: Sequence[Observed], colours: dict[str, dict[str, str]]) -> l
     """
     found = []
     for (kind, control, _), group in grouped(observed, by_subject=False):
-        shades = {label: colours.get(control, {}).get(label, UNKNOWN_COLOUR) for label in group[0].labels}
+        labels = _most_frequent(group)
+        shades = {label: colours.get(control, {}).get(label, UNKNOWN_COLOUR) for label in labels}
         group.sort(key=lambda one: one.subject)
         drawn = _named(group[:MAX_DRAWN])
         end = max([_end(one) for _, one in drawn] + [1e-6])
@@ -117,8 +122,9 @@ def plots(observed: Sequence[Observed], colours: dict[str, dict[str, str]]) -> l
                     )
                     for label, colour in shades.items()
                 ],
-                _steps(group),
+                _steps(group, labels),
                 len(group) - len(drawn),
+                len(group[0].labels) - len(labels),
             )
         )
     return found
@@ -191,8 +197,17 @@ def _per_bin(intervals: Sequence[tuple[float, float]], edges: np.ndarray) -> np.
     return seconds
 
 
-def _steps(group: Sequence[Observed]) -> list[tuple[str, list[Step]]]:
+def _most_frequent(group: Sequence[Observed]) -> list[str]:
+    """The labels with the most events, MAX_LABELS at most, in the config's order."""
     labels = group[0].labels
+    if len(labels) <= MAX_LABELS:
+        return list(labels)
+    counts = Counter(event.label for one in group for event in one.observation.events)
+    chosen = set(sorted(labels, key=lambda label: -counts[label])[:MAX_LABELS])
+    return [label for label in labels if label in chosen]
+
+
+def _steps(group: Sequence[Observed], labels: Sequence[str]) -> list[tuple[str, list[Step]]]:
     counts = transitions(group, labels)
     rows = []
     for label, row in zip(labels, counts, strict=True):

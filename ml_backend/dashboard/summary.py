@@ -19,6 +19,8 @@ from study.tables import TABLES
 # A page of more takes longer than anybody waits: an hour of video is predicted in about two seconds. The command has no
 # limit.
 MAX_ANNOTATED, MAX_PREDICTED, MAX_PREDICTED_SECONDS = 2000, 100, 5 * 3600.0
+# Each pair of labels is a row of the table of transitions.
+MAX_LABELS = 500
 
 
 class Summary:
@@ -70,6 +72,12 @@ class Summary:
         if name not in TABLES:
             raise NotFound(f"There is no table {name!r}. There are {', '.join(TABLES)}.")
         found = self._collect(model, error, self._kind(), request.args.get("by", ""))
+        labels = max((len(one.labels) for one in found.observed), default=0)
+        if name == "transitions" and labels > MAX_LABELS:
+            raise InvalidRequest(
+                f"{labels} labels have {labels**2} transitions, too many for a page. Write the table with the command: "
+                f"cli.py summary --project {project.id}"
+            )
         file = io.StringIO(newline="")
         TABLES[name](found.observed).write(file)
         response = make_response(file.getvalue())
