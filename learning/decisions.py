@@ -41,10 +41,6 @@ class Decisions(nn.Module):
         self.register_buffer("transitions", torch.ones(num_labels + 1, num_labels + 1))
         self.register_buffer("calibration_ratio", torch.tensor(PRIOR_RATIO))
 
-    def take(self, decided: dict[str, Tensor]) -> None:
-        """Takes over the values from `decide`."""
-        self.load_state_dict(decided)
-
     def labels(
         self,
         probs: np.ndarray,
@@ -116,7 +112,7 @@ def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
 def decide(
     probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, videos: np.ndarray, data: Dataset
 ) -> dict[str, Tensor]:
-    """Finds the values of `Decisions`.
+    """Finds the state of `Decisions`.
 
     Args:
         probs: held-out and calibrated, [num_rows, num_labels].

@@ -440,7 +440,7 @@ def test_an_event_costs_as_much_as_labels_last() -> None:
     nothing."""
     labels = [np.repeat(np.arange(4) % 2, 50).astype(np.float32)[:, None] for _ in range(6)]
     decisions = Decisions(1)
-    decisions.take(decided(labels, labels))
+    decisions.load_state_dict(decided(labels, labels))
     assert decisions.prices.item() == pytest.approx(0.15 * 2 * 6 / 7)
     probs = np.full((150, 1), 0.01, np.float32)
     probs[20:26], probs[50:80], probs[60:62], probs[100:140] = 0.99, 0.9, 0.2, 0.45
@@ -463,7 +463,7 @@ def test_the_shorter_of_events_and_gaps_is_typical() -> None:
 def test_labels_are_the_best_of_all(seed: int) -> None:
     random = np.random.default_rng(seed)
     decisions = Decisions(2)
-    decisions.take(
+    decisions.load_state_dict(
         {
             "thresholds": torch.tensor([0.4, 0.3]),
             "prices": torch.tensor([0.01, 0.06]),
@@ -514,7 +514,7 @@ def test_the_score_falls_with_the_calibration_ratio() -> None:
     scores = []
     for found in (right, wrong):
         decisions = Decisions(1)
-        decisions.take(found)
+        decisions.load_state_dict(found)
         scores.append(decisions.expected_f1(labels[0] * 0.9 + 0.05))
     assert scores[0] > 0.85
     assert scores[1] < 0.3
@@ -524,7 +524,7 @@ def test_the_score_is_never_above_the_expected_f1() -> None:
     labels = [np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32) for _ in range(8)]
     unsure = [one * 0.6 + 0.2 for one in labels]  # and right everywhere
     decisions = Decisions(1)
-    decisions.take(decided(unsure, labels))
+    decisions.load_state_dict(decided(unsure, labels))
     assert decisions.expected_f1(unsure[0]) == pytest.approx(expected_f1(unsure[0], decisions.thresholds.numpy()))
 
 

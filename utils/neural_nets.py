@@ -219,7 +219,7 @@ class MultiLabelLSTM(BaseNN):
                 label_has_example=data.shown.any(axis=0),
             )
             probs = self._probabilities(held_out.scores)
-            self.decisions.take(decide(probs, *held_out[1:], data))
+            self.decisions.load_state_dict(decide(probs, *held_out[1:], data))
             metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.thresholds)
             passes, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
