@@ -38,7 +38,7 @@ class FileHashes:
         Raises:
             MediaError: the file doesn't exist.
         """
-        places = self._places(Path(path).resolve())
+        places = self._places(Path(os.path.realpath(path)))
         known = self._read(places[0])
         if known is None:
             known = file_hash(path)
@@ -55,10 +55,10 @@ class FileHashes:
         try:
             status = os.stat(path)
         except OSError:
-            return self._read(self._places(Path(path).resolve())[0])
+            return self._read(self._places(Path(os.path.realpath(path)))[0])
         state = (str(path), status.st_size, status.st_mtime_ns)
         if state not in self._looked_up:
-            known = self._read(self._places(Path(path).resolve())[0])
+            known = self._read(self._places(Path(os.path.realpath(path)))[0])
             if known is None:
                 return None
             self._looked_up[state] = known
@@ -67,7 +67,7 @@ class FileHashes:
     def forget(self, path: str | Path) -> None:
         """Forgets a file's hash. Other processes may know it still."""
         self._looked_up = {state: known for state, known in self._looked_up.items() if state[0] != str(path)}
-        for place in self._places(Path(path).resolve()):
+        for place in self._places(Path(os.path.realpath(path))):
             place.unlink(missing_ok=True)
 
     def _places(self, path: Path) -> list[Path]:

@@ -733,6 +733,13 @@ def test_the_cache_holds_no_pickle_and_runs_none(cache, videos, tmp_path):
     assert not ran.exists()
 
 
+def test_a_link_to_itself_does_not_exist(tmp_path):
+    loop = tmp_path / "loop.mp4"
+    loop.symlink_to(loop)
+    with pytest.raises(MediaError, match="does not exist"):
+        FeatureCache(tmp_path / "cache", 10**9).get(BrightnessEncoder(), loop)
+
+
 def test_a_read_only_or_full_cache_serves_what_it_has(videos, tmp_path):
     folder = tmp_path / "mounted"
     folder.mkdir()
