@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,16 +18,22 @@ from flask import Flask
 from xdist.scheduler import LoadFileScheduling
 
 from ml_backend import LabelStudioMLBase, init_app
+from ml_backend.context import Services
 from ml_backend.settings import Settings
+from ml_backend.store import Store
+from tests.colours import BLUE, GREY, RED, RED_BLUE, annotated, config, task
 from tests.http_server import Server
 from tests.postgres import Postgres, binaries, running_postgres
-from tests.servers import LEAST_PATIENCE_SECONDS, NO_INTERNET, clean_environment
+from tests.servers import LEAST_PATIENCE_SECONDS, NO_INTERNET, annotation, clean_environment
 from tests.work import work_off
+
+if TYPE_CHECKING:
+    from model import YOLO
 
 LIVE = "tests/live/"
 # As they were measured last. The long ones begin first, so that no process is left with one at the end.
 SLOWEST_FIRST = (
-    *("test_survival.py", "test_trouble.py", "test_serve.py", "test_operation.py", "test_training.py"),
+    *("test_survival.py", "test_trouble.py", "test_serve.py", "test_operation.py", "test_timeline_labels.py"),
     *("test_encoder.py", "test_leases.py", "test_store.py", "test_jobs.py", "test_refresh.py", "test_loading.py"),
     *("test_predictions.py", "test_features.py", "test_openapi.py", "test_dashboard.py", "test_cli.py"),
     *("test_versions.py", "test_choices.py", "test_label_studio_api.py", "test_readme.py", "test_seen_and_heard.py"),
@@ -178,3 +184,39 @@ def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
         server.shutdown(socket.SHUT_RDWR)
     for connection in connections:
         connection.close()
+
+
+@pytest.fixture
+def make_model(settings: Settings) -> Any:
+    from model import YOLO  # it imports PyTorch
+
+    store = Store(settings.database)
+    store.update_project("1")
+    store.update_project("2")
+
+    def make(label_config: str, project: str = "1", in_request: bool = False, **changes: Any) -> YOLO:
+        services = Services(settings.model_copy(update=changes), store, lambda: in_request)
+        return YOLO.bind(services)(project, label_config)
+
+    yield make
+    store.close()
+
+
+@pytest.fixture
+def red_blue(settings: Settings) -> dict[str, Any]:
+    """Grey; red in labeling frames 21 to 40; blue in 61 to 80."""
+    return task(settings, 1, [GREY] * 20 + [RED] * 20 + [GREY] * 20 + [BLUE] * 20 + [GREY] * 20)
+
+
+@pytest.fixture
+def lesson(make_model: Any, red_blue: dict[str, Any]) -> Any:
+    """`lesson(labels)` trains project 1 on red_blue with the regions of some labels."""
+
+    def lesson(*labels: str) -> YOLO:
+        model = make_model(config())
+        regions = [r for r in RED_BLUE["result"] if set(r["value"]["timelinelabels"]) <= set(labels)]
+        drawn = annotation(len(labels), *regions)
+        assert model.fit("ANNOTATION_UPDATED", {}, tasks=[annotated(red_blue, drawn)])["tl"]["published"]
+        return model
+
+    return lesson

@@ -23,9 +23,9 @@ from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.settings import Settings
 from model import YOLO
 from tests.checkpoints import save_classifier
+from tests.colours import BLUE, GREY, RED, RED_BLUE, config
 from tests.http_server import Server, as_json
 from tests.servers import Backend, annotation, region, wait_until
-from tests.timeline_labels.colours import BLUE, GREY, RED, RED_BLUE, config
 from tests.videos import write_video
 from tests.work import work_off
 

@@ -15,9 +15,9 @@ from ml_backend.logs import JsonFormatter, LineFormatter, about, redact
 from ml_backend.settings import Settings
 from model import YOLO
 from tests.checkpoints import save_classifier
+from tests.colours import config
 from tests.http_server import Server, whole_file
 from tests.servers import wait_until
-from tests.timeline_labels.colours import config
 from tests.work import work_off
 
 JOB = "0123456789abcdef0123456789abcdef"

@@ -19,8 +19,8 @@ from ml_backend.settings import Settings
 from model import YOLO
 from progress import Progress
 from tests.checkpoints import save_classifier
+from tests.colours import RED_BLUE, annotated, config, control
 from tests.servers import annotation, mount, region
-from tests.timeline_labels.colours import RED_BLUE, annotated, config, control
 from utils.neural_nets import MultiLabelLSTM
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_backend.settings import Settings
 from progress import Progress
+from tests.colours import BLUE, GREEN, GREY, RED_BLUE, annotated, config, task
 from tests.servers import annotation, region
-from tests.timeline_labels.colours import BLUE, GREEN, GREY, RED_BLUE, annotated, config, task
 
 
 def test_what_resembles_nothing_annotated_teaches_most(settings: Settings, make_model: Any) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from control_models.timeline_labels import TimelineLabelsModel
 from ml_backend.settings import Settings
-from model import YOLO
 from tests.servers import annotation, region
 from tests.videos import write_video
 from utils.converter import convert_timelinelabels_to_probs
+
+if TYPE_CHECKING:
+    from control_models.timeline_labels import TimelineLabelsModel
+    from model import YOLO
 
 RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 200, 40), (40, 60, 220), (120, 120, 120)
 RED_BLUE = annotation(1, region(21, 40, "Red"), region(61, 80, "Blue"))

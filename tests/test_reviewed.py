@@ -9,8 +9,8 @@ import pytest
 from control_models.examples import read_examples
 from errors import InvalidAnnotation, InvalidConfig
 from ml_backend.settings import Settings
+from tests.colours import BLUE, GREY, RED_BLUE, annotated, config, control, notes, predicted, task
 from tests.servers import annotation, region
-from tests.timeline_labels.colours import BLUE, GREY, RED_BLUE, annotated, config, control, notes, predicted, task
 
 REVIEWED = 'model_trainable="true" model_reviewed_label="Reviewed"'
 QUERY = f'{REVIEWED} model_query_label="Check"'

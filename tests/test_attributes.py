@@ -11,8 +11,8 @@ import pytest
 from errors import EncoderError, InvalidConfig
 from ml_backend.settings import Settings
 from tests.checkpoints import save_classifier
+from tests.colours import BLUE, GREY, RED, annotated, config, control, predicted, task
 from tests.servers import annotation, region
-from tests.timeline_labels.colours import BLUE, GREY, RED, annotated, config, control, predicted, task
 
 
 @pytest.mark.parametrize(
