@@ -58,9 +58,11 @@ def test_simple_mode_while_its_encoder_is_loaded(
     stored: list[int] = []
 
     def predictions(handler: BaseHTTPRequestHandler) -> None:
-        if handler.command == "POST":
-            stored.append(json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))["task"])
-        return as_json([])(handler)
+        if handler.command == "GET":
+            return as_json([])(handler)
+        made = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        stored.append(made["task"])
+        return as_json({"id": len(stored), "task": made["task"]})(handler)
 
     server.answers["/api/predictions/"] = predictions
     app = init_app(YOLO, settings=settings.model_copy(update={"predict_timeout": 1.0}))
@@ -111,7 +113,7 @@ def test_simple_mode_while_its_encoder_is_loaded(
             waiting = pool.submit(predict, texts[1])
             wait_until(lambda: len(asked) > 2, 60, "the request to wait")
             assert not waiting.done()
-        wait_until(lambda: jobs.store.jobs("queued"), 60, "the extractions")
+        wait_until(lambda: len(jobs.store.jobs("queued")) == 2, 60, "the extractions")
         work_off(jobs)
         assert all("result" in item for item in waiting.result().json["results"])
     assert len(stored) == 2
