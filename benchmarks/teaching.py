@@ -160,8 +160,9 @@ SEEN = {
     "change": ["appearance deviation"],
     "place": ["cells mean"],
     "motion": ["motion mean"],
+    "motion, mean subtracted": ["motion deviation"],
     "sound": ["sound mean"],
-    "all but place, mean subtracted": ["appearance deviation", "motion deviation", "sound deviation"],
+    "motion, change and appearance, mean subtracted": ["appearance deviation", "motion deviation"],
 }
 
 

@@ -69,7 +69,7 @@ class Part(NamedTuple):
 LOOKS, CHANGE, PLACE = Part("appearance", (0, 1)), Part("appearance", (2, 3)), Part("cells", (0, 1))
 MOTION, SOUND = Part("motion", (0, 1)), Part("sound", (0, 1))
 LOOKS_SUBTRACTED = Part("appearance", (0,), mean_subtracted=True)
-MOTION_SUBTRACTED, SOUND_SUBTRACTED = (part._replace(mean_subtracted=True) for part in (MOTION, SOUND))
+MOTION_SUBTRACTED = MOTION._replace(mean_subtracted=True)
 # What each ridge regression sees: parts beside each other. What a video lacks is left out.
 BLOCKS = {
     "appearance": (LOOKS,),
@@ -77,10 +77,12 @@ BLOCKS = {
     "change": (CHANGE,),
     "place": (PLACE,),
     "motion": (MOTION,),
+    "motion, mean subtracted": (MOTION_SUBTRACTED,),
     "sound": (SOUND,),
-    "all but place, mean subtracted": (LOOKS_SUBTRACTED, CHANGE, MOTION_SUBTRACTED, SOUND_SUBTRACTED),
+    "motion, change and appearance, mean subtracted": (LOOKS_SUBTRACTED, CHANGE, MOTION_SUBTRACTED),
 }
-PENALTIES = {"motion": 0.3, "sound": 0.3}  # of the ridge, in squared lengths of a mean row; few dimensions need less
+# Of the ridge, in squared lengths of a mean row; few dimensions need less.
+PENALTIES = {"motion": 0.3, "motion, mean subtracted": 0.3, "sound": 0.3}
 PENALTY = 2.0  # of all others
 PRIORS = {"appearance, mean subtracted": 4.0}  # it counts so many times as much beforehand: most labels are things
 SCALED = ("motion", "sound")  # of which each number counts in its own deviation: they have different units

@@ -11,8 +11,9 @@ WORDS = {
     "change": "change",
     "place": "place",
     "motion": "motion",
+    "motion, mean subtracted": "motion",
     "sound": "sound",
-    "all but place, mean subtracted": "a combination",
+    "motion, change and appearance, mean subtracted": "looks, change and motion together",
     "started from": "the project that it started from",
 }
 MEANINGS = {
