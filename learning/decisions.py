@@ -18,7 +18,7 @@ from learning.exclusive import best_states, learn_transitions
 
 # Of an event: the gain in each frame of a typical run that pays for it. Of a label that n videos show, n / (n + 1) of
 # that: how high its probabilities are in others isn't known.
-PRICE = 0.15
+PRICE = 0.1
 LEAST_PROBABILITY = 1e-3  # bounds probabilities, so that one frame can't outweigh a hundred others
 # The usual ratio of the true F1 of held-out predictions to the expected F1; it counts as so many videos.
 PRIOR_RATIO, PRIOR_VIDEOS = 0.8, 2

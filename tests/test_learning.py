@@ -11,7 +11,7 @@ import torch
 from learning.blocks import BLOCKS, FILTERS, read, rows_of
 from learning.calibration import calibrate, logistic
 from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
-from learning.decisions import Decisions, decide, expected_f1
+from learning.decisions import PRICE, Decisions, decide, expected_f1
 from learning.network import ScoredVideo, best_gate
 from learning.probe import Fit, fit_probe
 from progress import UNTOLD
@@ -441,7 +441,7 @@ def test_an_event_costs_as_much_as_labels_last() -> None:
     labels = [np.repeat(np.arange(4) % 2, 50).astype(np.float32)[:, None] for _ in range(6)]
     decisions = Decisions(1)
     decisions.load_state_dict(decided(labels, labels))
-    assert decisions.prices.item() == pytest.approx(0.15 * 2 * 6 / 7)
+    assert decisions.prices.item() == pytest.approx(PRICE * 2 * 6 / 7)
     probs = np.full((150, 1), 0.01, np.float32)
     probs[20:26], probs[50:80], probs[60:62], probs[100:140] = 0.99, 0.9, 0.2, 0.45
     expected = np.zeros(150, bool)
