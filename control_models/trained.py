@@ -274,7 +274,7 @@ class TrainedMode:
             number of videos that were learnt; unavailable, task id -> why its video was left out.
 
         Raises:
-            InvalidAnnotation: there is no annotated video to train on.
+            InvalidAnnotation: there is no annotated video to train on; the present classifier is forgotten.
             MediaError: no annotated video can be fetched.
         """
         if tasks is None:
@@ -286,7 +286,12 @@ class TrainedMode:
         chosen = choose_tasks(self._tag, tasks)
         notes = self._context.notes
         loading, training = progress.part(0.0, LOADING_SHARE), progress.part(LOADING_SHARE, 1.0)
-        examples, unavailable = read_examples(self._tag, self._videos, notes, chosen.tasks, loading, chosen.stands_for)
+        try:
+            read = read_examples(self._tag, self._videos, notes, chosen.tasks, loading, chosen.stands_for)
+        except InvalidAnnotation:
+            self.forget()  # all that it learnt was deleted
+            raise
+        examples, unavailable = read
         present = None if from_scratch else self._usable()
         new = [e for e in examples if present and e.task_id not in present.header["tasks"]]
         prequential = trainer.test(present, new) if present else None

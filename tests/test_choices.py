@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 import cli
 from control_models.choices import ChoicesModel, ChoicesTag
 from control_models.timeline_labels import TimelineLabelsModel
-from errors import InvalidConfig, InvalidRequest, NotReady
+from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from ml_backend import init_app
 from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
@@ -225,6 +226,24 @@ def test_what_is_not_answered_is_not_learnt_and_the_timeline_is(
     model.forget()
     with pytest.raises(NotReady):
         model.predict([second])
+
+
+@pytest.mark.parametrize("tags", [(TIMELINE, choices()), (choices(),)])
+def test_an_answer_that_was_deleted_leaves_no_trace_beside_other_annotations(
+    make_model: Callable[..., YOLO], videos: list[tuple[dict[str, Any], str]], tags: tuple[str, ...]
+) -> None:
+    model = make_model(config(*tags))
+    (first, colour), (second, _) = videos[:2]
+    disc = region(11, 30, "Disc")
+    model.fit("ANNOTATION_CREATED", {}, tasks=[{**first, "annotations": [annotation(1, disc, chosen(colour))]}])
+    assert labels_of(model.predict([second]).predictions[0])
+
+    with suppress(InvalidAnnotation):  # where there is no other tag to train
+        model.fit("ANNOTATION_UPDATED", {}, tasks=[{**first, "annotations": [annotation(1, disc)]}])
+    assert model.control_models[-1].version == "untrained"
+    assert model.store.present_version("1", "kind") is None
+    with pytest.raises(NotReady, match="isn't trained yet"):
+        model.control_models[-1].predict(second)
 
 
 def test_blocks_that_are_equal_in_all_rows_tell_nothing() -> None:
