@@ -38,14 +38,17 @@ EDGE_FRAMES = 6
 
 
 @pytest.mark.parametrize("number", [0, 2, 5])
-def test_timelines_say_what_the_pictures_show(number: int, tmp_path: Path) -> None:
-    path = tmp_path / "video.mp4"
+def test_timelines_say_what_the_pictures_show_and_each_number_is_one_video(number: int, tmp_path: Path) -> None:
+    path, again = tmp_path / "video.mp4", tmp_path / "again.mp4"
     timeline = football.write_video(number, path)
+    if number == 2:  # one is enough
+        assert football.write_video(number, again) == timeline
+        assert again.read_bytes() == path.read_bytes()
     with av.open(str(path)) as container:
-        pictures = np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
+        pictures = [frame.to_ndarray(format="gray").astype(np.int16) for frame in container.decode(video=0)]
     assert 200 <= len(pictures) <= 250
-    still = np.median(pictures[:15], axis=0)
-    changed = (np.abs(pictures - still) > DIFFERENT).sum(axis=(1, 2))
+    still = np.median(pictures[:15], axis=0).astype(np.int16)
+    changed = np.array([(np.abs(picture - still) > DIFFERENT).sum() for picture in pictures])
     in_frame = np.zeros(len(pictures), bool)
     for start, end in timeline[football.IN_FRAME]:
         in_frame[start - 1 : end] = True
@@ -55,12 +58,6 @@ def test_timelines_say_what_the_pictures_show(number: int, tmp_path: Path) -> No
     assert timeline[football.TOUCH]
     for start, end in timeline[football.TOUCH]:
         assert in_frame[start - 1 : end].all()
-
-
-def test_the_same_number_is_the_same_video(tmp_path: Path) -> None:
-    first, second = tmp_path / "first.mp4", tmp_path / "second.mp4"
-    assert football.write_video(1, first) == football.write_video(1, second)
-    assert first.read_bytes() == second.read_bytes()
 
 
 def run_demo(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
