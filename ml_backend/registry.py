@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from errors import InvalidRequest
+from errors import BackendError, InvalidRequest
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.context import Services
 from ml_backend.store import Store
@@ -66,6 +66,13 @@ class ModelRegistry:
             while len(self._models) > 1 and (len(self._models) > MAX_MODELS or self._config_chars() > MAX_CONFIG_CHARS):
                 self._models.popitem(last=False)
         return model
+
+    def train_every(self, project_id: str, label_config: str | None = None) -> int:
+        """The `train_every` of a project's model; 1 where its labeling config or encoder can't be used now."""
+        try:
+            return self.get(project_id, label_config).train_every
+        except BackendError:
+            return 1
 
     def _config_chars(self) -> int:
         return sum(len(label_config) for _, label_config in self._models)

@@ -540,6 +540,19 @@ def test_a_prediction_waits_for_its_extraction(settings: Settings, model: Any) -
     assert model.extracted == [1, 2]
 
 
+def test_another_video_that_a_prediction_is_asked_for_is_learnt(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    annotate(client, 1)
+    work_off(jobs)
+    model.extracted.append(1)
+    for text, trainings in (("a", 1), ("other", 2)):
+        body = {"tasks": [{"id": 1, "data": {"text": text}}], "project": "1", "label_config": CONFIG}
+        assert client.post("/predict", json=body).status_code == 200
+        recover(jobs)
+        work_off(jobs)
+        assert len(model.fitted) == trainings
+
+
 def test_a_prediction_whose_features_take_too_long_says_so(settings: Settings, model: Any) -> None:
     model.extracted.append(1)
     app = init_app(model, settings=settings.model_copy(update={"predict_timeout": 0.2}))

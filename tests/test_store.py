@@ -472,6 +472,34 @@ def test_a_deleted_task_stays_deleted(store: Store) -> None:
     assert store.task_ids("1") == {2}
 
 
+def test_another_video_of_an_annotated_task_is_learnt_wherever_it_is_seen_first(store: Store) -> None:
+    save(store, annotation(1))
+    store.give_up_training("1")
+    learnt, other = store.project("1").revision, timedelta(0)
+    store.save_tasks("1", [task(1), task(2)])
+    store.save_predictions("1", [(task(1), 0.5, "v1"), (task(2) | {"data": {"video": "/moved.mp4"}}, 0.5, "v1")])
+    assert store.project("1").revision == learnt
+
+    def moved(number: int) -> dict[str, Any]:
+        return task(1) | {"data": {"video": f"/moved{number}.mp4"}}
+
+    store.save_predictions("1", [(moved(1), 0.5, "v1")], train_every=0)
+    assert store.project("1").revision == learnt + 1
+    assert store.projects_behind() == []
+    for number, see in enumerate(
+        (
+            lambda: store.save_tasks("1", [moved(2)]),
+            lambda: store.save_predictions("1", [(moved(3), 0.5, "v1")]),
+            lambda: store.answer_predictions("1", [(moved(4), 0.5, "v1")], other),
+        ),
+        2,
+    ):
+        see()
+        assert store.projects_behind() == ["1"]
+        assert store.annotated_tasks("1")[0]["data"] == moved(number)["data"]
+        store.give_up_training("1")
+
+
 def test_known_tasks_aren_t_written_again(store: Store) -> None:
     store.update_project("1", "<View/>")
     store.save_tasks("1", [task(number) for number in range(300)])

@@ -61,7 +61,8 @@ class Deliveries:
     def remember(self, run: Run, task: dict[str, Any], prediction: dict[str, Any]) -> None:
         """Stores the score for the dashboard's list of tasks."""
         given = (task, prediction.get("score"), prediction.get("model_version"))
-        run.persist(lambda: self._store.save_predictions(run.job.project_id, [given]))
+        train_every = self._registry.train_every(run.job.project_id)
+        run.persist(lambda: self._store.save_predictions(run.job.project_id, [given], train_every))
 
     def deliver(self, run: Run) -> dict[str, Any]:
         """Predicts a task and stores the prediction in Label Studio, once for each model version."""

@@ -248,7 +248,7 @@ class Handlers:
             return count
         fetched: set[int] = set()
         tasks = label_studio.tasks(connection, int(project.number), progress)
-        self._store.save_tasks(project.id, _noted(tasks, fetched))
+        self._store.save_tasks(project.id, _noted(tasks, fetched), train_every)
         self._store.delete_tasks(project.id, sorted(known - fetched), train_every)
         return len(fetched)
 
@@ -272,7 +272,8 @@ class Handlers:
 
     def _extract_many(self, run: Run) -> dict[str, Any]:
         tasks = [task for task in run.job.arguments["tasks"] if task.get("id") is not None]
-        run.persist(lambda: self._store.save_tasks(run.job.project_id, tasks))
+        train_every = self._registry.train_every(run.job.project_id)
+        run.persist(lambda: self._store.save_tasks(run.job.project_id, tasks, train_every))
         for task in run.job.arguments["tasks"]:
             run.check()
             self._jobs.add_extraction(run.job.project_id, task, PRIORITY_AHEAD)

@@ -16,6 +16,13 @@ from ml_backend.store.tables import Annotation, AnnotationState, Prediction, Pro
 # Rows of one INSERT; older builds of SQLite take 999 parameters.
 BATCH = 100
 
+# Whether a task is an example.
+ANNOTATED = sa.exists().where(
+    Annotation.project_id == Task.project_id,
+    Annotation.task_id == Task.id,
+    Annotation.state == AnnotationState.PRESENT,
+)
+
 # A task, and its prediction's score and version.
 Given = tuple[dict[str, Any], float | None, str | None]
 
@@ -41,9 +48,13 @@ class TaskRow(NamedTuple):
 class Tasks(Projects):
     """The rows of tasks and predictions."""
 
-    def save_tasks(self, project_id: str, tasks: Iterable[dict[str, Any]]) -> None:
+    def save_tasks(self, project_id: str, tasks: Iterable[dict[str, Any]], train_every: int = 1) -> None:
         """Stores tasks, `{"id", "data"}`, in one statement for each hundred that is new or changed. Deleted tasks, and
-        those of a project that isn't stored, are left out."""
+        those of a project that isn't stored, are left out.
+
+        Other data of an annotated task, such as another video, are a change that the model has to learn. `train_every`
+        is that of `save_annotations`.
+        """
         tasks = iter(tasks)
         while batch := list(islice(tasks, BATCH)):
             rows = {task["id"]: task["data"] for task in batch}
@@ -51,7 +62,7 @@ class Tasks(Projects):
             if not changed:
                 continue  # without a write there is no wait for a lock
             with self._transaction() as session:
-                self._save_tasks(session, project_id, changed)
+                self._save_tasks(session, project_id, changed, train_every)
 
     def _changed_tasks(self, project_id: str, rows: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
         """Those of the tasks, id -> data, that aren't stored so."""
@@ -61,13 +72,17 @@ class Tasks(Projects):
             same = {task_id for task_id, data, deleted in stored if deleted is not None or data == rows[task_id]}
         return {task_id: data for task_id, data in rows.items() if task_id not in same}
 
-    def _save_tasks(self, session: Session, project_id: str, rows: dict[int, dict[str, Any]]) -> bool:
+    def _save_tasks(self, session: Session, project_id: str, rows: dict[int, dict[str, Any]], train_every: int) -> bool:
         """Stores up to BATCH tasks, id -> data, unless they were deleted. Returns whether the project is stored.
 
         The project's lock keeps a webhook from adding the same task meanwhile.
         """
         if session.get(Project, project_id, with_for_update=True) is None:
             return False
+        learnt = sa.select(Task.id, Task.data).where(self._of(project_id), Task.id.in_(list(rows)), ANNOTATED)
+        changes = sum(data != rows[task_id] for task_id, data in session.execute(learnt))
+        if changes:
+            self._raise_revision(session, project_id, changes, train_every)
         values = [{"project_id": project_id, "id": task_id, "data": data} for task_id, data in rows.items()]
         insert = self._insert(Task).values(values)
         keys = [Task.project_id, Task.id]
@@ -77,19 +92,21 @@ class Tasks(Projects):
         )
         return True
 
-    def save_predictions(self, project_id: str, predictions: list[Given]) -> None:
-        """Stores the score and version of tasks' latest predictions, with their tasks. Tasks without an id are left
-        out."""
-        self._save_predictions(project_id, predictions, {})
+    def save_predictions(self, project_id: str, predictions: list[Given], train_every: int = 1) -> None:
+        """Stores the score and version of tasks' latest predictions, with their tasks as `save_tasks` does. Tasks
+        without an id are left out."""
+        self._save_predictions(project_id, predictions, {}, train_every)
 
-    def answer_predictions(self, project_id: str, predictions: list[Given], within: timedelta) -> set[int]:
+    def answer_predictions(
+        self, project_id: str, predictions: list[Given], within: timedelta, train_every: int = 1
+    ) -> set[int]:
         """As `save_predictions`, for predictions that Label Studio gets as an answer and stores itself.
 
         Returns:
             The tasks whose prediction of this version the worker has stored within the time: Label Studio didn't have
             it yet when it asked.
         """
-        saved = self._save_predictions(project_id, predictions, {"answered_at": self._now()})
+        saved = self._save_predictions(project_id, predictions, {"answered_at": self._now()}, train_every)
         recent = sa.and_(Prediction.project_id == project_id, Prediction.stored_at >= self._now() - within)
         found: set[int] = set()
         with self._reading() as session:
@@ -103,13 +120,14 @@ class Tasks(Projects):
         where Label Studio got it as an answer within the time, and may be storing it."""
         answered = sa.and_(Prediction.model_version == given[2], Prediction.answered_at >= self._now() - within)
         free = ~sa.func.coalesce(answered, False)
-        return bool(self._save_predictions(project_id, [given], {"stored_at": self._now()}, free))
+        return bool(self._save_predictions(project_id, [given], {"stored_at": self._now()}, where=free))
 
     def _save_predictions(
         self,
         project_id: str,
         predictions: list[Given],
         moments: dict[str, Any],
+        train_every: int = 1,
         where: sa.ColumnElement[bool] | None = None,
     ) -> list[int]:
         """Stores predictions with moments, unless a stored one of the task doesn't meet the condition. Moments of an
@@ -132,7 +150,8 @@ class Tasks(Projects):
             keys = [Prediction.project_id, Prediction.task_id]
             upsert = insert.on_conflict_do_update(index_elements=keys, set_=changed, where=where)
             with self._transaction() as session:
-                if self._save_tasks(session, project_id, {task_id: given[task_id][0] for task_id in batch}):
+                tasks = {task_id: given[task_id][0] for task_id in batch}
+                if self._save_tasks(session, project_id, tasks, train_every):
                     saved += session.scalars(upsert.returning(Prediction.task_id))
         return saved
 
@@ -205,11 +224,6 @@ class Tasks(Projects):
 
     def unannotated_tasks(self, project_id: str, limit: int | None = None) -> list[dict[str, Any]]:
         """The first tasks without an annotation, or all of them, `{"id", "data"}`, in the order of their ids."""
-        annotated = sa.exists().where(
-            Annotation.project_id == Task.project_id,
-            Annotation.task_id == Task.id,
-            Annotation.state == AnnotationState.PRESENT,
-        )
-        query = sa.select(Task.id, Task.data).where(self._of(project_id), ~annotated).order_by(Task.id).limit(limit)
+        query = sa.select(Task.id, Task.data).where(self._of(project_id), ~ANNOTATED).order_by(Task.id).limit(limit)
         with self._reading() as session:
             return [{"id": task_id, "data": data} for task_id, data in session.execute(query)]

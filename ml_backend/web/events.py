@@ -113,12 +113,6 @@ class Events:
             raise config_error
         return self._follow(project, changed)
 
-    def _train_every(self, project: Project) -> int:
-        try:
-            return self._registry.get(project.id, project.label_config).train_every
-        except BackendError:
-            return 1
-
     def _follow(self, project: Project, changed: bool) -> Work:
         """The work that follows from changed annotations: a training, or others become the next tasks."""
         train = changed and project.id in self._store.projects_behind()
@@ -126,9 +120,8 @@ class Events:
 
     def _annotations_deleted(self, project: Project, request: WebhookRequest) -> Work:
         ids = [a.id for a in [*request.annotations, *([request.annotation] if request.annotation else [])]]
-        return self._changed(
-            project, request, self._store.delete_annotations(project.id, ids, self._train_every(project))
-        )
+        train_every = self._registry.train_every(project.id, project.label_config)
+        return self._changed(project, request, self._store.delete_annotations(project.id, ids, train_every))
 
     def _tasks_created(self, project: Project, request: WebhookRequest) -> Work:
         self._store.update_project(project.id, project.label_config)
@@ -137,8 +130,8 @@ class Events:
     def _tasks_deleted(self, project: Project, request: WebhookRequest) -> Work:
         _check_ids(request.tasks)
         ids = [task.id for task in request.tasks]
-        deleted = self._store.delete_tasks(project.id, ids, self._train_every(project))
-        return self._changed(project, request, deleted)
+        train_every = self._registry.train_every(project.id, project.label_config)
+        return self._changed(project, request, self._store.delete_tasks(project.id, ids, train_every))
 
     def _project_updated(self, project: Project, request: WebhookRequest) -> Work:
         changed = self._store.update_project(project.id, project.label_config)

@@ -203,11 +203,12 @@ class Predictions:
         if not body.project or not given:
             return
         with suppress(DatabaseUnavailable):
+            train_every = self._registry.train_every(body.project)
             if not _is_stored(body):
-                self._store.save_predictions(body.project, given)
+                self._store.save_predictions(body.project, given, train_every)
                 return
             within = timedelta(seconds=time.monotonic() - started) + ASKED
-            stored = self._store.answer_predictions(body.project, given, within)
+            stored = self._store.answer_predictions(body.project, given, within, train_every)
             for index, task in enumerate(body.tasks):
                 if task.id in stored and isinstance(answers[index], dict):
                     answers[index] = AlreadyStored("The worker has just stored this prediction in Label Studio.")
