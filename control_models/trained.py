@@ -29,8 +29,9 @@ from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 logger = logging.getLogger(__name__)
 
-# The share of a training's progress for reading features; the rest is for the training itself.
-LOADING_SHARE = 0.3
+# The shares of a training's progress at which features are read, and the present classifier is tested on what is new;
+# the rest is for the training itself.
+LOADING_SHARE, TESTED_SHARE = 0.3, 0.4
 
 
 class TrainedMode:
@@ -285,7 +286,7 @@ class TrainedMode:
         trainer = self._trainer()
         chosen = choose_tasks(self._tag, tasks)
         notes = self._context.notes
-        loading, training = progress.part(0.0, LOADING_SHARE), progress.part(LOADING_SHARE, 1.0)
+        loading, testing = progress.part(0.0, LOADING_SHARE), progress.part(LOADING_SHARE, TESTED_SHARE)
         try:
             read = read_examples(self._tag, self._videos, notes, chosen.tasks, loading, chosen.stands_for)
         except InvalidAnnotation:
@@ -294,10 +295,12 @@ class TrainedMode:
         examples, unavailable = read
         present = None if from_scratch else self._usable()
         new = [e for e in examples if present and e.task_id not in present.header["tasks"]]
-        prequential = trainer.test(present, new) if present else None
+        prequential = trainer.test(present, new, testing) if present else None
         # A classifier that learnt a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
-        candidate, metrics, reason = trainer.candidate(examples, present if comparable else None, training)
+        candidate, metrics, reason = trainer.candidate(
+            examples, present if comparable else None, progress.part(TESTED_SHARE, 1.0)
+        )
         metrics |= {"prequential": prequential, "unavailable": unavailable, "tasks": num_videos(examples)}
         if reason:
             logger.warning("%s: the training isn't published: %s", self._published.path.name, reason)

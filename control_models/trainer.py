@@ -102,7 +102,9 @@ class Trainer:
         """
         return self._metrics(examples, self._found(classifier, examples, progress)) if examples else None
 
-    def test(self, classifier: MultiLabelLSTM, examples: list[Example]) -> dict[str, Any] | None:
+    def test(
+        self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress = UNTOLD
+    ) -> dict[str, Any] | None:
         """Scores a classifier on videos that are new to it; None without examples.
 
         Returns:
@@ -111,7 +113,7 @@ class Trainer:
         """
         if not examples:
             return None
-        found = self._found(classifier, examples)
+        found = self._found(classifier, examples, progress)
         runs = [
             Compared(truth, predicted, e.frame_rate if len(e.labels) > 1 else 1.0)
             for e, labels in zip(examples, found, strict=True)

@@ -11,10 +11,11 @@ import pytest
 from control_models import timeline_tag
 from control_models.examples import choose_tasks, recalled
 from control_models.timeline_labels import TimelineLabelsModel
-from control_models.trained import LOADING_SHARE
+from control_models.trained import LOADING_SHARE, TESTED_SHARE
 from errors import InvalidConfig, InvalidTask, MediaError, NotReady
 from features import cache as cache_module
 from features.checkpoints import import_ultralytics
+from learning import probe
 from learning.metrics import frame_metrics
 from ml_backend.settings import Settings
 from model import YOLO
@@ -179,6 +180,22 @@ def test_a_training_can_be_ended_while_it_extracts_features(make_model: Any, red
 
     with pytest.raises(InterruptedError):
         make_model(config()).fit("", {}, tasks=[annotated(red_blue, RED_BLUE)], progress=Progress(stop))
+
+
+def test_a_training_can_be_ended_while_the_present_model_is_tested(
+    lesson: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new video may last for days: to predict it takes minutes."""
+    model = lesson("Red", "Blue")
+
+    def stop(share: float) -> None:
+        if LOADING_SHARE < share < TESTED_SHARE:
+            raise InterruptedError
+
+    new = annotated({"id": 2, "data": red_blue["data"] | {"copy": 2}}, RED_BLUE)
+    monkeypatch.setattr(probe, "READ", 10)  # frames of a piece
+    with pytest.raises(InterruptedError):
+        model.fit("", {}, tasks=[annotated(red_blue, RED_BLUE), new], progress=Progress(stop))
 
 
 def test_a_track_predicts_once(lesson: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
