@@ -43,6 +43,7 @@ class MultiLabelLSTM(BaseNN):
     much of what the LSTM adds as helps on videos that it wasn't trained on.
 
     The thresholds of the labels, and how long events last, are found from held-out videos (`learning/decisions.py`).
+    All of it runs on the CPU, where layers this small are fastest.
 
     Args:
         input_size: dim of a frame's features.
@@ -54,7 +55,6 @@ class MultiLabelLSTM(BaseNN):
         learning_rate: at its highest, of the layers behind the probe.
         weight_decay: of these layers.
         dropout_rate: between the layer norm and the LSTM.
-        device: where to predict and train; None for the CPU, where layers this small are fastest.
         layout: the blocks that a row consists of, name -> dim, in their order: "appearance",
             "cells", "motion", "sound", any of them. None: all of it is appearance.
         seed: of the initial weights, the order of windows and dropout. Same seed, data and machine: same model.
@@ -71,7 +71,6 @@ class MultiLabelLSTM(BaseNN):
         learning_rate: float = 1e-2,
         weight_decay: float = 1e-5,
         dropout_rate: float = 0.2,
-        device: str | None = None,
         layout: dict[str, int] | None = None,
         seed: int = 0,
     ) -> None:
@@ -115,7 +114,6 @@ class MultiLabelLSTM(BaseNN):
             self.register_buffer(name, values)
         self.decisions = Decisions(output_size)
         self._initialise()
-        self.to(device or "cpu")
         self.eval()
 
     def _initialise(self) -> None:
@@ -131,8 +129,8 @@ class MultiLabelLSTM(BaseNN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [batch, num_frames, output_size] of features [batch, num_frames, input_size] at 25 frames a second."""
-        by_video = [self._scores(video, FRAME_RATE) for video in x.detach().cpu().numpy()]
-        return self._logits(torch.from_numpy(np.stack(by_video)).to(x.device))
+        by_video = [self._scores(video, FRAME_RATE) for video in x.detach().numpy()]
+        return self._logits(torch.from_numpy(np.stack(by_video)))
 
     def calibrated(self, scores: Tensor) -> Tensor:
         """Logits of the probe's scores, both [batch, num_frames, output_size]."""
@@ -250,8 +248,7 @@ class MultiLabelLSTM(BaseNN):
     def probe(self) -> Probe:
         """The linear probe of every label."""
         weights, (mean, bias) = (
-            [getattr(self, f"probe_{name}").cpu().numpy() for name in names]
-            for names in (self.layout, ("mean", "bias"))
+            [getattr(self, f"probe_{name}").numpy() for name in names] for names in (self.layout, ("mean", "bias"))
         )
         return Probe(dict(zip(self.layout, weights, strict=True)), mean, bias)
 
@@ -377,8 +374,8 @@ class MultiLabelLSTM(BaseNN):
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         if not np.isfinite(scores).all():
             raise ValueError("features contain NaN or infinity")
-        values = torch.from_numpy(scores).to(self.output_layer.weight.device)[None]
-        return (torch.sigmoid(self._logits(values)[0].cpu()) * self.label_has_example).numpy()
+        values = torch.from_numpy(scores)[None]
+        return (torch.sigmoid(self._logits(values)[0]) * self.label_has_example).numpy()
 
     def _check_features(self, sequence: FrameFeatures) -> None:
         if len(sequence.shape) != 2 or sequence.shape[1] != self.input_size:
