@@ -180,6 +180,19 @@ def test_what_waits_to_be_learnt_is_said(queued: tuple[FlaskClient, Jobs], model
     assert jobs.store.live_training("1")
 
 
+def test_another_colour_trains_nothing_and_another_label_does(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    model.train_every = 0
+    annotate(client, 1)
+    looks = CONFIG.replace('"A"', '"A" hotkey="1" background="red"').replace("<Choices", "\n  <!-- new --><Choices")
+    for label_config, is_trained in ((looks, False), (looks.replace('"A"', '"B"'), True), ("<View", True)):
+        project = {"id": 1, "label_config": label_config}
+        client.post("/webhook", json={"action": "PROJECT_UPDATED", "project": project})
+        assert jobs.store.project("1").label_config == label_config
+        assert bool(jobs.store.projects_behind()) == is_trained
+        jobs.store.give_up_training("1")
+
+
 def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
     model.extracted.append(1)

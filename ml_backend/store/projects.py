@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from xml.etree import ElementTree
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -26,7 +27,18 @@ from ml_backend.store.tables import (
     storable,
 )
 
+# Attributes of a labeling config that say how it looks and works for annotators, and change no model.
+LOOKS = ("background", "hotkey")
+
 OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note, Prediction, Confirmation)
+
+
+def _without_looks(label_config: str) -> str:
+    """A labeling config in one form, without comments, indentation and LOOKS; as it is where it isn't XML."""
+    try:
+        return ElementTree.canonicalize(label_config, strip_text=True, exclude_attrs=LOOKS)
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return label_config
 
 
 class Projects(Database):
@@ -148,7 +160,10 @@ class Projects(Database):
     def _set_label_config(self, session: Session, project: Project, label_config: str | None) -> bool:
         if label_config is None or label_config == project.label_config:
             return False
+        looks_alone = _without_looks(label_config) == _without_looks(project.label_config or "")
         project.label_config = label_config
+        if looks_alone:
+            return True
         present = sa.and_(Annotation.project_id == project.id, Annotation.state == AnnotationState.PRESENT)
         if session.scalar(sa.select(sa.exists().where(present))):
             self._raise_revision(session, project.id)
