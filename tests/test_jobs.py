@@ -193,6 +193,21 @@ def test_another_colour_trains_nothing_and_another_label_does(queued: tuple[Flas
         jobs.store.give_up_training("1")
 
 
+def test_a_worker_s_look_leaves_the_first_training_to_its_submissions(
+    queued: tuple[FlaskClient, Jobs], model: Any
+) -> None:
+    client, jobs = queued
+    model.train_every = 0
+    model.needs_training = lambda self: True  # as a tag says that has annotations and no model
+    annotate(client, 1)
+    WorkerProcess(Runner(jobs)).look_at_models()
+    assert jobs.store.projects_behind() == []
+    send(client, "START_TRAINING")
+    work_off(jobs)
+    WorkerProcess(Runner(jobs)).look_at_models()
+    assert jobs.store.projects_behind() == ["1"]
+
+
 def test_an_event_during_a_training_is_trained_on_afterwards(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
     client, jobs = queued
     model.extracted.append(1)

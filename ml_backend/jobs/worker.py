@@ -127,16 +127,16 @@ class WorkerProcess:
                 project.wanted_revision <= project.trained_revision
             ):  # the others are trained in any case, and checked then
                 with about(project=project.id):
-                    self._fingerprints[project.id] = self._look_at(project.id)
+                    self._fingerprints[project.id] = self._look_at(project.id, project.trained_revision > 0)
 
-    def _look_at(self, project_id: str) -> str:
-        """Requests a project's training where its model doesn't fit its files. Returns their fingerprint, or why there
-        is none."""
+    def _look_at(self, project_id: str, was_trained: bool) -> str:
+        """Requests a project's training where its model doesn't fit its files, unless the first one waits for more
+        submissions. Returns their fingerprint, or why there is none."""
         known = self._fingerprints.get(project_id)
         try:
             model = self._jobs.registry.get(project_id)
             fingerprint = f"{model.fingerprint()} {model.model_version}"  # it changes where a file is damaged
-            if known != fingerprint and model.needs_training():
+            if known != fingerprint and was_trained and model.needs_training():
                 self._store.request_training(project_id)
             elif known != fingerprint:
                 self._refresh(project_id, model)
