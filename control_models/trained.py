@@ -275,7 +275,8 @@ class TrainedMode:
             number of videos that were learnt; unavailable, task id -> why its video was left out.
 
         Raises:
-            InvalidAnnotation: there is no annotated video to train on; the present classifier is forgotten.
+            InvalidAnnotation: there is no annotated video to train on. Where no task has one, the present classifier is
+            forgotten.
             MediaError: no annotated video can be fetched.
         """
         if tasks is None:
@@ -290,7 +291,8 @@ class TrainedMode:
         try:
             read = read_examples(self._tag, self._videos, notes, chosen.tasks, loading, chosen.stands_for)
         except InvalidAnnotation:
-            self.forget()  # all that it learnt was deleted
+            if len(chosen.tasks) == len(tasks):  # else, a task that wasn't chosen may hold what it learnt
+                self.forget()
             raise
         examples, unavailable = read
         present = None if from_scratch else self._usable()

@@ -17,6 +17,7 @@ import cli
 from control_models.choices import ChoicesModel, ChoicesTag
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
+from learning.dataset import MAX_VIDEOS
 from ml_backend import init_app
 from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
@@ -244,6 +245,18 @@ def test_an_answer_that_was_deleted_leaves_no_trace_beside_other_annotations(
     assert model.store.present_version("1", "kind") is None
     with pytest.raises(NotReady, match="isn't trained yet"):
         model.control_models[-1].predict(second)
+
+
+def test_a_model_stays_where_only_some_of_many_tasks_were_looked_at(
+    make_model: Callable[..., YOLO], videos: list[tuple[dict[str, Any], str]]
+) -> None:
+    model = make_model(config(choices()))
+    first, colour = videos[0]
+    model.fit("ANNOTATION_CREATED", {}, tasks=[{**first, "annotations": [annotation(1, chosen(colour))]}])
+    many = [{**first, "id": 100 + n, "annotations": [annotation(100 + n)]} for n in range(2 * MAX_VIDEOS)]
+    with pytest.raises(InvalidAnnotation):
+        model.fit("ANNOTATION_UPDATED", {}, tasks=many)
+    assert model.control_models[-1].version.startswith("v1")
 
 
 def test_blocks_that_are_equal_in_all_rows_tell_nothing() -> None:
