@@ -206,9 +206,9 @@ def _proxy(url: httpx.URL) -> str | None:
 def _is_public(address: str) -> bool:
     parsed = ipaddress.ip_address(address)
     if isinstance(parsed, ipaddress.IPv6Address):
-        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo and parsed.teredo[1])
-        if parsed in NAT64:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if parsed.sixtofour or parsed.teredo:  # tunnels; Python's releases disagree on whether they are public
+            return False
+        inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF) if parsed in NAT64 else parsed.ipv4_mapped
         parsed = inner or parsed
     return parsed.is_global and not parsed.is_multicast
 
