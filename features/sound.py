@@ -103,9 +103,14 @@ class Sound:
 
 def _band_powers(windows: np.ndarray) -> np.ndarray:
     """The powers [num_windows, SOUND_SIZE] of samples [num_windows, WINDOW]; that of a full-scale sine is 1."""
-    taper = np.hanning(WINDOW).astype(np.float32)
-    spectrum = fft.rfft(windows * (2 * taper / taper.sum()), axis=1)
+    spectrum = fft.rfft(windows * _taper(), axis=1)
     return (spectrum.real**2 + spectrum.imag**2) @ _bands()
+
+
+@lru_cache(maxsize=1)
+def _taper() -> np.ndarray:
+    taper = np.hanning(WINDOW).astype(np.float32)
+    return 2 * taper / taper.sum()
 
 
 @lru_cache(maxsize=1)
@@ -147,7 +152,7 @@ def _samples(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
             else:
                 gap = round((begin - end) * RATE) if begin > end + GAP_TOLERANCE else 0
                 end += gap / RATE
-                yield None, np.pad(samples, (gap, 0))
+                yield None, np.pad(samples, (gap, 0)) if gap else samples
             end += len(samples) / RATE
 
 
@@ -175,7 +180,7 @@ def _decoded(
                 if pieces:
                     channels = frame.layout.nb_channels
                     samples = np.concatenate(pieces, axis=1).reshape(-1, channels).mean(axis=1, dtype=np.float32)
-                    yield np.nan_to_num(samples).clip(-1, 1), time
+                    yield np.nan_to_num(samples, copy=False).clip(-1, 1), time
             return
         except (av.FFmpegError, ValueError):
             failures += 1
