@@ -82,7 +82,7 @@ def measure(folder: Path, requests: int) -> dict[str, dict[str, float]]:
         encoder = get_encoder(None, model_root=folder / "models")
         cache = FeatureCache(folder / "cache", 10**10)
         durations["features in the model's hands"] = milliseconds(
-            lambda: cache.get(encoder, video).features.sum(), requests
+            lambda: cache.get(encoder, video).features.sum(dtype=np.float32), requests
         )
         features = folder / "features.pickle"
         joblib.dump(np.asarray(FeatureSequence(cache.get(encoder, video))), features)
