@@ -25,6 +25,7 @@ from errors import InvalidRequest, NotReady
 from learning.mistakes import Compared, mistakes
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.dashboard import summary
+from ml_backend.dashboard.learnt import sentences
 from ml_backend.jobs.review import RESULT
 from ml_backend.jobs.runner import Runner
 from ml_backend.settings import Settings
@@ -772,3 +773,9 @@ def luminance(colour: list[int]) -> float:
     """WCAG's relative luminance of [red, green, blue, alpha] in bytes."""
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (byte / 255 for byte in colour)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_what_several_senses_decide_together_counts_for_each() -> None:
+    together = {"motion, change and appearance, mean subtracted": 0.6, "appearance": 0.4}
+    found = sentences({"learnt": {"Walking": together}})
+    assert found == {"Walking": "decided mostly by looks; change and motion count too"}

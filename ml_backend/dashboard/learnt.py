@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-# Block of features, as a training's metrics name it -> the word for it. Blocks of one word are added up.
+# Block of features, as a training's metrics name it -> the words for it, each of which gets as much of its share. What
+# blocks give one word is added up.
 WORDS = {
-    "appearance": "looks",
-    "appearance, mean subtracted": "looks",
-    "change": "change",
-    "place": "place",
-    "motion": "motion",
-    "motion, mean subtracted": "motion",
-    "sound": "sound",
-    "motion, change and appearance, mean subtracted": "looks, change and motion together",
-    "started from": "the project that it started from",
+    "appearance": ["looks"],
+    "appearance, mean subtracted": ["looks"],
+    "change": ["change"],
+    "place": ["place"],
+    "motion": ["motion"],
+    "motion, mean subtracted": ["motion"],
+    "sound": ["sound"],
+    "motion, change and appearance, mean subtracted": ["looks", "change", "motion"],
+    "started from": ["the project that it started from"],
 }
 MEANINGS = {
     "looks": "what the picture shows",
@@ -52,9 +53,10 @@ def meanings(found: dict[str, str]) -> list[str]:
 def _shares(values: dict[str, Any]) -> list[tuple[str, float]]:
     """The share of each word, the largest first."""
     shares: dict[str, float] = {}
-    for block, word in WORDS.items():
+    for block, words in WORDS.items():
         if isinstance(values.get(block), int | float):
-            shares[word] = shares.get(word, 0.0) + values[block]
+            for word in words:
+                shares[word] = shares.get(word, 0.0) + values[block] / len(words)
     return sorted(((word, share) for word, share in shares.items() if share > 0), key=lambda one: -one[1])
 
 
