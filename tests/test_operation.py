@@ -139,7 +139,8 @@ def stop_while_it_works(backend: Backend, stop: Callable[[], None]) -> None:
     body = {"tasks": tasks, "project": "1", "label_config": simple}
     pool = ThreadPoolExecutor()
     request = pool.submit(httpx.post, f"{backend.url}/predict", json=body, timeout=100)
-    wait_until(lambda: 'status="started"' in backend.http.get("/metrics").text, START_SECONDS, "the extraction")
+    extracts = 'backend_jobs{kind="extract",status="started"}'
+    wait_until(lambda: extracts in backend.http.get("/metrics").text, START_SECONDS, "the extraction")
     wait_until(lambda: "Precision:" in backend.log.read_text(), START_SECONDS, "the encoder")
     backend.http.close()
     before = backend.log.stat().st_size
