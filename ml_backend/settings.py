@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     allow_no_password: bool = Field(False, description="whether HOST may be beyond loopback without a password")
     allowed_hosts: Hosts = Field((), description="more host names that requests may name: ml.example.com, …")
     forwarded_allow_ips: Hosts = Field(
-        (), description="addresses of proxies before this server; gunicorn reads it, too"
+        (), description="addresses or networks of proxies before this server; gunicorn reads it, too"
     )
 
     label_studio_url: str | None = Field(

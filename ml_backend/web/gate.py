@@ -101,7 +101,7 @@ class RequestGate:
     def _sender(self) -> str:
         """The address that sent the request; behind a proxy, the one that the proxy adds to what it was told."""
         address = request.remote_addr or ""
-        if address not in self._settings.forwarded_allow_ips:
+        if not any(_is_within(address, proxies) for proxies in self._settings.forwarded_allow_ips):
             return address
         return request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:100] or address
 
@@ -154,6 +154,13 @@ def _check_body() -> None:
     # Another site's page can send a form without a preflight. The dashboard's forms carry a token (its actions.py).
     if request.blueprint != "dashboard" and request.url_rule is not None and request.mimetype != "application/json":
         raise UnsupportedType("The body must be JSON, with the header Content-Type: application/json.")
+
+
+def _is_within(address: str, network: str) -> bool:
+    """Whether an address is a network's, or the one that is given; a network of another form has none."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    return False
 
 
 def _is_webhook() -> bool:
