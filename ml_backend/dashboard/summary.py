@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 from flask import Response, make_response, request
@@ -11,6 +10,7 @@ from flask import Response, make_response, request
 from errors import InvalidRequest, NotFound, NotReady
 from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.observations import Collected, Kind, collect
+from ml_backend.dashboard.pages import Pages
 from ml_backend.dashboard.study_plots import plots
 from ml_backend.dashboard.study_tables import shown
 from ml_backend.store import Store
@@ -23,25 +23,8 @@ MAX_ANNOTATED, MAX_PREDICTED, MAX_PREDICTED_SECONDS = 2000, 100, 5 * 3600.0
 MAX_LABELS = 500
 
 
-class Summary:
-    """Serves the page.
-
-    Args:
-        store: the state.
-        project: finds a project, its model or None, and why it has none.
-        page: makes a page of a template and its values.
-    """
-
-    def __init__(
-        self, store: Store, project: Callable[[str], tuple[Any, Any, str | None]], page: Callable[..., Response]
-    ) -> None:
-        self._store = store
-        self._project = project
-        self._page = page
-
-    def routes(self) -> dict[str, Callable[..., Response]]:
-        """The addresses below a project's -> what serves them."""
-        return {"summary": self.summary, "summary.csv": self.summary_csv}
+class Summary(Pages):
+    """Serves the page."""
 
     def summary(self, project_id: str) -> Response:
         """The page."""

@@ -6,15 +6,16 @@ import hashlib
 import json
 from typing import Any
 
-from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, make_response, request
 
-from errors import BackendError, InvalidRequest, NotFound, NotReady
+from errors import BackendError, NotFound, NotReady
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.dashboard import overview, timelines
-from ml_backend.dashboard.actions import check_csrf, csrf_token, set_csrf_cookie
+from ml_backend.dashboard.actions import check_csrf, set_csrf_cookie
 from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.label_studio_state import LabelStudioState
+from ml_backend.dashboard.pages import Pages
 from ml_backend.dashboard.quality import quality
 from ml_backend.dashboard.review import Review
 from ml_backend.dashboard.saved import saved
@@ -26,7 +27,6 @@ from ml_backend.registry import ModelRegistry
 from ml_backend.settings import Settings
 from ml_backend.startup import database_words
 from ml_backend.store import Store
-from ml_backend.store.tables import Project
 from video.timeline import Timeline, Track
 
 TASKS_PER_PAGE = 50
@@ -40,18 +40,6 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-# What the page says after an action. The address carries only the key.
-DONE = {
-    "train": "A training is queued.",
-    "reset": "The model was forgotten.",
-    "rollback": "The earlier version predicts now.",
-    "cancel": "The job is being cancelled.",
-    "retry": "The job is queued again.",
-    "read": "The video is queued to be read.",
-    "review": "The comparison is queued.",
-    "confirm": "The place is confirmed. It isn't shown again unless its annotation changes.",
-    "clear": "The video's features were dropped from the cache.",
-}
 
 
 def wants_page() -> bool:
@@ -60,24 +48,20 @@ def wants_page() -> bool:
     return accepted["text/html"] > accepted["application/json"]
 
 
-class Dashboard:
+class Dashboard(Pages):
     """Serves the dashboard.
 
     Args:
         settings: the environment.
-        store: the state.
-        registry: gives the projects' models.
-        jobs: the job queue.
+        store, registry, jobs: as of `Pages`.
         cache_size: measures the cache's folder.
     """
 
     def __init__(
         self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs, cache_size: FolderSize
     ) -> None:
+        super().__init__(store, registry, jobs)
         self._settings = settings
-        self._store = store
-        self._registry = registry
-        self._jobs = jobs
         key = settings.secret("label_studio_api_key")
         self._label_studio = LabelStudioState(Connection(settings.label_studio_url, key))
         self._cache_size = cache_size
@@ -86,23 +70,25 @@ class Dashboard:
         """The dashboard's routes, as a Flask blueprint."""
         pages = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
         pages.static_url_path = "/dashboard/static"
-        pages.add_url_rule("/queue", view_func=self.queue)
-        pages.add_url_rule("/dashboard/state", view_func=self.state)
         project, task = "/projects/<project_id>", "/projects/<project_id>/tasks/<int:task_id>"
-        pages.add_url_rule(project, view_func=self.project)
-        pages.add_url_rule(task, view_func=self.task)
-        pages.add_url_rule(f"{task}/video/<name>", view_func=self.video)
-        for rule, view in Summary(self._store, self._project, self._page).routes().items():
-            pages.add_url_rule(f"{project}/{rule}", view_func=view)
-        review = Review(
-            self._store, self._jobs, self._project, self._model, self._page, self._back, self._label_studio_url
-        )
-        for rule, (view, method) in review.routes().items():
-            pages.add_url_rule(f"{project}/{rule}", view_func=view, methods=[method])
+        summary, review = (kind(self._store, self._registry, self._jobs) for kind in (Summary, Review))
+        for rule, view in {
+            "/queue": self.queue,
+            "/dashboard/state": self.state,
+            project: self.project,
+            task: self.task,
+            f"{task}/video/<name>": self.video,
+            f"{project}/summary": summary.summary,
+            f"{project}/summary.csv": summary.summary_csv,
+            f"{project}/review": review.review,
+        }.items():
+            pages.add_url_rule(rule, view_func=view)
         for rule, view in {
             f"{project}/train": self.train,
             f"{project}/reset": self.reset,
             f"{project}/rollback": self.roll_back,
+            f"{project}/review/start": review.start_review,
+            f"{project}/review/confirm": review.confirm_review,
             f"{task}/read": self.read,
             f"{task}/clear": self.clear,
             "/jobs/<job_id>/cancel": self.cancel,
@@ -270,45 +256,6 @@ class Dashboard:
         return self._back("retry", "dashboard.queue")
 
     # -- helpers
-
-    def _project(self, project_id: str) -> tuple[Project, LabelStudioMLBase | None, str | None]:
-        """Returns the project, its model or None, and why it has no model or None."""
-        project = self._store.project(project_id)
-        if project is None:
-            raise NotFound(f"Project {project_id} isn't known here. Connect this backend to it in Label Studio.")
-        try:
-            return project, self._registry.get(project_id), None
-        except BackendError as error:
-            return project, None, str(error)
-
-    def _model(self, project_id: str) -> LabelStudioMLBase:
-        """The project's model. It raises where `_project` says why there is none."""
-        _, model, error = self._project(project_id)
-        if model is None:
-            raise InvalidRequest(error or "")
-        return model
-
-    def _known_task(self, project_id: str, task_id: int) -> dict[str, Any]:
-        task = self._store.known_task(project_id, task_id)
-        if task is None:
-            raise NotFound(f"Task {task_id} of project {project_id} isn't known here yet.")
-        return task
-
-    @staticmethod
-    def _label_studio_url(project: Project, model: LabelStudioMLBase | None) -> str | None:
-        """The address of the project's tasks in Label Studio, None where it isn't known."""
-        url = model.connection.url if model else None
-        is_address = url is not None and url.startswith(("http://", "https://"))  # no `javascript:` in a link
-        return f"{url.rstrip('/')}/projects/{project.number}/data" if is_address else None
-
-    @staticmethod
-    def _page(template: str, status: int = 200, **values: Any) -> Response:
-        done = DONE.get(request.args.get("done", ""))
-        return make_response(render_template(template, csrf=csrf_token(), done=done, **values), status)
-
-    @staticmethod
-    def _back(action: str, endpoint: str, **values: Any) -> Response:
-        return redirect(url_for(endpoint, done=action, **values), 303)
 
     def _error(self, error: BackendError) -> Response:
         return self._page("error.html", error.status, error=str(error))
