@@ -33,6 +33,7 @@ class StandIn(Server):
         settings: the project's `model_version` and `sampling`.
         refused: the tasks whose predictions it doesn't store; with "settings", it doesn't change the project's.
         after_saving: called with the number of predictions, between storing one and answering.
+        after_listing: called with a task, between listing its predictions and answering.
     """
 
     def __init__(self, tasks: int) -> None:
@@ -44,6 +45,7 @@ class StandIn(Server):
         self.refused: set[int | str] = set()
         self.lock = threading.Lock()
         self.after_saving: Callable[[int], None] = lambda count: None
+        self.after_listing: Callable[[int], None] = lambda task: None
         self._last = 0
         self.answers = _Answers(self)  # type: ignore[assignment]
 
@@ -67,6 +69,8 @@ class StandIn(Server):
             count = len(self.predictions)
         if handler.command == "POST":
             self.after_saving(count)
+        elif split.path == "/api/predictions/":
+            self.after_listing(int(query["task"]))
         (status(404) if found is None else as_json(found))(handler)
 
     def _of(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from benchmarks.stub_backend import CONFIG as STUB_CONFIG
 from errors import NotReady
 from ml_backend import LabelStudioMLBase
 from ml_backend.base import Ranked
-from ml_backend.jobs import refresh
+from ml_backend.jobs import deliveries, refresh
 from ml_backend.jobs.queue import Jobs
 from ml_backend.jobs.runner import Runner
 from ml_backend.jobs.worker import WorkerProcess
@@ -193,6 +194,73 @@ def test_a_prediction_comes_by_one_way(
     work_off(jobs)
     versions = label_studio.versions()
     assert [versions[task] for task in (1, 2, 3)] == [["v2"], ["v1"], ["v2"]]
+
+
+def test_a_refresh_and_a_delivery_of_a_task_store_one_prediction(
+    start: Callable[..., Jobs], label_studio: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The delivery begins when the refresh has seen that the task has no prediction yet."""
+    seconds: list[threading.Thread] = []
+    met = threading.Event()  # the delivery has listed them too, or waits
+
+    def deliver(task: int) -> None:
+        if seconds:
+            met.set()
+        elif task == 5:
+            jobs.add_delivery("1", {"id": 5, "data": {"text": "5"}})
+            worker = Runner(jobs)
+            seconds.append(threading.Thread(target=lambda: worker.run(worker.claim())))
+            seconds[0].start()
+            assert met.wait(60)
+
+    jobs = start(Off)
+    monkeypatch.setattr(Off, "predict_ahead", 10)
+    monkeypatch.setattr(deliveries, "time", SimpleNamespace(sleep=lambda seconds: met.set()))
+    label_studio.after_listing = deliver
+    jobs.add_refresh("1")
+    work_off(jobs)
+    seconds[0].join()
+    assert jobs.store.count_jobs(JobStatus.FINISHED) == len(jobs.store.jobs(*JobStatus))
+    assert label_studio.versions() == {task: ["v1"] for task in range(1, 11)}
+
+
+def test_a_delivery_waits_for_the_answer_that_label_studio_stores(
+    start: Callable[..., Jobs], label_studio: StandIn, clients: list[FlaskClient]
+) -> None:
+    """Where Label Studio gave up that request, the prediction comes later."""
+    jobs = start(Off)
+    task = {"id": 1, "data": {"text": "1"}}
+    asked = {"login": None, "password": None, "context": None}
+    clients[0].post("/predict", json={"tasks": [task], "project": "1", "params": asked})
+    jobs.add_delivery("1", task)
+    assert work_off(jobs) == 1
+    assert label_studio.predictions == {}
+    (waiting,) = jobs.store.jobs(JobStatus.QUEUED)
+    assert waiting.due_at is not None
+    with jobs.store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE predictions SET answered_at = '2026-11-01 12:00:00'")
+    jobs.store.make_jobs_due()
+    work_off(jobs)
+    assert label_studio.versions() == {1: ["v1"]}
+
+
+class Overtaken(Learner):
+    """While its first delivery is predicted, a newer version is published."""
+
+    predict_ahead = 0
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        predictions = super().predict(tasks)
+        if self.model_version == "v1":
+            self.next_version()
+        return predictions
+
+
+def test_a_late_delivery_stores_no_earlier_version(start: Callable[..., Jobs], label_studio: StandIn) -> None:
+    jobs = start(Overtaken)
+    jobs.add_delivery("1", {"id": 1, "data": {"text": "1"}})
+    work_off(jobs)
+    assert label_studio.versions() == {1: ["v2"]}
 
 
 def test_what_is_annotated_meanwhile_stays(start: Callable[..., Jobs], label_studio: StandIn) -> None:

@@ -21,8 +21,9 @@ from ml_backend.store import Store, database
 from ml_backend.store.annotations import TASKS_PER_BATCH
 from ml_backend.store.models import TRAININGS
 from ml_backend.store.tables import Base, Job, JobKind, JobStatus, QueueName, TrainingStatus
+from ml_backend.store.tasks import Claim
 from tests.postgres import Postgres
-from tests.processes import run_at_once
+from tests.processes import context, run_at_once
 
 FIRST_RELEASE = Path(__file__).with_name("data") / "state_of_the_first_release.sql"
 T1, T2, T3 = (f"2026-11-22T1{hour}:00:00Z" for hour in range(3))
@@ -50,6 +51,7 @@ ADDED_LATER = {
     "0013": {"confirmations": []},
     "0014": {"projects": ["wanted_revision"]},
     "0015": {"predictions": ["answered_at", "stored_at"]},
+    "0016": {"predictions": ["job_id"]},
 }
 REMOVED_LATER = {"0012": {"predictions": ["data JSON"]}}
 
@@ -448,17 +450,49 @@ def test_a_prediction_reaches_label_studio_by_one_way(store: Store) -> None:
     store.update_project("1", "<View/>")
     minute, given = timedelta(minutes=1), (task(1), 0.5, "v1")
     assert store.answer_predictions("1", [given], minute) == set()
-    assert not store.claim_prediction("1", given, minute)
+    assert store.claim_prediction("1", given, minute, "a") is Claim.ANSWERED
     store.save_predictions("1", [given])
-    assert not store.claim_prediction("1", given, minute)
-    assert store.claim_prediction("1", given, timedelta(0))  # an answer of long ago
+    assert store.claim_prediction("1", given, minute, "a") is Claim.ANSWERED
+    assert store.claim_prediction("1", given, timedelta(0), "a") is Claim.CLAIMED  # an answer of long ago
     newer = (task(1), 0.6, "v2")
-    assert store.claim_prediction("1", newer, minute)
+    assert store.claim_prediction("1", newer, minute, "a") is Claim.CLAIMED
+    store.release_prediction("1", 1, "a")
     assert store.answer_predictions("1", [newer, (task(2), 0.1, "v2")], minute) == {1}
     assert store.answer_predictions("1", [newer], timedelta(0)) == set()
     store.save_predictions("1", [(task(1), 0.7, "v3")])
     assert store.answer_predictions("1", [(task(1), 0.7, "v3")], minute) == set()
     assert store.known_tasks("1", 1)[0][0].score == 0.1
+
+
+def claim_at_once(database_url: str, job_ids: list[str], taken: Any) -> Claim:
+    store = Store(database_url)
+    with taken.get_lock():
+        job_id = job_ids[taken.value]
+        taken.value += 1
+    try:
+        return store.claim_prediction("1", (task(1), 0.5, "v1"), timedelta(minutes=1), job_id)
+    finally:
+        store.close()
+
+
+def test_one_job_at_a_time_stores_a_task_s_prediction(store: Store, database_url: str) -> None:
+    store.update_project("1", "<View/>")
+    refresh = store.add_job(JobKind.REFRESH, QueueName.REFRESH, "refresh:1", "refresh", "1", {}, 0)
+    delivery = store.add_job(JobKind.DELIVER, QueueName.EXTRACT, "deliver:1:1", "task:1:1", "1", {}, 0)
+    ids = [store.claim_job(f"worker {number}", job.id).id for number, job in enumerate((refresh, delivery))]
+    found = run_at_once(2, claim_at_once, database_url, ids, context().Value("i", 0))
+    assert sorted(one.name for one in found) == ["CLAIMED", "HELD"]
+    given, minute = (task(1), 0.5, "v1"), timedelta(minutes=1)
+    (first,) = (id_ for id_ in ids if store.claim_prediction("1", given, minute, id_) is Claim.CLAIMED)
+    (second,) = set(ids) - {first}
+    assert store.answer_predictions("1", [given], timedelta(0)) == {1}  # Label Studio would store it, too
+    store.release_jobs(f"worker {ids.index(first)}")  # also where its worker died
+    assert store.claim_prediction("1", given, timedelta(0), second) is Claim.CLAIMED
+    assert store.claim_prediction("1", given, timedelta(0), second) is Claim.CLAIMED
+    store.release_prediction("1", 1, first)  # it isn't the first one's any more
+    assert store.answer_predictions("1", [given], timedelta(0)) == {1}
+    store.release_prediction("1", 1, second)
+    assert store.answer_predictions("1", [given], timedelta(0)) == set()
 
 
 def test_a_deleted_task_stays_deleted(store: Store) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 from errors import BackendError
 from ml_backend.base import LabelStudioMLBase, ModelResponse
 from ml_backend.jobs.leases import Run
-from ml_backend.jobs.queue import Jobs
+from ml_backend.jobs.queue import PRIORITY_BATCH, Jobs
 from ml_backend.label_studio import client as label_studio
 from ml_backend.label_studio.client import Connection, LabelStudioError
 from ml_backend.label_studio.predictions import put_prediction
 from ml_backend.store.tables import Project
+from ml_backend.store.tasks import Claim
+
+# Label Studio stores what it got as an answer within this time.
+STORING = timedelta(minutes=1)
+# Storing a prediction takes two requests.
+WAIT_SECONDS = 0.1
 
 
 class OtherLabelStudio(BackendError):
@@ -27,7 +36,7 @@ class Deliveries:
     """
 
     def __init__(self, jobs: Jobs) -> None:
-        self._store = jobs.store
+        self._jobs, self._store = jobs, jobs.store
         self._registry = jobs.registry
 
     def in_label_studio(self, project_id: str) -> tuple[Project, Connection]:
@@ -72,9 +81,37 @@ class Deliveries:
         model.check_ready()
         model.extract(task, run.progress)
         prediction = predict_task(model, task)
-        self.remember(run, task, prediction)
-        self.put(project_id, connection, task, prediction)
+        with self.claimed(run, task, prediction) as claim:
+            if claim is Claim.ANSWERED:
+                self._jobs.add_delivery(project_id, task, PRIORITY_BATCH, STORING)  # in case that it was lost
+                return {}
+            if model.model_version != prediction["model_version"]:  # a newer one was published meanwhile
+                prediction = predict_task(model, task)
+            self.put(project_id, connection, task, prediction)
         return {"model_version": prediction["model_version"]}
+
+    @contextmanager
+    def claimed(self, run: Run, task: dict[str, Any], prediction: dict[str, Any]) -> Iterator[Claim]:
+        """Keeps other jobs from storing a task's prediction inside the block, after waiting for one that does so. Label
+        Studio itself would store two of a version.
+
+        Yields:
+            CLAIMED, or ANSWERED: then it isn't to be stored.
+        """
+        project_id, job_id = run.job.project_id, run.job.id
+        given = (task, prediction["score"], prediction["model_version"])
+
+        def claim() -> Claim:
+            return run.persist(lambda: self._store.claim_prediction(project_id, given, STORING, job_id))
+
+        while (found := claim()) is Claim.HELD:
+            run.check()
+            time.sleep(WAIT_SECONDS)
+        try:
+            yield found
+        finally:
+            if found is Claim.CLAIMED:
+                run.persist(lambda: self._store.release_prediction(project_id, task["id"], job_id))
 
     def put(self, project_id: str, connection: Connection, task: dict[str, Any], prediction: dict[str, Any]) -> None:
         """Stores a prediction in Label Studio, in place of an older one of this backend's where too many would be

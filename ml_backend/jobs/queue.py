@@ -118,9 +118,15 @@ class Jobs:
         """Queues the extraction of many tasks' features ahead of need. The worker adds a job for each."""
         return self._add(JobKind.EXTRACT_MANY, project_id, {"tasks": tasks}, PRIORITY_AHEAD, _digest(tasks))
 
-    def add_delivery(self, project_id: str, task: dict[str, Any], priority: int = PRIORITY_WANTED) -> Job:
-        """Queues a prediction that is stored in Label Studio when it is ready."""
-        return self._add(JobKind.DELIVER, project_id, _arguments(task), priority, str(task["id"]))
+    def add_delivery(
+        self,
+        project_id: str,
+        task: dict[str, Any],
+        priority: int = PRIORITY_WANTED,
+        after: timedelta | None = None,
+    ) -> Job:
+        """Queues a prediction that is stored in Label Studio when it is ready. `after` is that of `add_refresh`."""
+        return self._add(JobKind.DELIVER, project_id, _arguments(task), priority, str(task["id"]), after)
 
     def add_deliveries(self, project_id: str, tasks: list[dict[str, Any]]) -> Job:
         """Queues deliveries of many tasks. The worker adds a job for each."""

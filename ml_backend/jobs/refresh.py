@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 from errors import BackendError, NotReady
@@ -17,6 +16,7 @@ from ml_backend.label_studio import predictions as in_label_studio
 from ml_backend.label_studio.client import TOKEN_ADVICE, Connection, KeyRefused, RequestRefused
 from ml_backend.store.jobs import PRIORITY_AHEAD
 from ml_backend.store.tables import Project
+from ml_backend.store.tasks import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ MAX_RANKED = 1000
 CHOSEN = 10
 # The videos of the next tasks whose features a refresh has extracted, at most: hours of work for long videos.
 EXTRACTED_AHEAD = 20
-# Label Studio stores what it got as an answer within this time.
-STORING = timedelta(minutes=1)
 # Annotators work with the same Label Studio meanwhile.
 MAX_REQUESTS_PER_SECOND = 10
 
@@ -197,20 +195,20 @@ class Refresh:
             return False  # a newer version was published just now
         if ranked is not None and ranked.score is not None:
             prediction["score"] = ranked.score
-        given = (task, prediction["score"], self._version)
-        if not self._run.persist(lambda: self._store.claim_prediction(self._project_id, given, STORING)):
-            self._already += 1  # Label Studio asked for it a moment ago
-            return False
         self._pace(2)
         keep, cluster = self._deliveries.kept, ranked.cluster if ranked else None
-        try:
-            stored = in_label_studio.put_prediction(connection, task["id"], prediction, own, keep, cluster)
-        except RequestRefused as error:
-            logger.warning("Project %s, task %s: its prediction isn't stored. %s", self._project_id, task["id"], error)
-            return False
+        with self._deliveries.claimed(self._run, task, prediction) as claim:
+            if claim is Claim.ANSWERED:
+                self._already += 1
+                return False
+            try:
+                stored = in_label_studio.put_prediction(connection, task["id"], prediction, own, keep, cluster)
+            except RequestRefused as error:
+                task_id = task["id"]
+                logger.warning("Project %s, task %s: its prediction isn't stored. %s", self._project_id, task_id, error)
+                return False
         if stored:
             self._stored += 1
         else:
             self._already += 1
-        self._run.persist(lambda: self._store.claim_prediction(self._project_id, given, timedelta(0)))
         return True

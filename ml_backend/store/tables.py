@@ -309,6 +309,7 @@ class Prediction(Base):
     predicted_at: Mapped[datetime] = mapped_column(default=now)
     answered_at: Mapped[datetime | None]  # when Label Studio got it as an answer; by the database's clock
     stored_at: Mapped[datetime | None]  # when the worker stored it in Label Studio; by the database's clock
+    job_id: Mapped[str | None]  # the job that is storing it there; the others wait while that job runs
 
 
 class Confirmation(Base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from enum import Enum
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ml_backend.store.projects import Projects
-from ml_backend.store.tables import Annotation, AnnotationState, Prediction, Project, Task, now
+from ml_backend.store.tables import Annotation, AnnotationState, Job, JobStatus, Prediction, Project, Task, now
 
 # Rows of one INSERT; older builds of SQLite take 999 parameters.
 BATCH = 100
@@ -23,8 +24,18 @@ ANNOTATED = sa.exists().where(
     Annotation.state == AnnotationState.PRESENT,
 )
 
+RUNNING = sa.select(Job.id).where(Job.status == JobStatus.STARTED)
+
 # A task, and its prediction's score and version.
 Given = tuple[dict[str, Any], float | None, str | None]
+
+
+class Claim(Enum):
+    """Whether a job may store a prediction in Label Studio."""
+
+    CLAIMED = "it may"
+    HELD = "another job is storing one of the same task"
+    ANSWERED = "Label Studio got this one as an answer, and may be storing it"
 
 
 class TaskRow(NamedTuple):
@@ -103,57 +114,77 @@ class Tasks(Projects):
         """As `save_predictions`, for predictions that Label Studio gets as an answer and stores itself.
 
         Returns:
-            The tasks whose prediction of this version the worker has stored within the time: Label Studio didn't have
-            it yet when it asked.
+            The tasks whose prediction of this version the worker is storing or has stored within the time: Label Studio
+            didn't have it yet when it asked.
         """
         saved = self._save_predictions(project_id, predictions, {"answered_at": self._now()}, train_every)
-        recent = sa.and_(Prediction.project_id == project_id, Prediction.stored_at >= self._now() - within)
+        recent = sa.or_(Prediction.stored_at >= self._now() - within, Prediction.job_id.in_(RUNNING))
         found: set[int] = set()
         with self._reading() as session:
             for start in range(0, len(saved), BATCH):
-                these = Prediction.task_id.in_(saved[start : start + BATCH])
-                found.update(session.scalars(sa.select(Prediction.task_id).where(recent, these)))
+                these = sa.and_(
+                    Prediction.project_id == project_id, Prediction.task_id.in_(saved[start : start + BATCH])
+                )
+                found.update(session.scalars(sa.select(Prediction.task_id).where(these, recent)))
         return found
 
-    def claim_prediction(self, project_id: str, given: Given, within: timedelta) -> bool:
-        """As `save_predictions`, for a prediction that the worker is about to store in Label Studio. Returns False
-        where Label Studio got it as an answer within the time, and may be storing it."""
-        answered = sa.and_(Prediction.model_version == given[2], Prediction.answered_at >= self._now() - within)
-        free = ~sa.func.coalesce(answered, False)
-        return bool(self._save_predictions(project_id, [given], {"stored_at": self._now()}, where=free))
+    def claim_prediction(self, project_id: str, given: Given, within: timedelta, job_id: str) -> Claim:
+        """As `save_predictions`, for a prediction that a job is about to store in Label Studio.
+
+        Args:
+            project_id: the project.
+            given: the prediction.
+            within: the time within which Label Studio stores what it got as an answer.
+            job_id: the running job. No other one may store a prediction of this task until it ends or calls
+                `release_prediction`.
+        """
+        task, _, version = given
+        this = sa.and_(Prediction.project_id == project_id, Prediction.task_id == task.get("id"))
+        held = sa.and_(this, Prediction.job_id != job_id, Prediction.job_id.in_(RUNNING))
+        answered = sa.and_(this, Prediction.model_version == version, Prediction.answered_at >= self._now() - within)
+        with self._transaction() as session:
+            if not self._save_tasks(session, project_id, {task["id"]: task["data"]}, train_every=1):
+                return Claim.ANSWERED  # the project was deleted
+            for reason, claim in ((held, Claim.HELD), (answered, Claim.ANSWERED)):
+                if session.scalar(sa.select(Prediction.task_id).where(reason)) is not None:
+                    return claim
+            session.execute(self._upsert(project_id, [given], {"stored_at": self._now(), "job_id": job_id}))
+        return Claim.CLAIMED
+
+    def release_prediction(self, project_id: str, task_id: int, job_id: str) -> None:
+        """Records that a job has stored a task's prediction in Label Studio, or failed to."""
+        this = sa.and_(Prediction.project_id == project_id, Prediction.task_id == task_id, Prediction.job_id == job_id)
+        with self._transaction() as session:
+            session.execute(sa.update(Prediction).where(this).values(stored_at=self._now(), job_id=None))
 
     def _save_predictions(
-        self,
-        project_id: str,
-        predictions: list[Given],
-        moments: dict[str, Any],
-        train_every: int = 1,
-        where: sa.ColumnElement[bool] | None = None,
+        self, project_id: str, predictions: list[Given], moments: dict[str, Any], train_every: int = 1
     ) -> list[int]:
-        """Stores predictions with moments, unless a stored one of the task doesn't meet the condition. Moments of an
-        earlier version are forgotten. Returns the ids of the stored ones."""
-        given = {task["id"]: (task["data"], *rest) for task, *rest in predictions if task.get("id") is not None}
+        """Stores predictions with moments. Returns the ids of the stored tasks."""
+        given = {one[0]["id"]: one for one in predictions if one[0].get("id") is not None}
         ids, saved = list(given), []
         for start in range(0, len(ids), BATCH):
             batch = ids[start : start + BATCH]
-            rows = [
-                {"project_id": project_id, "task_id": task_id, "score": score, "model_version": version}
-                | {"predicted_at": now(), **moments}
-                for task_id in batch
-                for _, score, version in [given[task_id]]
-            ]
-            insert = self._insert(Prediction).values(rows)
-            changed = {name: insert.excluded[name] for name in ("score", "model_version", "predicted_at", *moments)}
-            same = Prediction.model_version == insert.excluded.model_version
-            for name in {"answered_at", "stored_at"} - set(moments):
-                changed[name] = sa.case((same, getattr(Prediction, name)))
-            keys = [Prediction.project_id, Prediction.task_id]
-            upsert = insert.on_conflict_do_update(index_elements=keys, set_=changed, where=where)
             with self._transaction() as session:
-                tasks = {task_id: given[task_id][0] for task_id in batch}
+                tasks = {task_id: given[task_id][0]["data"] for task_id in batch}
                 if self._save_tasks(session, project_id, tasks, train_every):
-                    saved += session.scalars(upsert.returning(Prediction.task_id))
+                    session.execute(self._upsert(project_id, [given[task_id] for task_id in batch], moments))
+                    saved += batch
         return saved
+
+    def _upsert(self, project_id: str, given: list[Given], moments: dict[str, Any]) -> sa.Insert:
+        """A statement that stores predictions with moments. Moments of an earlier version are forgotten."""
+        rows = [
+            {"project_id": project_id, "task_id": task["id"], "score": score, "model_version": version}
+            | {"predicted_at": now(), **moments}
+            for task, score, version in given
+        ]
+        insert = self._insert(Prediction).values(rows)
+        changed = {name: insert.excluded[name] for name in ("score", "model_version", "predicted_at", *moments)}
+        same = Prediction.model_version == insert.excluded.model_version
+        for name in {"answered_at", "stored_at"} - set(moments):
+            changed[name] = sa.case((same, getattr(Prediction, name)))
+        return insert.on_conflict_do_update(index_elements=[Prediction.project_id, Prediction.task_id], set_=changed)
 
     def save_ranks(self, project_id: str, task_ids: list[int]) -> None:
         """Stores how much tasks would teach, most first, in place of the earlier order."""
