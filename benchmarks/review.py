@@ -9,15 +9,18 @@ Clips as of benchmarks/fewshot.md. Rule and results: benchmarks/study.md.
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import torch
+from label_studio_sdk.label_interface import LabelInterface
 
 from benchmarks.projects import FOOTAGE, Project, project
-from control_models.decoder import LabelDecoder
-from control_models.parameters import TimelineLabelsParameters
+from control_models.tag import DEFAULT_THRESHOLD
+from control_models.timeline_tag import TimelineTag
 from control_models.trainer import Trainer
 from learning.dataset import Example
 from learning.evaluation import Case, Evaluation
@@ -35,7 +38,6 @@ MAX_TRIES = 200
 MIN_SHIFT_SECONDS = 0.7
 # A planted error is found where half of a doubted interval, or half of what was changed, is common to both.
 COMMON = 0.5
-PARAMETERS = TimelineLabelsParameters(model_trainable=True)
 
 
 class Planted(NamedTuple):
@@ -106,6 +108,14 @@ def _change(rng: np.random.Generator, kind: str, labels: list[np.ndarray], clip:
             marks[first:last, column] = True
 
 
+def timeline_tag(labels: Sequence[str]) -> TimelineTag:
+    """A trainable control tag with these labels."""
+    tags = "".join(f"<Label value={quoteattr(label)}/>" for label in labels)
+    config = f"""<View><TimelineLabels name="tl" toName="video" model_trainable="true">{tags}</TimelineLabels>
+<Video name="video" value="$video"/></View>"""
+    return TimelineTag(LabelInterface(config).get_control("tl"), DEFAULT_THRESHOLD)
+
+
 def held_out(data: Project, labels: list[np.ndarray], seed: int) -> Evaluation:
     """The product's cross-validation by video."""
     examples = [
@@ -114,8 +124,7 @@ def held_out(data: Project, labels: list[np.ndarray], seed: int) -> Evaluation:
     ]
     order = np.random.default_rng(seed).permutation(len(examples))
     folds = [set(order[start::FOLDS].tolist()) for start in range(min(FOLDS, len(order)))]
-    columns = {label: column for column, label in enumerate(data.labels)}
-    predictions = Trainer(PARAMETERS, columns, LabelDecoder(PARAMETERS, None)).held_out(examples, folds)
+    predictions = Trainer(timeline_tag(data.labels)).held_out(examples, folds)
     cases = [Case(e.task_id, e.labels > 0, probs, found, frame_rate=e.frame_rate) for e, probs, found in predictions]
     return Evaluation("tl", tuple(data.labels), {}, tuple(cases))
 

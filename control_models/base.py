@@ -179,7 +179,7 @@ class ControlModel(ABC):
         """Predicts a video by a classifier of `mode.ready`. On an annotated task, trainable mode predicts what was
         drawn."""
         probs, annotated = self.mode.probabilities(features, frame_rate, classifier, task)
-        labels = self.tag.decoder.labels(probs, frame_rate, classifier, annotated)
+        labels = self.tag.decide(probs, frame_rate, classifier, annotated)
         version = self.mode.version if classifier is None else self.mode.version_of(classifier)
         regions, score = self.tag.regions(probs, labels), self.tag.score(probs, classifier)
         return ControlPrediction(regions, score, version, probs, annotated)

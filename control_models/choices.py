@@ -10,7 +10,7 @@ from label_studio_sdk.label_interface.control_tags import ControlTag
 
 from control_models.base import ControlModel
 from control_models.parameters import Parameters
-from control_models.tag import Drawn, Region, Tag
+from control_models.tag import Drawn, Region, Tag, most_probable
 from features.extraction import VideoFeatures
 from features.sequence import APPEARANCE, FeatureSequence
 from learning.dataset import READ
@@ -55,38 +55,6 @@ class PooledSequence:
         return self._row[rows]
 
 
-class Choice:
-    """Chooses labels: the most probable one of exclusive labels, or all that are probable enough.
-
-    Args:
-        exclusive: whether exactly one label is right.
-        threshold: a label is chosen from this probability on. With None, each label has the threshold that its
-            classifier learnt, and of exclusive labels the most probable one is chosen, whatever its probability.
-    """
-
-    def __init__(self, exclusive: bool, threshold: float | None) -> None:
-        self._exclusive = exclusive
-        self._threshold = threshold
-
-    def labels(
-        self,
-        probs: np.ndarray,
-        frame_rate: float,
-        classifier: MultiLabelLSTM | None = None,
-        annotated: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """As of `Decoder`."""
-        if self._threshold is None:
-            chosen = np.ones(probs.shape, bool) if self._exclusive else probs >= classifier.thresholds
-        else:
-            chosen = probs >= self._threshold
-        if annotated is not None:
-            chosen = np.where(annotated[:, None], probs > 0, chosen)
-        if self._exclusive and probs.size:
-            chosen &= np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]
-        return chosen
-
-
 class ChoicesParameters(Parameters):
     """Attributes of `<Choices>`."""
 
@@ -108,7 +76,6 @@ class ChoicesTag(Tag):
     def __init__(self, control: ControlTag, score_threshold: float) -> None:
         super().__init__(control, score_threshold)
         self.is_single = control.attr.get("choice", "single") != "multiple"
-        self.decoder = Choice(self.is_single, self.threshold)
 
     @classmethod
     def is_matched(cls, control: ControlTag) -> bool:
@@ -157,6 +124,22 @@ class ChoicesTag(Tag):
         if self.is_single and labels.sum() != 1:  # not answered, or before the config was changed
             return Drawn(None, None, remarks)
         return Drawn(labels, None, remarks)
+
+    def decide(
+        self,
+        probs: np.ndarray,
+        frame_rate: float,
+        classifier: MultiLabelLSTM | None = None,
+        annotated: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """As of `Tag`. A trained single choice without a threshold is the most probable label, however probable."""
+        if self.threshold is not None:
+            chosen = probs >= self.threshold
+        else:
+            chosen = np.ones(probs.shape, bool) if self.is_single else probs >= classifier.thresholds
+        if annotated is not None:
+            chosen = np.where(annotated[:, None], probs > 0, chosen)
+        return chosen & most_probable(probs) if self.is_single else chosen
 
     def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
         """Makes one region with all chosen labels, none where no label is chosen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
@@ -40,26 +40,6 @@ class Drawn(NamedTuple):
     remarks: list[str]
 
 
-class Decoder(Protocol):
-    """Makes labels of probabilities."""
-
-    def labels(
-        self,
-        probs: np.ndarray,
-        frame_rate: float,
-        classifier: MultiLabelLSTM | None = None,
-        annotated: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Makes labels, [num_rows, num_labels] bool, of probabilities.
-
-        Args:
-            probs: [num_rows, num_labels].
-            frame_rate: labeling frames per second.
-            classifier: what made them; None in simple mode.
-            annotated: [num_rows] bool, rows whose probabilities are what was drawn, 0 or 1; they stay as they are.
-        """
-
-
 class Tag(ABC):
     """A control tag of a labeling config.
 
@@ -77,7 +57,6 @@ class Tag(ABC):
         label_map: label -> column.
         colours: label -> CSS colour.
         threshold: the probability from which on a row has a label; None where each label's threshold is learnt.
-        decoder: makes labels of probabilities.
 
     Raises:
         InvalidConfig: the tag can't be used; the message names tag and attribute.
@@ -89,7 +68,6 @@ class Tag(ABC):
     has_timeline: ClassVar[bool]  # whether the rows are the frames of a timeline
     object_type: ClassVar[str] = "Video"  # the name of the object tag that it must be connected to
     parameters_type: ClassVar[type[Parameters]]
-    decoder: Decoder
 
     def __init__(self, control: ControlTag, score_threshold: float) -> None:
         self.control = control
@@ -203,12 +181,29 @@ class Tag(ABC):
         """The labels that an annotation's `result` has anywhere in the video."""
 
     @abstractmethod
+    def decide(
+        self,
+        probs: np.ndarray,
+        frame_rate: float,
+        classifier: MultiLabelLSTM | None = None,
+        annotated: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Makes labels, [num_rows, num_labels] bool, of probabilities.
+
+        Args:
+            probs: [num_rows, num_labels].
+            frame_rate: labeling frames per second.
+            classifier: what made them, and learnt thresholds and durations; None in simple mode.
+            annotated: [num_rows] bool, rows whose probabilities are what was drawn, 0 or 1; they stay as they are.
+        """
+
+    @abstractmethod
     def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
         """Makes Label Studio's regions of a prediction.
 
         Args:
             probs: [num_rows, num_labels].
-            labels: [num_rows, num_labels] bool, from `decoder`.
+            labels: [num_rows, num_labels] bool, of `decide`.
         """
 
     def score(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> float:
@@ -231,3 +226,8 @@ class Tag(ABC):
     def decisions(self) -> dict[str, Any]:
         """The parts of the config that change predictions without a training."""
         return {"threshold": self.threshold}
+
+
+def most_probable(probs: np.ndarray) -> np.ndarray:
+    """Marks the most probable label of each row, [num_rows, num_labels] bool."""
+    return np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
 
-from control_models.decoder import LabelDecoder
 from control_models.parameters import TimelineLabelsParameters
-from control_models.tag import Drawn, Region, Tag
+from control_models.tag import Drawn, Region, Tag, most_probable
 from errors import InvalidConfig, InvalidTask
 from features.extraction import VideoFeatures
 from features.sequence import FeatureSequence
+from learning.events import drop_short, merge_gaps
 from learning.questions import chance_of_error, questions
 from utils.converter import convert_probs_to_timelinelabels, convert_timelinelabels_to_probs, usable_regions
+from utils.neural_nets import MultiLabelLSTM
 from video.labeling_frames import labeling_frames
 from video.timeline import Clock
 
@@ -37,7 +39,6 @@ class TimelineTag(Tag):
     def __init__(self, control: ControlTag, score_threshold: float) -> None:
         super().__init__(control, score_threshold)
         self._leave_out_marks()
-        self.decoder = LabelDecoder(self.parameters, self.threshold)
 
     def _leave_out_marks(self) -> None:
         """Leaves out the labels that describe the annotation and not the video: `model_reviewed_label`,
@@ -108,6 +109,29 @@ class TimelineTag(Tag):
         if reviewed.any():
             return Drawn(labels, reviewed, remarks)
         return Drawn(None, reviewed, [*remarks, "marks no frame as reviewed, so it isn't used."])
+
+    def decide(
+        self,
+        probs: np.ndarray,
+        frame_rate: float,
+        classifier: MultiLabelLSTM | None = None,
+        annotated: np.ndarray | None = None,
+    ) -> np.ndarray:
+        parameters = self.parameters
+        if classifier is None:
+            labels = self._allowed(probs >= self.threshold, probs)
+        else:
+            labels = classifier.labels(probs, frame_rate, self.threshold, parameters.model_exclusive)
+        # Before short events are dropped, those that only a gap parts are one.
+        labels = merge_gaps(labels, math.floor(parameters.model_merge_gap * frame_rate))
+        labels = drop_short(labels, math.ceil(parameters.model_min_duration * frame_rate))
+        if annotated is not None:
+            labels[annotated] = self._allowed(probs > 0, probs)[annotated]
+        return labels
+
+    def _allowed(self, labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        """All labels; where they are exclusive, only the most probable one of each frame."""
+        return labels & most_probable(probs) if self.parameters.model_exclusive else labels
 
     def regions(self, probs: np.ndarray, labels: np.ndarray) -> list[Region]:
         return convert_probs_to_timelinelabels(

@@ -239,12 +239,12 @@ class TrainedMode:
         return self._lent[1]
 
     def _trainer(self) -> Trainer:
-        tag, start = self._tag, None
+        start = None
         try:
             start = self._start()
         except (InvalidRequest, UnusableClassifier) as error:
             logger.warning("%s starts from nothing: %s", self._published.path.name, error)
-        return Trainer(tag.parameters, tag.label_map, tag.decoder, start)
+        return Trainer(self._tag, start)
 
     def fit(
         self,

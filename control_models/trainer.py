@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from control_models.parameters import Parameters
-from control_models.tag import Decoder
+from control_models.tag import Tag
 from learning.dataset import Example, content_of, num_videos
 from learning.metrics import frame_metrics, segment_f1
 from learning.mistakes import Compared, mistakes
@@ -39,22 +38,12 @@ class Trainer:
     """Trains classifiers of one control tag.
 
     Args:
-        parameters: the tag's attributes: network size, thresholds, epochs.
-        label_map: label -> column.
-        decoder: makes labels of probabilities.
+        tag: the control tag.
         start_from: the classifier of another project to start from, or None.
     """
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        label_map: dict[str, int],
-        decoder: Decoder,
-        start_from: MultiLabelLSTM | None = None,
-    ) -> None:
-        self._parameters = parameters
-        self._decoder = decoder
-        self._label_map = label_map
+    def __init__(self, tag: Tag, start_from: MultiLabelLSTM | None = None) -> None:
+        self._tag = tag
         self._start_from = start_from
 
     def candidate(
@@ -119,7 +108,7 @@ class Trainer:
             for e, labels in zip(examples, found, strict=True)
             for truth, predicted in zip(e.annotated(e.labels > 0), e.annotated(labels), strict=True)
         ]
-        return self._metrics(examples, found) | {"mistakes": mistakes(runs, list(self._label_map))}
+        return self._metrics(examples, found) | {"mistakes": mistakes(runs, self._tag.labels)}
 
     def _found(
         self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress = UNTOLD
@@ -128,7 +117,7 @@ class Trainer:
         found = []
         for part, e in progress.over(examples):
             probs = classifier.predict(e.features, e.frame_rate, progress=part)
-            found.append(self._decoder.labels(probs, e.frame_rate, classifier))
+            found.append(self._tag.decide(probs, e.frame_rate, classifier))
         return found
 
     def held_out(
@@ -155,20 +144,20 @@ class Trainer:
             self._train(classifier, known, part.part(0.0, 0.9))
             for e in (e for e in examples if e.task_id in fold):
                 probs = classifier.predict(e.features, e.frame_rate)
-                predictions.append(HeldOutPrediction(e, probs, self._decoder.labels(probs, e.frame_rate, classifier)))
+                predictions.append(HeldOutPrediction(e, probs, self._tag.decide(probs, e.frame_rate, classifier)))
         return predictions
 
     def _new_classifier(self, examples: list[Example]) -> MultiLabelLSTM:
         features = examples[0].features
         classifier = MultiLabelLSTM(
             input_size=features.shape[1],
-            output_size=len(self._label_map),
-            sequence_size=self._parameters.model_classifier_sequence_size,
-            hidden_size=self._parameters.model_classifier_hidden_size,
-            num_layers=self._parameters.model_classifier_num_layers,
+            output_size=len(self._tag.labels),
+            sequence_size=self._tag.parameters.model_classifier_sequence_size,
+            hidden_size=self._tag.parameters.model_classifier_hidden_size,
+            num_layers=self._tag.parameters.model_classifier_num_layers,
             layout=getattr(features, "layout", None),
         )
-        classifier.set_label_map(self._label_map)
+        classifier.set_label_map(self._tag.label_map)
         return classifier
 
     def _train(self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress) -> dict[str, Any]:
@@ -180,14 +169,14 @@ class Trainer:
             frame_rates=[e.frame_rate for e in examples],
             stands_for=[e.stands_for for e in examples],
             start_from=self._start_from,
-            epochs=self._parameters.model_classifier_epochs,
-            f1_threshold=self._parameters.model_classifier_f1_threshold,
-            accuracy_threshold=self._parameters.model_classifier_accuracy_threshold,
+            epochs=self._tag.parameters.model_classifier_epochs,
+            f1_threshold=self._tag.parameters.model_classifier_f1_threshold,
+            accuracy_threshold=self._tag.parameters.model_classifier_accuracy_threshold,
             progress=progress,
         )
 
     def _metrics(self, examples: list[Example], predicted_labels: list[np.ndarray]) -> dict[str, Any]:
-        labels = list(self._label_map)
+        labels = self._tag.labels
         # A frame without labels between two videos, or parts of one, keeps their segments apart.
         gap = np.zeros((1, len(labels)), dtype=bool)
         truth = np.concatenate([part for e in examples for run in e.annotated(e.labels > 0) for part in (run, gap)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from label_studio_sdk.label_interface import LabelInterface
 
 from ml_backend.settings import Settings
 from tests.servers import annotation, region
@@ -13,6 +14,7 @@ from utils.converter import convert_timelinelabels_to_probs
 
 if TYPE_CHECKING:
     from control_models.timeline_labels import TimelineLabelsModel
+    from control_models.timeline_tag import TimelineTag
     from model import YOLO
 
 RED, GREEN, BLUE, GREY = (220, 30, 30), (30, 200, 40), (40, 60, 220), (120, 120, 120)
@@ -27,6 +29,13 @@ def config(
         f'<View><TimelineLabels name="tl" toName="video" {attributes}>{tags}</TimelineLabels>'
         f'<Video name="video" value="$video" frameRate="{rate}"/></View>'
     )
+
+
+def timeline_tag(*attributes: str, labels: tuple[str, ...] = ("Red", "Blue")) -> TimelineTag:
+    """The control tag of `config`."""
+    from control_models.timeline_tag import TimelineTag  # it imports PyTorch
+
+    return TimelineTag(LabelInterface(config(*attributes, labels=labels)).get_control("tl"), 0.5)
 
 
 def control(model: YOLO, index: int = 0) -> TimelineLabelsModel:

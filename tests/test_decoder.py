@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from control_models.decoder import LabelDecoder
-from control_models.parameters import TimelineLabelsParameters
 from errors import InvalidConfig
+from tests.colours import timeline_tag
 from utils.neural_nets import MultiLabelLSTM
 
 
-def decoder(threshold: float | None = 0.5, **attributes: str) -> LabelDecoder:
-    return LabelDecoder(TimelineLabelsParameters.from_attributes("tl", attributes, 0.5), threshold)
+def decide(probs: np.ndarray, frame_rate: float, classifier: MultiLabelLSTM | None = None, **attributes: str) -> Any:
+    attributes["model_trainable"] = "false" if classifier is None else "true"
+    return timeline_tag(" ".join(f'{name}="{value}"' for name, value in attributes.items())).decide(
+        probs, frame_rate, classifier
+    )
 
 
 def column(text: str) -> np.ndarray:
@@ -28,17 +31,16 @@ def shown(labels: np.ndarray) -> str:
 
 @pytest.mark.parametrize("frame_rate", [10, 20])
 def test_gaps_and_durations_are_seconds(frame_rate: int) -> None:
-    found = decoder(model_merge_gap="0.2", model_min_duration="0.3").labels(
-        column("..xx..xx...x......xxx..").repeat(frame_rate // 10, axis=0), frame_rate
-    )
+    probs = column("..xx..xx...x......xxx..").repeat(frame_rate // 10, axis=0)
+    found = decide(probs, frame_rate, model_merge_gap="0.2", model_min_duration="0.3")
     assert shown(found[:: frame_rate // 10]) == "..xxxxxx..........xxx.."
 
 
 def test_in_simple_mode_the_most_probable_label_wins() -> None:
     probs = np.array([[0.9, 0.8], [0.6, 0.7], [0.3, 0.4], [0.0, 0.9]])
-    found = decoder(model_exclusive="true").labels(probs, 25)
+    found = decide(probs, 25, model_exclusive="true")
     assert found.astype(int).tolist() == [[1, 0], [0, 1], [0, 0], [0, 1]]
-    assert decoder().labels(probs, 25)[0].tolist() == [True, True]
+    assert decide(probs, 25)[0].tolist() == [True, True]
 
 
 def test_a_classifier_decodes_what_follows_what(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_classifier_decodes_what_follows_what(tmp_path: Path) -> None:
     loaded = MultiLabelLSTM.load(tmp_path / "c.safetensors")
     assert loaded.decisions.transitions[1, 2] > 0.7
     probs = loaded.predict(sequences[0])
-    found = decoder(None, model_exclusive="true").labels(probs, 25, loaded)
+    found = decide(probs, 25, loaded, model_exclusive="true")
     assert found.sum(axis=1).max() == 1
     assert np.abs(np.diff(found.astype(int), axis=0)).sum() == 6  # three events, one after the other
     assert (found == (labels > 0)).all(axis=1).mean() > 0.9
@@ -65,4 +67,4 @@ def test_a_classifier_decodes_what_follows_what(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["-1", "inf", "nan", "soon"])
 def test_durations_that_are_none_are_refused(attribute: str, value: str) -> None:
     with pytest.raises(InvalidConfig, match=attribute):
-        decoder(**{attribute: value})
+        timeline_tag(f'{attribute}="{value}"')

@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from control_models.decoder import LabelDecoder
-from control_models.parameters import TimelineLabelsParameters
 from control_models.trainer import Trainer
 from learning.dataset import Example
 from learning.evaluation import Case, score_cases
 from progress import Progress
+from tests.colours import timeline_tag
 
 FEATURES = 16
-LABEL = {"On": 0}
-PARAMETERS = TimelineLabelsParameters(model_trainable=True)
 
 
 def example(task_id: int, seed: int, mask: np.ndarray | None = None, thing: float = 1.0) -> Example:
@@ -39,7 +36,7 @@ def chance(task_id: int, seed: int) -> Example:
 
 @pytest.fixture
 def trainer() -> Trainer:
-    return Trainer(PARAMETERS, LABEL, LabelDecoder(PARAMETERS, None))
+    return Trainer(timeline_tag(labels=("On",)))
 
 
 def test_partly_reviewed_videos_are_learnt_and_published(trainer: Trainer) -> None:
