@@ -174,8 +174,8 @@ class YOLO(LabelStudioMLBase):
         """Removes the marks of videos that are being read, since a worker that stops didn't die of them."""
         Attempts.take_back_all()
 
-    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Trains each trainable control model on the project's annotations.
+    def fit(self, event: str, data: dict[str, Any], progress: Progress = UNTOLD, **kwargs: Any) -> dict[str, Any]:
+        """Trains each trainable control model on the project's annotations. All are alike to the progress.
 
         Returns:
             Control tag's name -> metrics, without tags that have no annotation.
@@ -187,9 +187,9 @@ class YOLO(LabelStudioMLBase):
         version = self.next_version()
         results: dict[str, Any] = {}
         nothing: InvalidAnnotation | None = None
-        for model in self.control_models:
+        for part, model in progress.over(self.control_models):
             try:
-                metrics = model.fit(event, data, version=version, **kwargs)
+                metrics = model.fit(event, data, version=version, progress=part, **kwargs)
             except InvalidAnnotation as error:  # the other control tags are trained all the same
                 nothing = error
                 continue

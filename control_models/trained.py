@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from control_models.examples import choose_tasks, read_examples, recalled
+from control_models.examples import ERRORS_OF_DATA, choose_tasks, read_examples, recalled
 from control_models.published import PublishedClassifiers
 from control_models.ranking import Ranking
 from control_models.start import find_start
 from control_models.tag import Tag
 from control_models.trainer import Trainer
 from control_models.videos import Videos
-from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
+from errors import BackendError, InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from features.cache import VideoFeatures
 from learning.dataset import num_videos
 from learning.evaluation import Case, Evaluation
@@ -29,9 +29,11 @@ from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 logger = logging.getLogger(__name__)
 
-# The shares of a training's progress at which features are read, and the present classifier is tested on what is new;
-# the rest is for the training itself.
-LOADING_SHARE, TESTED_SHARE = 0.3, 0.4
+# The shares of a training's progress in which features are read: where all are cached, and where none is. To extract
+# them takes by far the longest.
+LOADING_SHARE, EXTRACTING_SHARE = 0.3, 0.95
+# Of the rest, the present classifier is tested on what is new in the first part.
+TESTING_SHARE = 0.15
 
 
 class TrainedMode:
@@ -287,7 +289,8 @@ class TrainedMode:
         trainer = self._trainer()
         chosen = choose_tasks(self._tag, tasks)
         notes = self._context.notes
-        loading, testing = progress.part(0.0, LOADING_SHARE), progress.part(LOADING_SHARE, TESTED_SHARE)
+        loaded = self._loading_share(chosen.tasks)
+        loading, rest = progress.part(0.0, loaded), progress.part(loaded, 1.0)
         try:
             read = read_examples(self._tag, self._videos, notes, chosen.tasks, loading, chosen.stands_for)
         except InvalidAnnotation:
@@ -297,11 +300,11 @@ class TrainedMode:
         examples, unavailable = read
         present = None if from_scratch else self._usable()
         new = [e for e in examples if present and e.task_id not in present.header["tasks"]]
-        prequential = trainer.test(present, new, testing) if present else None
+        prequential = trainer.test(present, new, rest.part(0.0, TESTING_SHARE)) if present else None
         # A classifier that learnt a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
         candidate, metrics, reason = trainer.candidate(
-            examples, present if comparable else None, progress.part(TESTED_SHARE, 1.0)
+            examples, present if comparable else None, rest.part(TESTING_SHARE, 1.0)
         )
         metrics |= {"prequential": prequential, "unavailable": unavailable, "tasks": num_videos(examples)}
         if reason:
@@ -319,6 +322,16 @@ class TrainedMode:
         if not self._published.publish(candidate, header):
             return metrics | {"published": False, "reason": "a later training's model is the present one"}
         return metrics | {"published": True, "version": version}
+
+    def _loading_share(self, tasks: list[dict[str, Any]]) -> float:
+        """The share of a training's progress in which the features of its tasks are read."""
+        missing = 0
+        for task in tasks:
+            try:
+                missing += not self._videos.are_cached(task)
+            except (BackendError, *ERRORS_OF_DATA):
+                continue  # it is left out
+        return LOADING_SHARE + (EXTRACTING_SHARE - LOADING_SHARE) * missing / len(tasks)
 
     def _usable(self) -> MultiLabelLSTM | None:
         """The present classifier where it was made for the present config and encoder, else None."""

@@ -80,6 +80,5 @@ def _jobs(jobs: list[dict[str, Any]]) -> Table:
         table.add_column(column)
     for job in jobs:
         bar = ProgressBar(total=1.0, completed=job["progress"], width=20) if job["status"] == "started" else ""
-        left = "" if job["seconds_left"] is None else f"{job['seconds_left']} s"
-        table.add_row(job["kind"], job["project"], str(job["task"] or ""), job["status"], bar, left)
+        table.add_row(job["kind"], job["project"], str(job["task"] or ""), job["status"], bar, job["time_left"])
     return table

@@ -26,6 +26,7 @@ from learning.mistakes import Compared, mistakes
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.dashboard import summary
 from ml_backend.dashboard.learnt import sentences
+from ml_backend.dashboard.overview import time_words
 from ml_backend.jobs.review import RESULT
 from ml_backend.jobs.runner import Runner
 from ml_backend.settings import Settings
@@ -274,6 +275,13 @@ def test_a_project_is_called_by_its_title(server: Server) -> None:
         page = httpx.get(server.url + path, headers={"Accept": "text/html"}).text
         assert "Kiosk &amp; table" in page
         assert "roject 1<" not in page, path
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(None, None), (40, "40 s"), (99, "99 s"), (3301, "55 min"), (12600, "3.5 h")]
+)
+def test_the_time_left_is_as_exact_as_an_estimate_is(seconds: int | None, words: str | None) -> None:
+    assert time_words(seconds) == words
 
 
 @needs_browser

@@ -11,7 +11,7 @@ import pytest
 from control_models import timeline_tag
 from control_models.examples import choose_tasks, recalled
 from control_models.timeline_labels import TimelineLabelsModel
-from control_models.trained import LOADING_SHARE, TESTED_SHARE
+from control_models.trained import EXTRACTING_SHARE, LOADING_SHARE, TESTING_SHARE
 from errors import InvalidConfig, InvalidTask, MediaError, NotReady
 from features import cache as cache_module
 from features.checkpoints import import_ultralytics
@@ -175,7 +175,7 @@ def test_an_updated_annotation_replaces_the_old_one(
 
 def test_a_training_can_be_ended_while_it_extracts_features(make_model: Any, red_blue: dict[str, Any]) -> None:
     def stop(share: float) -> None:
-        if 0 < share < LOADING_SHARE:
+        if 0 < share < EXTRACTING_SHARE:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -189,13 +189,35 @@ def test_a_training_can_be_ended_while_the_present_model_is_tested(
     model = lesson("Red", "Blue")
 
     def stop(share: float) -> None:
-        if LOADING_SHARE < share < TESTED_SHARE:
+        if LOADING_SHARE < share < LOADING_SHARE + (1 - LOADING_SHARE) * TESTING_SHARE:
             raise InterruptedError
 
     new = annotated({"id": 2, "data": red_blue["data"] | {"copy": 2}}, RED_BLUE)
     monkeypatch.setattr(probe, "READ", 10)  # frames of a piece
     with pytest.raises(InterruptedError):
         model.fit("", {}, tasks=[annotated(red_blue, RED_BLUE), new], progress=Progress(stop))
+
+
+def test_a_trainings_progress_goes_by_what_must_be_extracted_and_by_all_tags(
+    make_model: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour's video takes minutes to extract, and a second to learn: the time left is told from the progress."""
+    shares: list[float] = []
+    begun: list[float] = []
+    learn = MultiLabelLSTM.partial_fit
+
+    def note(*args: Any, **options: Any) -> Any:
+        begun.append(shares[-1])
+        return learn(*args, **options)
+
+    monkeypatch.setattr(MultiLabelLSTM, "partial_fit", note)
+    tag = '<TimelineLabels name="tl" toName="video" model_trainable="true"><Label value="Red"/></TimelineLabels>'
+    two = f'<View>{tag}{tag.replace("tl", "other")}<Video name="video" value="$video" frameRate="25"/></View>'
+    tasks = [annotated(red_blue, annotation(1, region(21, 40, "Red"), region(21, 40, "Red", from_name="other")))]
+    make_model(two).fit("", {}, tasks=tasks, progress=Progress(shares.append))
+    assert begun == pytest.approx([EXTRACTING_SHARE / 2, (1 + LOADING_SHARE) / 2])
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
 
 
 def test_a_track_predicts_once(lesson: Any, red_blue: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def learning_curve(trainings: Sequence[Training], control: str, colours: dict[st
         colours: label -> CSS colour.
     """
     tests: dict[str, list[tuple[int, float]]] = {label: [] for label in colours}
-    events = dict.fromkeys(colours, 0)
+    events: dict[str, int | None] = dict.fromkeys(colours)  # None before the first training
     for training in trainings:
         metrics = (training.metrics or {}).get(control) or {}
         for label, score in _per_label(metrics, "prequential", "frames").items():
@@ -67,7 +67,7 @@ def _per_label(metrics: dict[str, Any], test: str, kind: str) -> dict[str, dict[
     return ((metrics.get(test) or {}).get(kind) or {}).get("per_label", {})
 
 
-def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int) -> Lesson:
+def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int | None) -> Lesson:
     means, low, high = [], [], []
     for index in range(len(tests)):
         window = np.array([f1 for _, f1 in tests[max(0, index - WINDOW + 1) : index + 1]])
@@ -76,7 +76,8 @@ def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int
         low.append(max(0.0, means[-1] - error))
         high.append(min(1.0, means[-1] + error))
     series = Series(label, colour, [annotations for annotations, _ in tests], means, low, high)
-    return Lesson(label, series, f"{label}: {_words(means)}; {events} annotated event{'s' * (events != 1)}.")
+    learnt = "" if events is None else f"; {events} annotated event{'s' * (events != 1)}"
+    return Lesson(label, series, f"{label}: {_words(means)}{learnt}.")
 
 
 def _words(means: list[float]) -> str:

@@ -133,6 +133,7 @@ def job_entry(job: Job, project_name: str) -> dict[str, Any]:
         "stopping": bool(job.cancel_requested and job.status == JobStatus.STARTED),
         "progress": round(job.progress, 3),
         "seconds_left": seconds_left(job),
+        "time_left": time_words(seconds_left(job)),
         "created_at": _iso(job.created_at),
         "ended_at": _iso(job.ended_at),
         "error": job.error,
@@ -145,6 +146,13 @@ def seconds_left(job: Job) -> int | None:
         return None
     elapsed = (now() - job.started_at).total_seconds()
     return max(0, round(elapsed * (1 - job.progress) / job.progress))
+
+
+def time_words(seconds: int | None) -> str | None:
+    """A span of time, as exactly as an estimate of it is: "40 s", "55 min" or "3.5 h"."""
+    if seconds is None or seconds < 100:
+        return None if seconds is None else f"{seconds} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def last_error(store: Store, project_id: str | None = None) -> dict[str, str] | None:

@@ -61,7 +61,7 @@ function fill(element, job) {
   const status = element.querySelector("[data-status]");
   if (status) status.textContent = job.stopping ? "stopping" : job.status;
   const left = element.querySelector("[data-left]");
-  const remaining = job.seconds_left === null ? "" : `, ${job.seconds_left} s left`;
+  const remaining = job.time_left ? `, ${job.time_left} left` : "";
   if (left) left.textContent = job.status === "started" ? `${Math.floor(job.progress * 100)} %${remaining}` : "";
 }
 
