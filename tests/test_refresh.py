@@ -244,6 +244,36 @@ def test_a_delivery_waits_for_the_answer_that_label_studio_stores(
     assert label_studio.versions() == {1: ["v1"]}
 
 
+class Telling(Learner):
+    """Predicts what the task's text is."""
+
+    predict_ahead = 0
+    ready = False
+
+    def is_extracted(self, task: dict[str, Any]) -> bool:
+        return self.ready
+
+    def predict(self, tasks: list[dict[str, Any]], context: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        return [one | {"result": [task["data"]]} for one, task in zip(super().predict(tasks), tasks, strict=True)]
+
+
+def test_jobs_with_old_data_leave_the_new_ones(
+    start: Callable[..., Jobs], label_studio: StandIn, clients: list[FlaskClient]
+) -> None:
+    jobs = start(Telling, predict_timeout=0.0)
+    old, new = ({"id": 1, "data": {"text": text}} for text in ("old", "new"))
+    jobs.add_delivery("1", old)
+    jobs.add_extraction("1", old, 0)
+    jobs.add_extractions("1", [old])
+    # The request itself is late: the job has its data.
+    clients[0].post("/predict", json={"tasks": [new], "project": "1"})
+    assert jobs.store.known_task("1", 1) == new
+    jobs.add_extraction("1", old, 0)
+    work_off(jobs)
+    assert jobs.store.known_task("1", 1) == new
+    assert [one["result"] for one in label_studio.predictions.values()] == [[new["data"]]]
+
+
 class Overtaken(Learner):
     """While its first delivery is predicted, a newer version is published."""
 

@@ -68,14 +68,20 @@ class Deliveries:
             return {}
 
     def remember(self, run: Run, task: dict[str, Any], prediction: dict[str, Any]) -> None:
-        """Stores the score for the dashboard's list of tasks."""
-        given = (task, prediction.get("score"), prediction.get("model_version"))
-        train_every = self._registry.train_every(run.job.project_id)
-        run.persist(lambda: self._store.save_predictions(run.job.project_id, [given], train_every))
+        """Stores the score for the dashboard's list of tasks, unless the task has other data since."""
+        if self.present(run.job.project_id, task) == task:
+            given = (task, prediction.get("score"), prediction.get("model_version"))
+            run.persist(lambda: self._store.save_predictions(run.job.project_id, [given], train_every=None))
+
+    def present(self, project_id: str, task: dict[str, Any]) -> dict[str, Any]:
+        """A job's task with the data that it has now."""
+        known = None if task.get("id") is None else self._store.known_task(project_id, task["id"])
+        return known or task
 
     def deliver(self, run: Run) -> dict[str, Any]:
         """Predicts a task and stores the prediction in Label Studio, once for each model version."""
-        project_id, task = run.job.project_id, run.job.arguments["task"]
+        project_id = run.job.project_id
+        task = self.present(project_id, run.job.arguments["task"])
         model = self._registry.get(project_id)
         _, connection = self.in_label_studio(project_id)
         model.check_ready()

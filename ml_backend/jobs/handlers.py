@@ -272,8 +272,7 @@ class Handlers:
 
     def _extract_many(self, run: Run) -> dict[str, Any]:
         tasks = [task for task in run.job.arguments["tasks"] if task.get("id") is not None]
-        train_every = self._registry.train_every(run.job.project_id)
-        run.persist(lambda: self._store.save_tasks(run.job.project_id, tasks, train_every))
+        run.persist(lambda: self._store.save_tasks(run.job.project_id, tasks, train_every=None))
         for task in run.job.arguments["tasks"]:
             run.check()
             self._jobs.add_extraction(run.job.project_id, task, PRIORITY_AHEAD)

@@ -59,12 +59,13 @@ class TaskRow(NamedTuple):
 class Tasks(Projects):
     """The rows of tasks and predictions."""
 
-    def save_tasks(self, project_id: str, tasks: Iterable[dict[str, Any]], train_every: int = 1) -> None:
+    def save_tasks(self, project_id: str, tasks: Iterable[dict[str, Any]], train_every: int | None = 1) -> None:
         """Stores tasks, `{"id", "data"}`, in one statement for each hundred that is new or changed. Deleted tasks, and
         those of a project that isn't stored, are left out.
 
         Other data of an annotated task, such as another video, are a change that the model has to learn. `train_every`
-        is that of `save_annotations`.
+        is that of `save_annotations`; without it, tasks that are stored keep their data, as for a job, whose data may
+        be old.
         """
         tasks = iter(tasks)
         while batch := list(islice(tasks, BATCH)):
@@ -83,19 +84,24 @@ class Tasks(Projects):
             same = {task_id for task_id, data, deleted in stored if deleted is not None or data == rows[task_id]}
         return {task_id: data for task_id, data in rows.items() if task_id not in same}
 
-    def _save_tasks(self, session: Session, project_id: str, rows: dict[int, dict[str, Any]], train_every: int) -> bool:
+    def _save_tasks(
+        self, session: Session, project_id: str, rows: dict[int, dict[str, Any]], train_every: int | None
+    ) -> bool:
         """Stores up to BATCH tasks, id -> data, unless they were deleted. Returns whether the project is stored.
 
         The project's lock keeps a webhook from adding the same task meanwhile.
         """
         if session.get(Project, project_id, with_for_update=True) is None:
             return False
+        values = [{"project_id": project_id, "id": task_id, "data": data} for task_id, data in rows.items()]
+        insert = self._insert(Task).values(values)
+        if train_every is None:
+            session.execute(insert.on_conflict_do_nothing())
+            return True
         learnt = sa.select(Task.id, Task.data).where(self._of(project_id), Task.id.in_(list(rows)), ANNOTATED)
         changes = sum(data != rows[task_id] for task_id, data in session.execute(learnt))
         if changes:
             self._raise_revision(session, project_id, changes, train_every)
-        values = [{"project_id": project_id, "id": task_id, "data": data} for task_id, data in rows.items()]
-        insert = self._insert(Task).values(values)
         keys = [Task.project_id, Task.id]
         there = Task.deleted_at_revision.is_(None)
         session.execute(
@@ -103,9 +109,9 @@ class Tasks(Projects):
         )
         return True
 
-    def save_predictions(self, project_id: str, predictions: list[Given], train_every: int = 1) -> None:
-        """Stores the score and version of tasks' latest predictions, with their tasks as `save_tasks` does. Tasks
-        without an id are left out."""
+    def save_predictions(self, project_id: str, predictions: list[Given], train_every: int | None = 1) -> None:
+        """Stores the score and version of tasks' latest predictions, with their tasks as `save_tasks` does; without
+        `train_every`, only tasks that are new. Tasks without an id are left out."""
         self._save_predictions(project_id, predictions, {}, train_every)
 
     def answer_predictions(
@@ -129,7 +135,7 @@ class Tasks(Projects):
         return found
 
     def claim_prediction(self, project_id: str, given: Given, within: timedelta, job_id: str) -> Claim:
-        """As `save_predictions`, for a prediction that a job is about to store in Label Studio.
+        """As `save_predictions` without `train_every`, for what a job is about to store in Label Studio.
 
         Args:
             project_id: the project.
@@ -143,7 +149,7 @@ class Tasks(Projects):
         held = sa.and_(this, Prediction.job_id != job_id, Prediction.job_id.in_(RUNNING))
         answered = sa.and_(this, Prediction.model_version == version, Prediction.answered_at >= self._now() - within)
         with self._transaction() as session:
-            if not self._save_tasks(session, project_id, {task["id"]: task["data"]}, train_every=1):
+            if not self._save_tasks(session, project_id, {task["id"]: task["data"]}, train_every=None):
                 return Claim.ANSWERED  # the project was deleted
             for reason, claim in ((held, Claim.HELD), (answered, Claim.ANSWERED)):
                 if session.scalar(sa.select(Prediction.task_id).where(reason)) is not None:
@@ -158,7 +164,7 @@ class Tasks(Projects):
             session.execute(sa.update(Prediction).where(this).values(stored_at=self._now(), job_id=None))
 
     def _save_predictions(
-        self, project_id: str, predictions: list[Given], moments: dict[str, Any], train_every: int = 1
+        self, project_id: str, predictions: list[Given], moments: dict[str, Any], train_every: int | None = 1
     ) -> list[int]:
         """Stores predictions with moments. Returns the ids of the stored tasks."""
         given = {one[0]["id"]: one for one in predictions if one[0].get("id") is not None}

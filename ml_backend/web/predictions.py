@@ -126,6 +126,7 @@ class Predictions:
         deadline = started + (min(SINGLE_TASK_SECONDS, patience) if single else patience)
         context = (body.params or {}).get("context")
         later = _later(model)
+        self._know(body)
         answers: list[dict[str, Any] | BackendError | None] = [None] * len(body.tasks)
         loading = self._wait_until_loaded(model, deadline)
         if loading is not None:
@@ -187,6 +188,13 @@ class Predictions:
             answers[index] = answers[index] or NotReady(f"The time of the request was too short for this task. {later}")
         self._remember(body, answers, started)
         return self._as_json(body, answers, model)
+
+    def _know(self, body: PredictRequest) -> None:
+        """Stores the tasks' data, which may be new: a job that follows keeps what is stored."""
+        tasks = [{"id": task.id, "data": task.data} for task in body.tasks if task.id is not None]
+        if body.project:
+            with suppress(DatabaseUnavailable):
+                self._store.save_tasks(body.project, tasks, self._registry.train_every(body.project))
 
     def _remember(
         self, body: PredictRequest, answers: list[dict[str, Any] | BackendError | None], started: float
