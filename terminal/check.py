@@ -48,7 +48,7 @@ def check(
         for finding in findings:
             mark = ("ok  ", "green") if finding.ok else ("fail", "red")
             line = Text.assemble(mark, f" {finding.what}: {finding.text}")
-            console.print(line, soft_wrap=True, highlight=False)
+            console.print(line, soft_wrap=True)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(ExitCode.FAILED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from ml_backend.registry import ModelRegistry
     from model import YOLO
 
-# Labels and names of files may have brackets, which aren't marks of a style, and words between colons.
-console = Console(markup=False, emoji=False)
-errors = Console(stderr=True, markup=False, emoji=False)
+# Labels and names of files may have brackets, which aren't marks of a style, and words between colons. Tables are
+# printed; a sentence goes out, unbroken.
+console = Console(markup=False, emoji=False, highlight=False)
+errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 ProjectOption = Annotated[str, typer.Option("--project", help="Label Studio's id of the project.")]
 
@@ -159,7 +160,7 @@ def say_left_out(model: YOLO) -> None:
     if len(left_out) == len(model.control_models):
         raise InvalidRequest(f"There is no timeline in the labeling config, only {', '.join(left_out)}.")
     if left_out:
-        errors.print(f"Left out, because there is no timeline: {', '.join(left_out)}", soft_wrap=True, highlight=False)
+        errors.out(f"Left out, because there is no timeline: {', '.join(left_out)}")
 
 
 @contextmanager
@@ -173,15 +174,22 @@ def progress(description: str) -> Iterator[Progress]:
         bar.update(bar_id, completed=1.0)
 
 
+def read_video(model: YOLO, task: dict[str, Any], description: str) -> None:
+    """Extracts the features of a task's video, unless they are cached, with a bar. Errors as of `model.extract`."""
+    with progress(description) as share:
+        model.extract(task, share)
+
+
 def complain(subject: str, error: object) -> None:
     """Prints an error about a subject on standard error."""
-    errors.print(Text.assemble((f"{subject}:", "red"), f" {error}"), soft_wrap=True, highlight=False)
+    errors.print(Text.assemble((f"{subject}:", "red"), f" {error}"), soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """Prints a value as JSON on standard output."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+def print_json(value: Any, output: Path | None = None) -> None:
+    """Writes a value as JSON into a file, by default to standard output."""
+    with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as file:
+        json.dump(value, file, indent=1, ensure_ascii=False, default=str)
+        file.write("\n")
 
 
 def make_folder(path: Path) -> Path:

@@ -68,7 +68,7 @@ def evaluate(
             path = write_report(report, project, model.model_version, evaluations, observed, colours(model))
             answer["report"] = str(path)
             if not as_json:
-                console.print(f"Report: {path}", highlight=False)
+                console.out(f"Report: {path}")
     if as_json:
         print_json(answer)
 

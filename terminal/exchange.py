@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from errors import BackendError, InvalidRequest
-from terminal.common import Backend, OutputOption, ProjectOption, complain, end, progress, say_left_out
+from terminal.common import Backend, OutputOption, ProjectOption, complain, end, print_json, read_video, say_left_out
 from terminal.formats.files import check_output, read_file, write_files
 from terminal.formats.label_studio import tasks_with_annotations
 from terminal.formats.names import file_name
@@ -54,8 +51,7 @@ def export(
     failures: list[int] = []
     for number, task in enumerate(tasks, start=1):
         try:
-            with progress(f"{number}/{len(tasks)} task {task['id']}") as report:
-                model.extract(task, report)
+            read_video(model, task, f"{number}/{len(tasks)} task {task['id']}")
             timelines += _timelines(model, task, what)
         except BackendError as error:
             complain(f"Task {task['id']}", error)
@@ -111,9 +107,7 @@ def import_(
         to_name=tag.to_name,
         url=lambda video: f"{media}{quote(file_name(video))}",
     )
-    with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as target:
-        json.dump(tasks, target, indent=1, ensure_ascii=False)
-        target.write("\n")
+    print_json(tasks, output)
 
 
 def _format(file: Path, form: ImportFormat | None, suffix: str | None) -> Format:

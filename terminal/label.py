@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +19,9 @@ from terminal.common import (
     errors,
     local_task,
     make_folder,
+    print_json,
     progress,
+    read_video,
     say_left_out,
 )
 from terminal.formats.files import check_output, write_files
@@ -80,7 +79,8 @@ def label(
     for number, video in enumerate(videos, start=1):
         try:
             task = local_task(model, video)
-            tracks = _tracks(model, task, f"{number}/{len(videos)} {video.name}")
+            read_video(model, task, f"{number}/{len(videos)} {video.name}")
+            tracks = [track for track in model.tracks(task) if track.prediction is not None]
             if form is LabelFormat.mp4:
                 _draw(video, tracks, output / f"{names[str(video)]}.timeline.mp4")
             done.append((task, tracks))
@@ -109,27 +109,19 @@ def _videos(files: list[Path]) -> list[Path]:
     return list(dict.fromkeys(videos))
 
 
-def _tracks(model: YOLO, task: dict[str, Any], description: str) -> list[Track]:
-    with progress(description) as report:
-        model.extract(task, report)
-    return [track for track in model.tracks(task) if track.prediction is not None]
-
-
 def _draw(video: Path, tracks: list[Track], target: Path) -> None:
     from terminal.formats.drawn_video import draw_timelines
 
     with progress(f"Drawing {target.name}") as report:
         draw_timelines(video, tracks, target, report)
-    errors.print(f"{target}", highlight=False)
+    errors.out(f"{target}")
 
 
 def _write(form: LabelFormat, done: list[tuple[dict[str, Any], list[Track]]], model: YOLO, output: Path | None) -> None:
     if form is not LabelFormat.json:
         write_files(FORMATS[form.value], [track.prediction for _, tracks in done for track in tracks], output)
         return
-    with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as file:
-        json.dump([_label_studio_task(model, task) for task, _ in done], file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    print_json([_label_studio_task(model, task) for task, _ in done], output)
 
 
 def _label_studio_task(model: YOLO, task: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def export_model(
     if found is None:
         raise InvalidRequest(f'"{name}" of project {project} has no model yet: annotate a video and submit it.')
     shutil.copyfile(found, file)
-    console.print(f"{file} holds the model. On another server: cli.py import-model {file.name}", highlight=False)
+    console.out(f"{file} holds the model. On another server: cli.py import-model {file.name}")
 
 
 def import_model(
@@ -44,4 +44,4 @@ def import_model(
 
     name = name or file.stem
     labels = start.import_model(get_settings().model_root, file, name)
-    console.print(f'Add model_start_from="{name}" to a control tag with some of the labels {", ".join(labels)}.')
+    console.out(f'Add model_start_from="{name}" to a control tag with some of the labels {", ".join(labels)}.')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ from terminal.common import (
     known_number,
     local_task,
     print_json,
-    progress,
+    read_video,
 )
 
 if TYPE_CHECKING:
@@ -70,15 +71,21 @@ def predict(
     connection = _connection(backend, project, url, key)
     model = _project_model(backend, project, connection)
     model.check_ready()
-    deliveries, outcomes = Deliveries(backend.runner.jobs), []
-    for task in _chosen_tasks(backend, connection, project, tasks):
-        outcomes.append(_deliver(deliveries, model, connection, task))
-        if not as_json:
-            _show(outcomes[-1])
-    if as_json:
-        print_json(outcomes)
-    failures = [outcome for outcome in outcomes if "error" in outcome]
-    end(len(outcomes) - len(failures), failures)
+    put = Deliveries(backend.runner.jobs).put
+
+    def store(task: dict[str, Any], outcome: dict[str, Any]) -> str:
+        version = outcome["model_version"] = model.model_version
+        if version in {one.model_version for one in stored_predictions(connection, task["id"])}:
+            outcome["already"] = True
+            return f" has a prediction of {version} already"
+        read_video(model, task, f"Task {task['id']}")
+        prediction = predict_task(model, task)
+        put(model.project_id, connection, task, prediction)
+        regions = outcome["regions"] = len(prediction["result"])
+        outcome["score"] = prediction["score"]
+        return f": {regions} region{'s' * (regions != 1)}, score {prediction['score']:.2f}, stored"
+
+    _for_each(_chosen_tasks(backend, connection, project, tasks), store, as_json)
 
 
 def _predict_file(project: str, video: str) -> None:
@@ -88,34 +95,8 @@ def _predict_file(project: str, video: str) -> None:
     model = Backend(any_path=True).model(project)
     model.check_ready()
     task = local_task(model, path)
-    with progress(path.name) as report:
-        model.extract(task, report)
+    read_video(model, task, path.name)
     print_json(predict_task(model, task))
-
-
-def _deliver(deliveries: Deliveries, model: YOLO, connection: Connection, task: dict[str, Any]) -> dict[str, Any]:
-    outcome: dict[str, Any] = {"task": task["id"], "model_version": model.model_version}
-    try:
-        versions = {one.model_version for one in stored_predictions(connection, task["id"])}
-        if model.model_version in versions:
-            return outcome | {"already": True}
-        with progress(f"Task {task['id']}") as report:
-            model.extract(task, report)
-        prediction = predict_task(model, task)
-        deliveries.put(model.project_id, connection, task, prediction)
-    except BackendError as error:
-        return outcome | {"error": str(error)}
-    return outcome | {"regions": len(prediction["result"]), "score": prediction["score"]}
-
-
-def _show(outcome: dict[str, Any]) -> None:
-    if "error" in outcome:
-        complain(f"Task {outcome['task']}", outcome["error"])
-    elif "already" in outcome:
-        console.print(f"Task {outcome['task']} has a prediction of {outcome['model_version']} already")
-    else:
-        regions = f"{outcome['regions']} region{'s' * (outcome['regions'] != 1)}"
-        console.print(f"Task {outcome['task']}: {regions}, score {outcome['score']:.2f}, stored")
 
 
 def extract(
@@ -129,23 +110,37 @@ def extract(
     backend = Backend()
     connection = _connection(backend, project, url, key)
     model = _project_model(backend, project, connection)
+
+    def read(task: dict[str, Any], outcome: dict[str, Any]) -> str:
+        outcome["already"] = model.is_extracted(task)
+        read_video(model, task, f"Task {task['id']}")
+        return ": was read already" if outcome["already"] else ": read"
+
+    _for_each(_chosen_tasks(backend, connection, project, tasks), read, as_json)
+
+
+def _for_each(
+    tasks: list[dict[str, Any]], work: Callable[[dict[str, Any], dict[str, Any]], str], as_json: bool
+) -> None:
+    """Works on tasks, also after one has failed, says what came of each, and ends the command.
+
+    Args:
+        tasks: the tasks.
+        work: does a task's work, adds to its outcome, and returns the words that follow "Task 3".
+        as_json: whether the outcomes are printed as JSON in the end, and nothing meanwhile.
+    """
     outcomes: list[dict[str, Any]] = []
-    for task in _chosen_tasks(backend, connection, project, tasks):
-        outcome: dict[str, Any] = {"task": task["id"]}
+    for task in tasks:
+        outcomes.append({"task": task["id"]})
         try:
-            outcome["already"] = model.is_extracted(task)
-            with progress(f"Task {task['id']}") as report:
-                model.extract(task, report)
+            words = work(task, outcomes[-1])
         except BackendError as error:
-            outcome["error"] = str(error)
-        outcomes.append(outcome)
-        if as_json:
+            outcomes[-1]["error"] = str(error)
+            if not as_json:
+                complain(f"Task {task['id']}", error)
             continue
-        if "error" in outcome:
-            complain(f"Task {task['id']}", outcome["error"])
-        else:
-            state = "was read already" if outcome["already"] else "read"
-            console.print(f"Task {task['id']}: {state}", soft_wrap=True, highlight=False)
+        if not as_json:
+            console.out(f"Task {task['id']}{words}")
     if as_json:
         print_json(outcomes)
     failures = [outcome for outcome in outcomes if "error" in outcome]

@@ -36,7 +36,7 @@ def review(
     model = backend.model(project)
     if confirmed:
         places = confirm(model, backend.store, [key.strip() for key in confirmed.split(",")])
-        console.print(f"{len(places)} confirmed: not listed again unless the annotation changes.", highlight=False)
+        console.out(f"{len(places)} confirmed: not listed again unless the annotation changes.")
         return
     found = findings(model, backend.store)
     if again or found.is_old or found.at is None:
@@ -46,7 +46,7 @@ def review(
         except (InvalidRequest, InvalidAnnotation) as error:
             if not found.agreements:
                 raise
-            errors.print(str(error), soft_wrap=True, highlight=False)  # annotators may disagree all the same
+            errors.out(str(error))  # annotators may disagree all the same
         found = findings(model, backend.store)
     if as_json:
         print_json(
@@ -60,16 +60,13 @@ def review(
         )
         return
     if found.at:
-        console.print(
-            f"{found.videos} videos, each compared with a model of the others on {found.at} UTC", highlight=False
-        )
+        console.out(f"{found.videos} videos, each compared with a model of the others on {found.at} UTC")
         _print(found.doubts, "Nothing is left to look at.")
     for one in found.agreements:
         kappa = "–" if one.kappa is None else f"{one.kappa:.2f}"
         interval = f" ({one.low:.2f} to {one.high:.2f})" if one.tasks > 1 and one.low is not None else ""
-        console.print(
+        console.out(
             f"Agreement on {one.label}: kappa {kappa}{interval}, {one.tasks} task{'s' * (one.tasks != 1)}",
-            highlight=False,
         )
     if found.agreements:
         _print(found.disagreements, "The annotators agree.")
@@ -81,8 +78,8 @@ def _entry(one: Finding) -> dict[str, object]:
 
 def _print(places: list[Finding], nothing: str) -> None:
     for one in places[:SHOWN]:
-        console.print(f"{one.key}  task {one.task}  {one.text}", highlight=False, soft_wrap=True)
+        console.out(f"{one.key}  task {one.task}  {one.text}")
     if not places:
-        console.print(nothing)
+        console.out(nothing)
     elif len(places) > SHOWN:
-        console.print(f"{len(places) - SHOWN} more: --json lists them.")
+        console.out(f"{len(places) - SHOWN} more: --json lists them.")

@@ -25,7 +25,7 @@ from terminal.common import (
     end,
     errors,
     print_json,
-    progress,
+    read_video,
     say_left_out,
 )
 
@@ -73,8 +73,7 @@ def summary(
     say_left_out(model)
 
     def extract(task: dict[str, Any], number: int, total: int) -> None:
-        with progress(f"{number}/{total} task {task['id']}") as report:
-            model.extract(task, report)
+        read_video(model, task, f"{number}/{total} task {task['id']}")
 
     found = collect(model, backend.store, kind, by, before=extract)
     for task, reason in found.left_out.items():
@@ -83,11 +82,9 @@ def summary(
         raise InvalidRequest(f"No task of project {project} can be summarised.")
     unknown = len({one.observation.task for one in found.observed if one.seconds is None})
     if unknown:
-        errors.print(
+        errors.out(
             f"The length of {unknown} video{'s' * (unknown != 1)} isn't known, so share and rate leave them out. "
-            f"`cli.py extract --project {project}` reads them.",
-            soft_wrap=True,
-            highlight=False,
+            f"`cli.py extract --project {project}` reads them."
         )
     table = TABLES[which.value](found.observed)
     if csv:
@@ -96,7 +93,7 @@ def summary(
     if as_json:
         print_json(table.records())
     elif csv:
-        console.print(f"{len(table.rows)} rows: {csv}", highlight=False, soft_wrap=True)
+        console.out(f"{len(table.rows)} rows: {csv}")
     else:
         _print(table, kind is Kind.BOTH)
     end(len(found.observed), list(found.left_out))

@@ -39,7 +39,7 @@ def _report(results: dict[str, Any], as_json: bool) -> None:
         print_json(results)
     for name, metrics in {} if as_json else results.items():
         state = f"published as v{metrics['version']}" if metrics.get("version") else metrics.get("reason", "no model")
-        console.print(f"{name}: {metrics['tasks']} video{'s' * (metrics['tasks'] != 1)}, {state}", highlight=False)
+        console.out(f"{name}: {metrics['tasks']} video{'s' * (metrics['tasks'] != 1)}, {state}")
     if any(metrics.get("reason") for metrics in results.values()):
         raise typer.Exit(ExitCode.FAILED)
 
@@ -51,7 +51,7 @@ def reset(project: ProjectOption, yes: YesOption = False) -> None:
     if not yes:
         typer.confirm(f"Forget the model {model.model_version} of project {project}?", abort=True)
     model.forget()
-    console.print(f"Project {project} has no model now. Train one: cli.py train --project {project}", highlight=False)
+    console.out(f"Project {project} has no model now. Train one: cli.py train --project {project}")
 
 
 def rollback(
@@ -72,7 +72,7 @@ def rollback(
     version = version or _version_before(backend, project, name)
     if not yes:
         typer.confirm(f"Make v{version} the present model of {name!r} in project {project}?", abort=True)
-    console.print(f"{model.roll_back(version, name)} predicts now", highlight=False)
+    console.out(f"{model.roll_back(version, name)} predicts now")
 
 
 def _version_before(backend: Backend, project: str, name: str) -> int:
