@@ -184,8 +184,9 @@ class ControlModel(ABC):
         regions, score = self.tag.regions(probs, labels), self.tag.score(probs, classifier)
         return ControlPrediction(regions, score, version, probs, annotated)
 
-    def track(self, task: dict[str, Any]) -> Track:
-        """The track of an extracted task, also where the model can't predict yet.
+    def track(self, task: dict[str, Any], recall: bool = True) -> Track:
+        """The track of an extracted task, also where the model can't predict yet. `recall` as of
+        `LabelStudioMLBase.tracks`.
 
         Raises:
             MediaError: the video can't be fetched or read.

@@ -3,6 +3,7 @@ classifier."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,19 @@ class TimelineLabelsModel(ControlModel):
         asked = self.tag.questions(self.mode.doubted(prediction.probabilities, prediction.annotated), frame_rate)
         return prediction._replace(regions=prediction.regions + asked)
 
-    def track(self, task: dict[str, Any]) -> Track:
+    def track(self, task: dict[str, Any], recall: bool = True) -> Track:
         frame_rate, media = self.tag.frame_rate(task), self.tag.media(task)
         features = self.videos.of_file(self.videos.place(task))
         clock, colours = self.tag.clock(features, frame_rate), self.tag.colours
+        track = Track(self.from_name, media, clock, colours, None, None, self.tag.parameters.model_reviewed_label)
         try:
-            prediction = self._predict(features, frame_rate, self.mode.ready(), task)
+            prediction = self._predict(features, frame_rate, self.mode.ready(), task if recall else None)
         except NotReady as error:
-            return Track(self.from_name, media, clock, colours, None, str(error))
+            return replace(track, reason=str(error))
         events = events_of_regions(prediction.regions, frame_rate)
         observation = Observation(media, f"{self.encoder.name}-{prediction.version}", events, task.get("id"))
         timeline = Timeline(observation, clock, tuple(self.tag.labels), prediction.probabilities)
-        return Track(self.from_name, media, clock, colours, timeline)
+        return replace(track, prediction=timeline)
 
     def recording(self, task: dict[str, Any]) -> Recording:
         tag = self.tag

@@ -185,13 +185,17 @@ class LabelStudioMLBase(ProjectModel):
         for part in self.control_models:
             part.evict(task, self.control_models)
 
-    def tracks(self, task: dict[str, Any]) -> list[Track]:
+    def tracks(self, task: dict[str, Any], recall: bool = True) -> list[Track]:
         """The tracks of the control tags with a timeline in an extracted task, for the dashboard and exports.
+
+        Args:
+            task: the task.
+            recall: whether the prediction of an annotated task is what was drawn, and not what the model says itself.
 
         Raises:
             MediaError: the task's media can't be fetched.
         """
-        return [part.track(task) for part in self.control_models if part.has_timeline]
+        return [part.track(task, recall) for part in self.control_models if part.has_timeline]
 
     def recordings(self, task: dict[str, Any]) -> list[Recording]:
         """The videos of the control tags with a timeline in a task, without reading them or predicting.

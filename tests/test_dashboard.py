@@ -85,7 +85,7 @@ class DrawnModel(LabelStudioMLBase):
         seconds = None if task["id"] == 3 else NUM_FRAMES / 25
         return [Recording("tl", task["data"]["video"], 25.0, seconds, ("Close", "Wing extended"))]
 
-    def tracks(self, task: dict[str, Any]) -> list[Track]:
+    def tracks(self, task: dict[str, Any], recall: bool = True) -> list[Track]:
         colours = {"Close": "#d9480f", "Wing extended": "#1971c2"}
         clock = Clock(25.0, np.arange(NUM_FRAMES), 25.0, NUM_FRAMES / 25)
         probs = np.zeros((NUM_FRAMES, 2), np.float32)

@@ -8,6 +8,7 @@ import pytest
 
 from control_models.examples import read_examples
 from errors import InvalidAnnotation, InvalidConfig
+from ml_backend.dashboard import timelines
 from ml_backend.settings import Settings
 from tests.colours import BLUE, GREY, RED_BLUE, annotated, config, control, notes, predicted, task
 from tests.servers import annotation, region
@@ -32,6 +33,25 @@ def test_frames_that_were_not_reviewed_count_for_nothing(settings: Settings, mak
     found = predicted(partly, video, ("Blue",))[:, 0]
     assert found[62:88].mean() > 0.9
     assert found[:18].mean() < 0.1
+
+
+def test_a_page_compares_the_reviewed_frames_with_what_the_model_says_itself(
+    make_model: Any, red_blue: dict[str, Any]
+) -> None:
+    """The blue event wasn't reviewed: its prediction is no error. The annotator forgot the red one: that is."""
+    model = make_model(config(REVIEWED, ("Red", "Blue", "Reviewed")))
+    everything = annotation(1, *RED_BLUE["result"], region(1, 100, "Reviewed"))
+    model.fit("ANNOTATION_CREATED", {}, tasks=[annotated(red_blue, everything)])
+    forgotten = annotation(1, region(1, 50, "Reviewed"))
+    model.services.store.save_annotations("1", None, [(red_blue, forgotten)], "ANNOTATION_UPDATED")
+    (recalled,) = model.tracks(red_blue)
+    drawn = recalled.annotated(forgotten["result"], "annotation 1", 1)
+    assert timelines.agreement(recalled, drawn) == 1
+    (track,) = model.tracks(red_blue, recall=False)
+    (found,) = timelines.disagreements(track, drawn)
+    assert "Red: predicted, not annotated" in found.text
+    assert timelines.agreement(track, drawn) == pytest.approx(1 - 20 / 100, abs=0.06)
+    assert timelines.agreement(track, track.annotated([], "annotation 2", 1)) is None
 
 
 def test_the_reviewed_label_is_accepted_and_never_predicted(

@@ -109,19 +109,30 @@ class Timeline:
         clock: the frames.
         labels: all labels of the control tag, also those that don't occur.
         probabilities: [num_frames, len(labels)] in [0, 1], None where a person marked the events.
+        reviewed: the events that mark what was annotated, None where all of the video was.
     """
 
     observation: Observation
     clock: Clock
     labels: tuple[str, ...]
     probabilities: np.ndarray | None = None
+    reviewed: tuple[Event, ...] | None = None
 
     def marks(self) -> np.ndarray:
         """Booleans [num_frames, len(labels)]: which labels each labeling frame has."""
-        marks = np.zeros((self.clock.num_frames, len(self.labels)), dtype=bool)
-        for event in self.observation.events:
+        return self._marks(self.observation.events, self.labels)
+
+    def annotated(self) -> np.ndarray:
+        """Booleans [num_frames]: which labeling frames were annotated."""
+        if self.reviewed is None:
+            return np.ones(self.clock.num_frames, dtype=bool)
+        return self._marks(self.reviewed, tuple({event.label for event in self.reviewed})).any(axis=1)
+
+    def _marks(self, events: Iterable[Event], labels: tuple[str, ...]) -> np.ndarray:
+        marks = np.zeros((self.clock.num_frames, len(labels)), dtype=bool)
+        for event in events:
             first, last = event.frames(self.clock.frame_rate)  # beyond the video's end there is nothing to mark
-            marks[first - 1 : last, self.labels.index(event.label)] = True
+            marks[first - 1 : last, labels.index(event.label)] = True
         return marks
 
 
@@ -170,6 +181,7 @@ class Track:
         colours: label -> CSS colour, of all labels in the order of the labeling config.
         prediction: the predicted timeline, None where there is none yet.
         reason: why there is no prediction.
+        reviewed_label: the label that marks what was annotated, None where all of an annotated video was.
     """
 
     name: str
@@ -178,12 +190,19 @@ class Track:
     colours: dict[str, str]
     prediction: Timeline | None
     reason: str | None = None
+    reviewed_label: str | None = None
 
     def annotated(self, regions: Iterable[Region], source: str, task: int | None) -> Timeline:
         """Makes the timeline of an annotation's regions on this track, without labels that the config no longer has."""
         events = events_of_regions(regions, self.clock.frame_rate, self.name)
         known = tuple(event for event in events if event.label in self.colours)
-        return Timeline(Observation(self.media, source, known, task), self.clock, tuple(self.colours))
+        reviewed = tuple(event for event in events if event.label == self.reviewed_label)
+        return Timeline(
+            Observation(self.media, source, known, task),
+            self.clock,
+            tuple(self.colours),
+            reviewed=None if self.reviewed_label is None else reviewed,
+        )
 
 
 def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: str | None = None) -> tuple[Event, ...]:

@@ -71,15 +71,16 @@ def _ranges(found: list[tuple[int, int]]) -> str:
 
 
 def disagreements(track: Track, annotated: Timeline | None) -> list[Disagreement]:
-    """The intervals in which annotation and prediction differ, in order of time."""
+    """The annotated intervals in which annotation and prediction differ, in order of time."""
     if annotated is None or track.prediction is None:
         return []
     truth, predicted, rate = annotated.marks(), track.prediction.marks(), track.clock.frame_rate
+    counted = annotated.annotated()
     found = []
     for column, label in enumerate(track.colours):
         for marks, words in (
-            (truth[:, column] & ~predicted[:, column], "annotated, not predicted"),
-            (~truth[:, column] & predicted[:, column], "predicted, not annotated"),
+            (counted & truth[:, column] & ~predicted[:, column], "annotated, not predicted"),
+            (counted & ~truth[:, column] & predicted[:, column], "predicted, not annotated"),
         ):
             for start, end in segments(marks):
                 when = f"{clock_time(start / rate)} to {clock_time(end / rate)}"
@@ -94,10 +95,10 @@ def clock_time(seconds: float) -> str:
 
 
 def agreement(track: Track, annotated: Timeline | None) -> float | None:
-    """The share of frames × labels on which annotation and prediction agree, None where one is missing."""
-    if annotated is None or track.prediction is None:
+    """The share of annotated frames × labels on which annotation and prediction agree, None where there are none."""
+    if annotated is None or track.prediction is None or not annotated.annotated().any():
         return None
-    return float(np.mean(annotated.marks() == track.prediction.marks()))
+    return float(np.mean((annotated.marks() == track.prediction.marks())[annotated.annotated()]))
 
 
 def facts(track: Track) -> list[tuple[str, Any]]:

@@ -151,7 +151,7 @@ class Dashboard(Pages):
         if model is not None:
             try:
                 extracted = model.is_extracted(task)
-                shown = model.tracks(task) if extracted else []
+                shown = model.tracks(task, recall=False) if extracted else []
                 tracks = [self._track(track, annotation, task_id) for track in shown]
                 parts = [part for part in model.control_models if extracted and not part.has_timeline]
                 wholes = [_whole(part, task, annotation) for part in parts]
