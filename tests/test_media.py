@@ -255,6 +255,7 @@ def test_refusal_of_another_host_is_not_blamed_on_the_key(server: Server, elsewh
     with pytest.raises(MediaError) as error:
         fetch(f"{elsewhere.url}/clip.mp4?signature=secret", server, cache)
     assert "403" in str(error.value)
+    assert "use a link that needs no login" in str(error.value)
     assert "LABEL_STUDIO_API_KEY" not in str(error.value)
     assert "secret" not in str(error.value)
 

@@ -46,6 +46,10 @@ LOCAL_FILES_ADVICE = (
     "It serves local files only with LOCAL_FILES_SERVING_ENABLED=true and a local storage in the project. Or give "
     "this backend the same folder: LOCAL_FILES_DOCUMENT_ROOT."
 )
+# By status, for what servers other than Label Studio answer.
+REFUSED = " The backend logs in to Label Studio alone: use a link that needs no login, or one with a valid signature."
+MISSING = " Correct the address in the task's data."
+ADVICE = {401: REFUSED, 403: REFUSED, 404: MISSING, 410: MISSING}
 
 
 @dataclass(frozen=True)
@@ -325,7 +329,8 @@ def _check_media(response: httpx.Response, url: httpx.URL, hop: Hop) -> None:
         raise MediaError(f"{name} is empty.")
     if not response.is_success:
         kind = TransientMediaError if status >= 500 or status in TRY_AGAIN else MediaError
-        raise kind(f"{name} can't be downloaded: the server answers {status} {response.reason_phrase}.")
+        advice = "" if hop.is_label_studio else ADVICE.get(status, "")
+        raise kind(f"{name} can't be downloaded: the server answers {status} {response.reason_phrase}.{advice}")
     if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
         raise MediaError(f"{name} comes compressed, though the plain file was asked for: change the server's settings.")
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
