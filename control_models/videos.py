@@ -17,6 +17,7 @@ from ml_backend.context import Context
 from progress import UNTOLD, Progress
 from video.labeling_frames import rate_mismatch
 from video.preprocessing import View
+from video.task_data import file_name
 
 
 class Videos:
@@ -94,8 +95,7 @@ class Videos:
             if isinstance(error, UnreadableVideo):  # a download that isn't a video isn't kept
                 self._media.remove(media, task_id)
             # The user knows the video by its name in the task; a download's own name is a hash.
-            name = media.partition("?")[0].rpartition("/")[2]
-            raise type(error)(str(error).replace(path.name, name)) from error
+            raise type(error)(str(error).replace(path.name, file_name(media))) from error
 
     def _reads_the_same(self, other: Videos) -> bool:
         """Whether another control tag's encoder reads the same pictures."""

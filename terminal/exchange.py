@@ -14,8 +14,8 @@ from errors import BackendError, InvalidRequest
 from terminal.common import Backend, OutputOption, ProjectOption, complain, end, print_json, read_video, say_left_out
 from terminal.formats.files import check_output, read_file, write_files
 from terminal.formats.label_studio import tasks_with_annotations
-from terminal.formats.names import file_name
 from terminal.formats.registry import FORMATS, Format
+from video.task_data import file_name
 from video.timeline import Timeline
 
 if TYPE_CHECKING:

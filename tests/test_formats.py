@@ -21,9 +21,10 @@ from pyannote.database.util import load_rttm
 from errors import InvalidRequest
 from terminal.formats import elan, nwb, rttm, textgrid
 from terminal.formats.files import check_output, read_file
-from terminal.formats.names import file_name, stems
+from terminal.formats.names import stems
 from terminal.formats.registry import FORMATS
 from tests.test_exchange import RATES, clock, drawn_events, drawn_timeline, timeline, written
+from video.task_data import file_name
 from video.timeline import Event, Observation
 
 EXAMPLES = Path(__file__).parent / "data" / "formats"

@@ -23,7 +23,9 @@ def observed(
 ) -> Observed:
     found = tuple(Event(*event) for event in events)
     spans = None if seconds is None else ((0.0, seconds),)
-    return Observed(Observation(f"/d/{task}.mp4?x=/y", f"annotation {task}", found, task), kind, "tl", LABELS, spans)
+    return Observed(
+        Observation(f"/data/upload/{task}.mp4?x=/y", f"annotation {task}", found, task), kind, "tl", LABELS, spans
+    )
 
 
 def only(*data: Observed) -> Plots:

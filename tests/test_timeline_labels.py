@@ -375,13 +375,14 @@ def test_features_beyond_the_cache_limit_are_not_all_extracted_again(settings: S
         assert len(before & cached()) == 3
 
 
+@pytest.mark.parametrize("video", ["/data/upload/1/clip.mp4", "/data/local-files/?d=a/clip.mp4"])
 def test_a_downloaded_video_that_can_not_be_read_is_named_as_in_the_task(
-    settings: Settings, make_model: Any, server: Server
+    settings: Settings, make_model: Any, server: Server, video: str
 ) -> None:
-    server.answers["/data/upload/1/clip.mp4"] = whole_file(b"no video" * 1000)
+    server.answers[video.partition("?")[0]] = whole_file(b"no video" * 1000)
     model = make_model(config(), label_studio_url=server.url)
     with pytest.raises(MediaError, match=r"clip\.mp4") as error:
-        model.extract({"id": 3, "data": {"video": "/data/upload/1/clip.mp4"}})
+        model.extract({"id": 3, "data": {"video": video}})
     assert "No picture" in str(error.value) or "is not a video file" in str(error.value)
     assert list((settings.cache_dir / "media").iterdir()) == []  # what no decoder can read isn't kept
 

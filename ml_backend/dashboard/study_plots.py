@@ -14,6 +14,7 @@ from ml_backend.dashboard.timelines import clock_time
 from study.budget import Observed, joined
 from study.tables import grouped
 from study.transitions import transitions
+from video.task_data import file_name
 
 # A page with more rows is slow, and nobody compares them all.
 MAX_DRAWN = 60
@@ -139,7 +140,7 @@ def _named(drawn: Sequence[Observed]) -> list[tuple[str, Observed]]:
     several = Counter(one.observation.task for one in drawn)
     named = []
     for one in drawn:
-        file = one.observation.video.partition("?")[0].rpartition("/")[2] or one.observation.video
+        file = file_name(one.observation.video)
         source = f", {one.observation.source}" if several[one.observation.task] > 1 else ""
         named.append((f"{one.subject}: {file}{source}" if one.subject else f"{file}{source}", one))
     return named

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from study.tables import Cell, Table
+from video.task_data import file_name
 
 # A page with more rows is slow, and nobody reads them all; the CSV has all.
 MAX_ROWS = 200
@@ -60,5 +61,5 @@ def _text(name: str, cell: Cell) -> str:
     if cell is None:
         return ""
     if name == "video":
-        return str(cell).partition("?")[0].rpartition("/")[2] or str(cell)
+        return file_name(str(cell))
     return f"{cell:.2f}" if isinstance(cell, float) else str(cell)

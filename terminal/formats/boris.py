@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from errors import InvalidRequest
-from terminal.formats.names import file_name, unused
+from terminal.formats.names import unused
+from video.task_data import file_name
 from video.timeline import Event, Observation, Timeline, without_overlaps
 
 FORMAT_VERSION = "7.0"

@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from errors import InvalidRequest
-from terminal.formats.names import file_name, unused
+from terminal.formats.names import unused
+from video.task_data import file_name
 from video.timeline import Event, Observation, Timeline, without_overlaps
 
 VERSION = "3.0"

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from terminal.formats.names import file_path
+from video.task_data import file_path
 from video.timeline import Timeline
 
 

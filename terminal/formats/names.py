@@ -1,4 +1,4 @@
-"""Names of videos' files, from the paths and URLs of Label Studio's tasks."""
+"""Names for files about videos."""
 
 from __future__ import annotations
 
@@ -6,29 +6,11 @@ import re
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import PurePath
-from urllib.parse import unquote
+
+from video.task_data import file_name
 
 MAX_BYTES = 200  # of a name; file systems take 255 with its number and suffix
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-LOCAL_FILE = "?d="  # Label Studio's URLs of local files name the path in their query
-
-
-def file_name(video: str) -> str:
-    """The name of a video's file.
-
-    >>> file_name("/data/local-files/?d=clips/a%20kick.mp4"), file_name("https://example.org/kick.mp4?key=1")
-    ('a kick.mp4', 'kick.mp4')
-    """
-    return file_path(video).name
-
-
-def file_path(video: str) -> PurePath:
-    """The path of a video's file, also one of another machine."""
-    if LOCAL_FILE in video:
-        return PurePath(unquote(video.partition(LOCAL_FILE)[2]))
-    if video.startswith(("http://", "https://", "/data/")):
-        return PurePath(unquote(video.partition("?")[0]))
-    return PurePath(video)
 
 
 def unused(name: str, taken: set[str]) -> str:

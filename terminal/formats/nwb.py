@@ -18,7 +18,8 @@ import numpy as np
 
 from errors import InvalidRequest
 from terminal.formats.libraries import Library, path_to_read, path_to_write
-from terminal.formats.names import file_name, unused
+from terminal.formats.names import unused
+from video.task_data import file_name
 from video.timeline import SECONDS_DIGITS, Event, Observation, Timeline
 
 if TYPE_CHECKING:
