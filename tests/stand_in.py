@@ -105,6 +105,10 @@ class StandIn(Server):
         asked = json.loads(query.get("query", "{}"))
         ids = sorted(self.tasks, reverse=asked.get("ordering") == ["-tasks:id"])
         for item in asked.get("filters", {}).get("items", ()):
+            if item["filter"] == "filter:tasks:id":
+                assert item["operator"] == "greater"
+                ids = [number for number in ids if number > item["value"]]
+                continue
             assert item["filter"] == "filter:tasks:total_annotations"
             ids = [number for number in ids if (number in self.annotated) == (item["operator"] == "greater")]
         size, page = int(query.get("page_size", 100)), int(query.get("page", 1))

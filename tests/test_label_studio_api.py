@@ -1,5 +1,6 @@
 """Label Studio's API: which one is asked, with which key, and what its errors say; on small real HTTP servers."""
 
+import json
 import os
 import re
 import socket
@@ -35,6 +36,7 @@ from ml_backend.store import Store
 from ml_backend.store.tables import JobKind, JobStatus
 from progress import Progress
 from tests.http_server import Answer, Server, as_json, guarded, redirect, send, status
+from tests.stand_in import StandIn
 
 # The SDK's own.
 pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
@@ -140,15 +142,16 @@ def task(number: int) -> dict:
 
 
 def pages(pages: list[list[dict]], total: int) -> Answer:
-    """`/api/tasks/` as Label Studio pages it: the page after the last is a 404."""
+    """`/api/tasks/` as Label Studio answers for what follows an id: a page, and the number of all that follow."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        page = int(parse_qs(urlsplit(handler.path).query)["page"][0])
-        if page > len(pages):
-            return status(404)(handler)
-        return as_json({"total": total, "total_annotations": 0, "total_predictions": 0, "tasks": pages[page - 1]})(
-            handler
-        )
+        query = json.loads(parse_qs(urlsplit(handler.path).query)["query"][0])
+        filters = query.get("filters", {}).get("items", ())
+        last = max((one["value"] for one in filters if one["filter"] == "filter:tasks:id"), default=0)
+        before = [page for page in pages if last and page[-1]["id"] <= last]
+        page = next((page for page in pages[len(before) :]), [])
+        left = total - sum(map(len, before))
+        as_json({"total": left, "total_annotations": 0, "total_predictions": 0, "tasks": page})(handler)
 
     return answer
 
@@ -162,6 +165,21 @@ def test_annotated_tasks_of_all_pages(server: Server) -> None:
     asked = parse_qs(urlsplit(server.requests[0][0]).query)
     assert asked["project"] == ["3"]
     assert asked["resolve_uri"] == ["false"]
+
+
+def test_a_task_deleted_and_one_added_between_pages_hide_none() -> None:
+    label_studio = StandIn(tasks=1200)
+    label_studio.annotated = set(label_studio.tasks)
+    try:
+        for fetch in (client.tasks, annotated_tasks):
+            fetched = fetch(Connection(label_studio.url, KEY), 1)
+            first, newest = next(fetched)["id"], max(label_studio.tasks) + 1
+            label_studio.tasks.pop(first)
+            label_studio.tasks[newest] = {"text": "new"}
+            label_studio.annotated.add(newest)
+            assert [task["id"] for task in fetched] == list(range(first + 1, newest + 1))
+    finally:
+        label_studio.http.shutdown()
 
 
 def test_tasks_that_go_missing_between_pages_are_noticed(server: Server) -> None:
@@ -240,10 +258,10 @@ def test_an_answer_without_a_number_of_tasks_empties_no_project(body: dict[str, 
 
 
 def test_pages_without_end_end(server: Server) -> None:
-    page = {"total": 2, "total_annotations": 0, "total_predictions": 0, "tasks": [task(1), task(2)]}
+    page = {"total": 3, "total_annotations": 0, "total_predictions": 0, "tasks": [task(1), task(2)]}
     server.answers["/api/tasks/"] = as_json(page)
     for call in ("annotated_tasks", "tasks"):
-        with pytest.raises(LabelStudioError, match="2 tasks announced, and more than"):
+        with pytest.raises(LabelStudioError, match="sends task 1 after task 2"):
             CALLS[call](Connection(server.url, KEY))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,19 +31,15 @@ SMALL_TASKS_PER_PAGE = 500  # without annotations
 TASK_FIELDS = ("id", "project", "data", "annotations")
 ANNOTATION_FIELDS = ("id", "result", "was_cancelled", "ground_truth", "completed_by", "created_at", "updated_at")
 ANNOTATION_FIELDS += ("lead_time", "parent_prediction", "prediction")
-HAS_ANNOTATIONS = {
-    "filters": {
-        "conjunction": "and",
-        "items": [{"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}],
-    }
-}
-HAS_NONE = {
-    "filters": {
-        "conjunction": "and",
-        "items": [{"filter": "filter:tasks:total_annotations", "operator": "equal", "type": "Number", "value": 0}],
-    }
-}
-BY_ID = {"ordering": ["tasks:id"]}
+
+
+def _where(column: str, operator: str, value: int) -> dict[str, Any]:
+    """A filter of Label Studio's lists of tasks."""
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": "Number", "value": value}
+
+
+HAS_ANNOTATIONS = _where("total_annotations", "greater", 0)
+HAS_NONE = _where("total_annotations", "equal", 0)
 LATEST_FIRST = {"ordering": ["-tasks:id"]}
 
 TOKEN_ADVICE = (
@@ -207,7 +203,7 @@ def annotated_tasks(connection: Connection, project_id: int, progress: Progress 
     """
     include = {*TASK_FIELDS, *ANNOTATION_FIELDS}
     subject = f"Annotations of project {project_id}"
-    for task in listed(connection, project_id, subject, include, HAS_ANNOTATIONS, progress):
+    for task in listed(connection, project_id, subject, include, [HAS_ANNOTATIONS], progress):
         if task.project not in (None, project_id):
             raise LabelStudioError(f"{subject}: Label Studio sends task {task.id} of project {task.project}.")
         yield as_task(task) | {"project": task.project, "annotations": _annotations(task.annotations)}
@@ -233,34 +229,46 @@ def listed(
     project_id: int,
     subject: str,
     include: Collection[str],
-    query: dict[str, Any],
+    filters: Sequence[dict[str, Any]] = (),
     progress: Progress = UNTOLD,
     page_size: int = TASKS_PER_PAGE,
 ) -> Iterator[Any]:
-    """A project's tasks, page by page, as the SDK's objects with the keys of `include`; cloud URIs unresolved."""
+    """A project's tasks in the order of their ids, page by page, as the SDK's objects with the keys of `include`; cloud
+    URIs unresolved.
+
+    Each page is what follows the last id of the one before. Where Label Studio counts pages, each task that is deleted
+    meanwhile moves another one to a page that was fetched already.
+    """
+    done, total, last = 0, 0, 0
     with asked(subject):
-        pages = api(connection).tasks.list(
-            project=project_id,
-            fields="all",
-            # One list for all levels: Label Studio filters the annotations' keys by the same names.
-            include=",".join(sorted(include)),
-            query=json.dumps(query),
-            resolve_uri=False,
-            page_size=page_size,
-        )
-        done, total = 0, int(pages.response.total)
-        progress(0.0)
-        for task in pages:
-            if not _is_id(task.id):
-                raise TypeError(f"{task.id!r} is no task's id")
-            yield task
-            done += 1
-            if done > 2 * total + page_size:  # some may have been added meanwhile
-                raise LabelStudioError(f"{subject}: {total} tasks announced, and more than {done} received.")
-            progress(min(1.0, done / max(total, 1)))
-    # The SDK takes an error on a later page for the end of the list.
-    if done < total:
-        raise LabelStudioError(f"{subject}: {total} tasks announced, {done} received. Try again.")
+        while True:
+            rest = {"conjunction": "and", "items": [*filters, _where("id", "greater", last)]}
+            page = api(connection).tasks.list(
+                project=project_id,
+                fields="all",
+                # One list for all levels: Label Studio filters the annotations' keys by the same names.
+                include=",".join(sorted(include)),
+                query=json.dumps({"filters": rest, "ordering": ["tasks:id"]}),
+                resolve_uri=False,
+                page_size=page_size,
+            )
+            tasks, left = page.items or (), int(page.response.total)
+            total = max(total, done + left)
+            if not last:
+                progress(0.0)
+            for task in tasks:
+                if not _is_id(task.id):
+                    raise TypeError(f"{task.id!r} is no task's id")
+                if task.id <= last:
+                    raise LabelStudioError(f"{subject}: Label Studio sends task {task.id} after task {last}.")
+                last = task.id
+                yield task
+                done += 1
+                progress(done / total)
+            if len(tasks) >= left:
+                return
+            if not tasks:
+                raise LabelStudioError(f"{subject}: {total} tasks announced, {done} received. Try again.")
 
 
 def who_am_i(connection: Connection) -> str:
@@ -329,7 +337,7 @@ def title(connection: Connection, project_id: int) -> str | None:
 def tasks(connection: Connection, project_id: int, progress: Progress = UNTOLD) -> Iterator[dict[str, Any]]:
     """Fetches all tasks of the project, as `annotated_tasks`, but only their `{"id", "data"}`."""
     subject = f"Tasks of project {project_id}"
-    for task in listed(connection, project_id, subject, ("id", "data"), BY_ID, progress, SMALL_TASKS_PER_PAGE):
+    for task in listed(connection, project_id, subject, ("id", "data"), (), progress, SMALL_TASKS_PER_PAGE):
         yield as_task(task)
 
 

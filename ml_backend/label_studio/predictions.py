@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from ml_backend.label_studio.client import (
-    BY_ID,
     HAS_NONE,
     TASKS_PER_PAGE,
     Connection,
@@ -47,7 +46,7 @@ def upcoming_tasks(connection: Connection, project_id: int, limit: int) -> Itera
     """
     subject, size = f"Tasks of project {project_id}", min(limit, TASKS_PER_PAGE)
     include = ("id", "data", "predictions")
-    tasks = listed(connection, project_id, subject, include, HAS_NONE | BY_ID, page_size=size)
+    tasks = listed(connection, project_id, subject, include, [HAS_NONE], page_size=size)
     for _, task in zip(range(limit), tasks, strict=False):
         versions = {str(prediction.model_version) for prediction in task.predictions or ()}
         yield as_task(task), versions

@@ -263,3 +263,10 @@ def test_annotated_tasks_over_several_pages(label_studio: LabelStudio) -> None:
     assert [task["data"] for task in found] == [task["data"] for task in annotated]
     assert sorted(annotation["was_cancelled"] for annotation in found[0]["annotations"]) == [False, True]
     assert (shares[0], shares[-1]) == (0.0, 1.0)
+    fetching = annotated_tasks(connection, project)
+    first = next(fetching)
+    chosen = {"selectedItems": {"all": False, "included": [first["id"]]}}
+    label_studio.post("/api/dm/actions", chosen, id="delete_tasks", project=project)
+    later = {"data": {"video": "s3://bucket/later.mp4"}, "annotations": [done]}
+    label_studio.post(f"/api/projects/{project}/import", [later])
+    assert [task["data"] for task in fetching] == [task["data"] for task in [*annotated[1:], later]]
