@@ -123,8 +123,12 @@ class TimelineTag(Tag):
         else:
             labels = classifier.labels(probs, frame_rate, self.threshold, parameters.model_exclusive)
         # Before short events are dropped, those that only a gap parts are one.
-        labels = merge_gaps(labels, math.floor(parameters.model_merge_gap * frame_rate))
-        labels = drop_short(labels, math.ceil(parameters.model_min_duration * frame_rate))
+        # Rounded, since 0.28 × 25 is a little more than 7.
+        gap, shortest = (
+            round(seconds * frame_rate, 6) for seconds in (parameters.model_merge_gap, parameters.model_min_duration)
+        )
+        labels = merge_gaps(labels, math.floor(gap), parameters.model_exclusive)
+        labels = drop_short(labels, math.ceil(shortest))
         if annotated is not None:
             labels[annotated] = self._allowed(probs > 0, probs)[annotated]
         return labels

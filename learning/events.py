@@ -13,16 +13,17 @@ def segments(mask: ArrayLike) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def merge_gaps(labels: np.ndarray, frames: int) -> np.ndarray:
+def merge_gaps(labels: np.ndarray, frames: int, exclusive: bool = False) -> np.ndarray:
     """Fills each label's gaps of at most so many frames in labels [num_frames, num_labels] bool.
 
-    What lies before its first event or behind its last one is no gap.
+    What lies before its first event or behind its last one is no gap; nor, where labels are exclusive, what another
+    label is in.
     """
     merged = labels.copy()
     for column in merged.T:
         events = segments(column)
         for (_, end), (start, _) in pairwise(events):
-            if start - end <= frames:
+            if start - end <= frames and not (exclusive and labels[end:start].any()):
                 column[end:start] = True
     return merged
 

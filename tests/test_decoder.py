@@ -36,6 +36,21 @@ def test_gaps_and_durations_are_seconds(frame_rate: int) -> None:
     assert shown(found[:: frame_rate // 10]) == "..xxxxxx..........xxx.."
 
 
+@pytest.mark.parametrize(("seconds", "frame_rate", "frames"), [("0.28", 25, 7), ("2.28", 25, 57), ("1.1", 10, 11)])
+def test_an_event_or_a_gap_of_exactly_that_length_counts(seconds: str, frame_rate: int, frames: int) -> None:
+    """Their products in floating point lie a little above or below the whole number."""
+    event = f".{'x' * frames}."
+    assert shown(decide(column(event), frame_rate, model_min_duration=seconds)) == event
+    gap = f"x{'.' * frames}x"
+    assert shown(decide(column(gap), frame_rate, model_merge_gap=seconds)) == "x" * (frames + 2)
+
+
+def test_exclusive_labels_stay_exclusive_where_gaps_are_merged() -> None:
+    probs = np.hstack([column("x.x...x....."), column("....x.....x.")])
+    found = decide(probs, 10, model_exclusive="true", model_merge_gap="0.5")
+    assert [shown(found), shown(found[:, 1:])] == ["xxx...x.....", "....x.....x."]
+
+
 def test_in_simple_mode_the_most_probable_label_wins() -> None:
     probs = np.array([[0.9, 0.8], [0.6, 0.7], [0.3, 0.4], [0.0, 0.9]])
     found = decide(probs, 25, model_exclusive="true")
