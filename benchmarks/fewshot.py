@@ -27,7 +27,7 @@ from benchmarks.learners import LEARNERS, Before, Learner
 from benchmarks.projects import FOOTAGE, STEPS, Example, Project, project
 from benchmarks.videos.footage import DATA
 from benchmarks.videos.scenarios import SCENARIOS
-from learning.metrics import frame_metrics, reliability_curve, segment_f1
+from learning.metrics import count_segments, frame_metrics, reliability_curve, summary
 
 SEEDS = (0, 1, 2)
 SHUFFLES = (0, 1, 2, 3, 4)
@@ -91,7 +91,7 @@ def scores(student: Learner, data: Project, count: int) -> list[Row]:
                 "learner": name,
                 "f1": frames["macro_f1"],
                 "best_f1": best_f1(truth, probs),
-                "segment_f1": segment_f1(truth, found, data.labels)["macro_f1"],
+                "segment_f1": summary(count_segments(truth, found), data.labels)["macro_f1"],
                 "per_label": {label: part["f1"] for label, part in frames["per_label"].items()},
                 "annotated_f1": float(np.mean(fits)),
                 "annotated_pooled_f1": frame_metrics(own_truth, own_found, data.labels)["macro_f1"],

@@ -62,12 +62,8 @@ class Ours:
         annotated = self.project.examples[:count]
         rows = annotated[0].sequence
         self.model = new_classifier(rows.shape[1], len(self.project.labels), rows.layout, self.seed)
-        self.model.partial_fit(
-            [example.ours for example in annotated],
-            [example.labels for example in annotated],
-            frame_rates=[example.frame_rate for example in annotated],
-        )
-        self.rules = {"ours": partial(self.model.labels, frame_rate=annotated[0].frame_rate)}
+        self.model.fit([example.annotated(number) for number, example in enumerate(annotated)])
+        self.rules = {"ours": partial(self.model.decisions.labels, frame_rate=annotated[0].frame_rate)}
 
     def probabilities(self, example: Example) -> np.ndarray:
         return self.model.predict(example.ours, example.frame_rate)

@@ -18,6 +18,7 @@ from features.cache import FeatureCache
 from features.checkpoints import bundled_path
 from features.encoder import Encoder
 from features.sequence import APPEARANCE, MOTION, FeatureSequence
+from learning import dataset
 from video.preprocessing import View
 from video.reader import decode
 
@@ -76,6 +77,10 @@ class Example:
     def frame_rate(self) -> float:
         """Frames per second."""
         return FeatureCache(DATA / "cache", CACHE_SIZE).get(encoder(), self.video).frame_rate
+
+    def annotated(self, number: int) -> dataset.Example:
+        """What a classifier learns of it, as the task of this number."""
+        return dataset.Example(number, self.ours, self.labels, frame_rate=self.frame_rate)
 
 
 class Project(NamedTuple):

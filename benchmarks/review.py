@@ -23,7 +23,7 @@ from control_models.tag import DEFAULT_THRESHOLD
 from control_models.timeline_tag import TimelineTag
 from control_models.trainer import Trainer
 from learning.dataset import Example
-from learning.evaluation import Case, Evaluation
+from learning.evaluation import Evaluation
 from learning.events import segments
 from ml_backend.dashboard.findings import MIN_EVIDENCE
 from ml_backend.jobs.review import FOLDS
@@ -119,13 +119,12 @@ def timeline_tag(labels: Sequence[str]) -> TimelineTag:
 def held_out(data: Project, labels: list[np.ndarray], seed: int) -> Evaluation:
     """The product's cross-validation by video."""
     examples = [
-        Example(number, one.sequence, truth.astype(np.float32), frame_rate=one.frame_rate)
+        Example(number, one.sequence, truth, frame_rate=one.frame_rate)
         for number, (one, truth) in enumerate(zip(data.examples, labels, strict=True))
     ]
     order = np.random.default_rng(seed).permutation(len(examples))
     folds = [set(order[start::FOLDS].tolist()) for start in range(min(FOLDS, len(order)))]
-    predictions = Trainer(timeline_tag(data.labels)).held_out(examples, folds)
-    cases = [Case(e.task_id, e.labels > 0, probs, found, frame_rate=e.frame_rate) for e, probs, found in predictions]
+    cases = Trainer(timeline_tag(data.labels)).held_out(examples, folds)
     return Evaluation("tl", tuple(data.labels), {}, tuple(cases))
 
 
@@ -178,7 +177,7 @@ def expected(folder: Path) -> None:
     """Prints how far the held-out videos' true total times lie from the expected ones, in standard deviations."""
     data = project(FOOTAGE, 0, folder)
     evaluation = held_out(data, [one.labels.astype(bool) for one in data.examples], 0)
-    rate = evaluation.cases[0].frame_rate
+    rate = evaluation.cases[0].example.frame_rate
     memories = {
         "independent frames": lambda marks: 0.0,
         "memory of the prediction": lambda marks: memory_of(marks, rate),
@@ -189,7 +188,9 @@ def expected(folder: Path) -> None:
         for case in evaluation.cases:
             for column in range(len(evaluation.labels)):
                 total = expected_time(case.probabilities[:, column], rate, memory(case.predicted[:, column]))
-                errors.append((case.truth[:, column].sum() / rate - total.seconds) / max(total.deviation, 1e-9))
+                errors.append(
+                    (case.example.labels[:, column].sum() / rate - total.seconds) / max(total.deviation, 1e-9)
+                )
         size = np.abs(errors)
         print(
             f"{folder.name}, {name}: root mean square {np.sqrt(np.mean(size**2)):.2f}; "

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from learning.dataset import FRAME_RATE
+from learning.dataset import FRAME_RATE, Example
 from utils.neural_nets import MultiLabelLSTM
 
 LAYOUT = {"appearance": 1280, "cells": 6 * 8 * 72, "motion": 11}
@@ -70,10 +70,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     print("| annotated | F1 of a new video | training, seconds of a core | peak MB so far |\n| --- | --- | --- | --- |")
     for case in cases(arguments.hours):
-        masks = [np.arange(video.shape[0]) < case.reviewed * video.shape[0] for video in case.videos]
         model = MultiLabelLSTM(sum(LAYOUT.values()), 1, layout=LAYOUT)
         started = time.process_time()
-        model.partial_fit(case.videos, [video.labels for video in case.videos], masks=masks)
+        model.fit(
+            [
+                Example(
+                    number, video, video.labels, reviewed=np.arange(video.shape[0]) < case.reviewed * video.shape[0]
+                )
+                for number, video in enumerate(case.videos)
+            ]
+        )
         seconds = time.process_time() - started
         truth, found = case.new.labels > 0, model.predict_labels(case.new)
         f1 = 2 * (truth & found).sum() / (truth.sum() + found.sum())

@@ -9,6 +9,7 @@ the same clips with their labels moved by half of the clip. Mean over shuffles.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,10 @@ def trained(
     layout = examples[0].sequence.layout
     classifier = MultiLabelLSTM(sum(layout.values()), len(data.labels), layout=layout)
     classifier.set_label_map({label: column for column, label in enumerate(data.labels)})
-    classifier.partial_fit(
-        [example.ours for example in examples],
-        [np.roll(e.labels, len(e.labels) // 2, axis=0) if moved else e.labels for e in examples],
-        frame_rates=[example.frame_rate for example in examples],
-        start_from=start_from,
-    )
+    annotated = [example.annotated(number) for number, example in enumerate(examples)]
+    if moved:
+        annotated = [replace(one, labels=np.roll(one.labels, len(one.labels) // 2, axis=0)) for one in annotated]
+    classifier.fit(annotated, start_from)
     return classifier
 
 

@@ -22,6 +22,7 @@ from benchmarks.other_tree import new_classifier
 from benchmarks.projects import FOOTAGE, project
 from benchmarks.videos.footage import DATA
 from benchmarks.videos.scenarios import SCENARIOS
+from learning.dataset import Example
 from learning.metrics import frame_metrics
 from learning.order import comparable, distances, examples, summary, teaching_order
 from learning.questions import MAX_SHARE, MAX_SPANS, SPAN_SECONDS, best_spans, chance_of_error, entropy, questions
@@ -79,11 +80,11 @@ def pieces(clip: Clip) -> list[Clip]:
 
 def trained(data: Set, clips: list[Clip], masks: list[np.ndarray | None] | None = None) -> MultiLabelLSTM:
     model = new_classifier(clips[0].features.shape[1], len(data.labels), data.layout, 0)
-    model.partial_fit(
-        [clip.features for clip in clips],
-        [clip.labels for clip in clips],
-        masks=masks,
-        frame_rates=[clip.frame_rate for clip in clips],
+    model.fit(
+        [
+            Example(number, clip.features, clip.labels, reviewed=mask, frame_rate=clip.frame_rate)
+            for number, (clip, mask) in enumerate(zip(clips, masks or [None] * len(clips), strict=True))
+        ]
     )
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,4 +174,4 @@ class _Reader:
                 added.append(
                     Example(task["id"], sequence, labels, 1.0, reviewed, frame_rate, stands_for, annotation["id"])
                 )
-        self._examples += [example._replace(weight=1 / len(added)) for example in added]
+        self._examples += [replace(example, weight=1 / len(added)) for example in added]

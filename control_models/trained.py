@@ -21,7 +21,7 @@ from control_models.videos import Videos
 from errors import BackendError, InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from features.cache import VideoFeatures
 from learning.dataset import num_videos
-from learning.evaluation import Case, Evaluation
+from learning.evaluation import Evaluation
 from ml_backend.base import Ranked
 from ml_backend.context import Context
 from progress import UNTOLD, Progress
@@ -366,13 +366,9 @@ class TrainedMode:
         tag = self._tag
         examples = read_examples(tag, self._videos, self._context.notes, tasks).examples
         try:
-            predictions = self._trainer().held_out(examples, folds, progress)
+            cases = self._trainer().held_out(examples, folds, progress)
         except ValueError as error:
             raise InvalidAnnotation(f"Annotate at least two different videos: {error}.") from error
-        cases = [
-            Case(e.task_id, e.labels > 0, probs, found, e.reviewed, e.annotation, e.frame_rate)
-            for e, probs, found in predictions
-        ]
         return Evaluation(tag.from_name, tuple(tag.labels), tag.colours, tuple(cases))
 
 

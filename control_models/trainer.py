@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from control_models.tag import Tag
 from learning.dataset import Example, content_of, num_videos
-from learning.metrics import frame_metrics, segment_f1
+from learning.evaluation import Case, score_cases
 from learning.mistakes import Compared, mistakes
 from progress import UNTOLD, Progress
 from utils.neural_nets import MultiLabelLSTM
@@ -18,20 +18,6 @@ from utils.neural_nets import MultiLabelLSTM
 PUBLISH_TOLERANCE = 0.02
 PUBLISH_TOLERANCE_OF_ONE_VIDEO = 0.85  # in addition, divided by the number of videos
 RIVAL_SHARE, TRAINING_SHARE = 0.1, 0.8  # of the progress; the rest is the candidate's score
-
-
-class HeldOutPrediction(NamedTuple):
-    """The prediction of a video by a classifier that wasn't trained on it.
-
-    Attributes:
-        example: the video's example.
-        probs: [num_frames, num_labels].
-        labels: [num_frames, num_labels] bool.
-    """
-
-    example: Example
-    probs: np.ndarray
-    labels: np.ndarray
 
 
 class Trainer:
@@ -84,12 +70,11 @@ class Trainer:
     def score(
         self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress = UNTOLD
     ) -> dict[str, Any] | None:
-        """Scores a classifier on the annotated frames of all examples together; None without examples.
-
-        Returns:
-            videos, the number of them; frames, as of `frame_metrics`; segments, as of `segment_f1`.
-        """
-        return self._metrics(examples, self._found(classifier, examples, progress)) if examples else None
+        """Scores a classifier on the annotated frames of all examples together, as of `score_cases`; None without
+        examples."""
+        if not examples:
+            return None
+        return score_cases(self._predicted(classifier, examples, progress), self._tag.labels)
 
     def test(
         self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress = UNTOLD
@@ -102,27 +87,24 @@ class Trainer:
         """
         if not examples:
             return None
-        found = self._found(classifier, examples, progress)
+        cases = self._predicted(classifier, examples, progress)
         runs = [
-            Compared(truth, predicted, e.frame_rate if len(e.labels) > 1 else 1.0)
-            for e, labels in zip(examples, found, strict=True)
-            for truth, predicted in zip(e.annotated(e.labels > 0), e.annotated(labels), strict=True)
+            Compared(*run, case.example.frame_rate if len(case.predicted) > 1 else 1.0)
+            for case in cases
+            for run in case.runs
         ]
-        return self._metrics(examples, found) | {"mistakes": mistakes(runs, self._tag.labels)}
+        return score_cases(cases, self._tag.labels) | {"mistakes": mistakes(runs, self._tag.labels)}
 
-    def _found(
+    def _predicted(
         self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress = UNTOLD
-    ) -> list[np.ndarray]:
-        """The labels of each example's prediction, [num_frames, num_labels] bool."""
-        found = []
+    ) -> list[Case]:
+        cases = []
         for part, e in progress.over(examples):
             probs = classifier.predict(e.features, e.frame_rate, progress=part)
-            found.append(self._tag.decide(probs, e.frame_rate, classifier))
-        return found
+            cases.append(Case(e, probs, self._tag.decide(probs, e.frame_rate, classifier)))
+        return cases
 
-    def held_out(
-        self, examples: list[Example], folds: list[set[int]], progress: Progress = UNTOLD
-    ) -> list[HeldOutPrediction]:
+    def held_out(self, examples: list[Example], folds: list[set[int]], progress: Progress = UNTOLD) -> list[Case]:
         """Cross-validation: the videos of each fold are predicted by a classifier trained on the other videos.
 
         Args:
@@ -133,7 +115,7 @@ class Trainer:
         Raises:
             ValueError: a fold leaves nothing to train on.
         """
-        predictions: list[HeldOutPrediction] = []
+        cases: list[Case] = []
         contents = {id(e.features): content_of(e.features) for e in examples}
         for part, fold in progress.over(folds):
             hidden = {contents[id(e.features)] for e in examples if e.task_id in fold}
@@ -142,10 +124,8 @@ class Trainer:
                 raise ValueError("no other annotated video is left to train on")
             classifier = self._new_classifier(known)
             self._train(classifier, known, part.part(0.0, 0.9))
-            for e in (e for e in examples if e.task_id in fold):
-                probs = classifier.predict(e.features, e.frame_rate)
-                predictions.append(HeldOutPrediction(e, probs, self._tag.decide(probs, e.frame_rate, classifier)))
-        return predictions
+            cases += self._predicted(classifier, [e for e in examples if e.task_id in fold])
+        return cases
 
     def _new_classifier(self, examples: list[Example]) -> MultiLabelLSTM:
         features = examples[0].features
@@ -161,35 +141,11 @@ class Trainer:
         return classifier
 
     def _train(self, classifier: MultiLabelLSTM, examples: list[Example], progress: Progress) -> dict[str, Any]:
-        return classifier.partial_fit(
-            [e.features for e in examples],
-            [e.labels for e in examples],
-            weights=[e.weight for e in examples],
-            masks=[e.mask for e in examples],
-            frame_rates=[e.frame_rate for e in examples],
-            stands_for=[e.stands_for for e in examples],
+        return classifier.fit(
+            examples,
             start_from=self._start_from,
             epochs=self._tag.parameters.model_classifier_epochs,
             f1_threshold=self._tag.parameters.model_classifier_f1_threshold,
             accuracy_threshold=self._tag.parameters.model_classifier_accuracy_threshold,
             progress=progress,
         )
-
-    def _metrics(self, examples: list[Example], predicted_labels: list[np.ndarray]) -> dict[str, Any]:
-        labels = self._tag.labels
-        # A frame without labels between two videos, or parts of one, keeps their segments apart.
-        gap = np.zeros((1, len(labels)), dtype=bool)
-        truth = np.concatenate([part for e in examples for run in e.annotated(e.labels > 0) for part in (run, gap)])
-        predicted = np.concatenate(
-            [
-                part
-                for e, found in zip(examples, predicted_labels, strict=True)
-                for run in e.annotated(found)
-                for part in (run, gap)
-            ]
-        )
-        return {
-            "videos": num_videos(examples),
-            "frames": frame_metrics(truth, predicted, labels),
-            "segments": segment_f1(truth, predicted, labels),
-        }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -35,33 +36,46 @@ class FrameFeatures(Protocol):
     def __getitem__(self, frames: slice) -> np.ndarray: ...
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Example:
     """One annotation of a video, in labeling frames.
 
     Attributes:
         task_id: the video's task.
         features: [num_frames, dim].
-        labels: [num_frames, num_labels], 0 or 1.
+        labels: [num_frames, num_labels] bool; given as 0 and 1.
         weight: the annotations of one task have a weight of 1 together.
-        mask: [num_frames] bool, the annotated frames; None for all. The others are left out.
+        reviewed: [num_frames] bool, the annotated frames; given as None for all. The others are left out.
         frame_rate: labeling frames per second.
         stands_for: the number of the project's videos that this one stands for, as of `choose_videos`.
         annotation: the annotation's id, None where it has none.
+
+    Raises:
+        ValueError: labels other than 0 and 1, lengths that don't fit, or a weight or frame rate that isn't positive.
     """
 
     task_id: int
     features: FrameFeatures
     labels: np.ndarray
     weight: float = 1.0
-    mask: np.ndarray | None = None
+    reviewed: np.ndarray | None = None
     frame_rate: float = FRAME_RATE
     stands_for: float = 1.0
     annotation: int | None = None
 
-    @property
-    def reviewed(self) -> np.ndarray:
-        """The annotated frames, [num_frames] bool, also where the mask is None."""
-        return np.ones(len(self.labels), bool) if self.mask is None else self.mask
+    def __post_init__(self) -> None:
+        labels, num_frames = np.asarray(self.labels), self.features.shape[0]
+        reviewed = np.ones(num_frames, bool) if self.reviewed is None else np.asarray(self.reviewed, bool)
+        if num_frames == 0 or labels.ndim != 2 or not num_frames == len(labels) == len(reviewed):
+            shapes = f"labels {list(labels.shape)} of {list(reviewed.shape)} annotated frames"
+            raise ValueError(f"{shapes} don't fit {num_frames} frames of features")
+        if not ((labels == 0) | (labels == 1)).all():
+            raise ValueError("labels must be 0 or 1")
+        for name in ("weight", "frame_rate"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"the {name} of a sequence must be a positive number, not {getattr(self, name)}")
+        object.__setattr__(self, "labels", labels.astype(bool))
+        object.__setattr__(self, "reviewed", reviewed)
 
     def annotated(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the runs of annotated frames of rows [num_frames, …]."""
@@ -92,52 +106,22 @@ class Dataset:
         examples: with at least one annotated frame; several may be of one video.
 
     Attributes:
-        contents: each example's content hash.
         numbers: the index of each example's video, which follows from its content.
 
     Raises:
-        ValueError: labels other than 0 and 1, labels and features of different lengths, a weight that isn't positive,
-            or no annotated frame.
+        ValueError: another number of labels, or no annotated frame.
     """
 
     def __init__(self, examples: Sequence[Example], num_labels: int) -> None:
-        self.examples = [_checked(example, num_labels) for example in examples]
+        if any(example.labels.shape[1] != num_labels for example in examples):
+            raise ValueError(f"an example hasn't labels of {num_labels} columns")
+        self.examples = examples
         self.num_labels = num_labels
-        if not any(example.reviewed.any() for example in self.examples):
+        if not any(example.reviewed.any() for example in examples):
             raise ValueError("no frame is annotated: all are masked")
-        self.contents = [content_of(example.features) for example in self.examples]
         known: dict[str, int] = {}
-        self.numbers = np.array([known.setdefault(content, len(known)) for content in self.contents])
+        self.numbers = np.array([known.setdefault(content_of(one.features), len(known)) for one in examples])
         self.num_videos = len(known)
-
-    @classmethod
-    def of_lists(
-        cls,
-        sequences: Sequence[FrameFeatures],
-        labels: Sequence[np.ndarray],
-        weights: Sequence[float] | None = None,
-        masks: Sequence[np.ndarray | None] | None = None,
-        frame_rates: Sequence[float] | None = None,
-        stands_for: Sequence[float] | None = None,
-        *,
-        num_labels: int,
-    ) -> Dataset:
-        """Makes a dataset of an entry for each sequence in each list; a list that is None holds the default.
-
-        Raises:
-            ValueError: also lists of different lengths, or none.
-        """
-        count = len(sequences)
-        given = {
-            "label arrays": labels,
-            "weights": [1.0] * count if weights is None else weights,
-            "masks": [None] * count if masks is None else masks,
-            "frame rates": [FRAME_RATE] * count if frame_rates is None else frame_rates,
-            "numbers of videos": [1.0] * count if stands_for is None else stands_for,
-        }
-        if not count or any(len(values) != count for values in given.values()):
-            raise ValueError(f"{count} sequences, " + ", ".join(f"{len(v)} {name}" for name, v in given.items()))
-        return cls([Example(*row) for row in zip(range(count), sequences, *given.values(), strict=True)], num_labels)
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -151,7 +135,7 @@ class Dataset:
         """For each label the median seconds of its events or of its gaps, whichever is less, where there are any."""
 
         def seconds(column: int, on: bool) -> list[float]:
-            rows = ((e, run == on) for e in self.examples for run in e.annotated(e.labels[:, column] > 0))
+            rows = ((e, run == on) for e in self.examples for run in e.annotated(e.labels[:, column]))
             return [(end - start) / e.frame_rate for e, run in rows for start, end in segments(run)]
 
         return [
@@ -223,24 +207,7 @@ def _groups(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     [num_frames, num_labels]."""
     near = np.zeros(example.labels.shape, bool)
     reach = max(1, round(BOUNDARY_SECONDS * example.frame_rate))
-    for frame, column in np.argwhere(np.diff(example.labels > 0, axis=0)):
+    for frame, column in np.argwhere(np.diff(example.labels, axis=0)):
         near[max(0, frame + 1 - reach) : frame + 1 + reach, column] = True
     counts = example.reviewed[:, None]
-    return counts, counts & (example.labels > 0), counts & near
-
-
-def _checked(example: Example, num_labels: int) -> Example:
-    labels = np.asarray(example.labels)
-    num_frames = example.features.shape[0]
-    if num_frames == 0 or labels.shape != (num_frames, num_labels):
-        raise ValueError(f"labels {list(labels.shape)} don't fit {num_frames} frames, {num_labels} labels")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels must be 0 or 1")
-    if not 0 < example.weight < np.inf:
-        raise ValueError(f"the weight of a sequence must be a positive number, not {example.weight}")
-    if not 0 < example.frame_rate < np.inf:
-        raise ValueError(f"the frame rate must be a positive number, not {example.frame_rate}")
-    mask = None if example.mask is None else np.asarray(example.mask, bool)
-    if mask is not None and mask.shape != (num_frames,):
-        raise ValueError(f"a mask of {list(mask.shape)} doesn't fit {num_frames} frames")
-    return example._replace(labels=labels.astype(np.uint8), mask=mask)
+    return counts, counts & example.labels, counts & near

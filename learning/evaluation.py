@@ -3,60 +3,41 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from learning.dataset import FRAME_RATE
+from learning.dataset import Example, num_videos
 from learning.events import segments
-from learning.metrics import frame_metrics, segment_f1
+from learning.metrics import count_frames, count_segments, f1_of, summary
 
+KINDS = {"frames": count_frames, "segments": count_segments}
 # Resamples of the bootstrap, enough for two digits of a 95 % interval.
 RESAMPLES = 1000
 # An onset further away than this from any true one belongs to another event.
 MAX_BOUNDARY_ERROR_SECONDS = 2.0
 
 
-KINDS = ("frames", "segments")
-
-
 class Case(NamedTuple):
-    """One annotation of a held-out video.
+    """An annotation of a video, and the video's prediction.
 
     Attributes:
-        task_id: the video's task.
-        truth: [num_frames, num_labels] booleans.
+        example: the annotation.
         probabilities: [num_frames, num_labels] in [0, 1].
-        predicted: [num_frames, num_labels] booleans.
-        reviewed: [num_frames] booleans, the frames that were annotated; None for all. Others count for nothing.
-        annotation: the annotation's id, None where it has none.
-        frame_rate: labeling frames per second.
+        predicted: [num_frames, num_labels] bool.
     """
 
-    task_id: int
-    truth: np.ndarray
+    example: Example
     probabilities: np.ndarray
     predicted: np.ndarray
-    reviewed: np.ndarray | None = None
-    annotation: int | None = None
-    frame_rate: float = FRAME_RATE
 
     @property
-    def marks(self) -> np.ndarray:
-        """The annotated frames, [num_frames] bool, also where `reviewed` is None."""
-        return np.ones(len(self.truth), bool) if self.reviewed is None else self.reviewed
-
-    def counted(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of annotated frames, of rows [num_frames, …]."""
-        return rows[self.marks]
-
-    def runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields the runs of annotated frames of rows [num_frames, …]."""
-        for start, end in segments(self.marks):
-            yield rows[start:end]
+    def runs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The labels and the prediction of each run of annotated frames, both [num_frames, num_labels] bool."""
+        return list(zip(*(self.example.annotated(rows) for rows in (self.example.labels, self.predicted)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,32 +56,23 @@ class Evaluation:
     colours: dict[str, str]
     cases: tuple[Case, ...]
 
-    @property
-    def num_videos(self) -> int:
-        """The number of videos; several annotations of one count once."""
-        return len({case.task_id for case in self.cases})
-
     def score(self) -> dict[str, Any]:
-        """The scores over all videos: videos, the number of them; frames, as of `frame_metrics`; segments, as of
-        `segment_f1`."""
-        return {"videos": self.num_videos, **score_cases(self.cases, self.labels)}
+        """The scores over all videos, as of `score_cases`."""
+        return score_cases(self.cases, self.labels)
 
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """95 % bootstrap intervals over videos (Efron 1979, percentiles): "frames" and "segments" -> label -> (low,
         high). A video is drawn with all of its annotations."""
         by_task: dict[int, list[Case]] = defaultdict(list)
         for case in self.cases:
-            by_task[case.task_id].append(case)
-        counts = {kind: np.array([_counts(cases, kind) for cases in by_task.values()]) for kind in KINDS}
-        random = np.random.default_rng(0)
-        drawn = random.integers(len(by_task), size=(RESAMPLES, len(by_task)))
+            by_task[case.example.task_id].append(case)
+        drawn = np.random.default_rng(0).integers(len(by_task), size=(RESAMPLES, len(by_task)))
         intervals: dict[str, dict[str, tuple[float, float]]] = {}
-        for kind in KINDS:
-            hits, true, predicted = np.moveaxis(counts[kind][drawn].sum(axis=1), 1, 0)
-            items = true + predicted
-            f1 = np.where(items > 0, 2 * hits / np.maximum(items, 1), 1.0)
-            low, high = np.percentile(f1, (2.5, 97.5), axis=0)
-            intervals[kind] = {label: (float(low[i]), float(high[i])) for i, label in enumerate(self.labels)}
+        for kind, count in KINDS.items():
+            counts = np.array([_counts(cases, count) for cases in by_task.values()])
+            f1 = f1_of(np.moveaxis(counts[drawn].sum(axis=1), 1, 0))
+            low_and_high = np.percentile(f1, (2.5, 97.5), axis=0).T.tolist()
+            intervals[kind] = dict(zip(self.labels, map(tuple, low_and_high), strict=True))
         return intervals
 
     def boundary_errors(self, label: str) -> dict[str, list[int]]:
@@ -108,10 +80,10 @@ class Evaluation:
         that a predicted one overlaps."""
         column = self.labels.index(label)
         errors: dict[str, list[int]] = {"onset": [], "offset": []}
-        for case in self.cases:
-            limit = round(MAX_BOUNDARY_ERROR_SECONDS * case.frame_rate)
-            found = segments(case.predicted[:, column] & case.marks)
-            for start, end in segments(case.truth[:, column] & case.marks):
+        for example, _, predicted in self.cases:
+            limit = round(MAX_BOUNDARY_ERROR_SECONDS * example.frame_rate)
+            found = segments(predicted[:, column] & example.reviewed)
+            for start, end in segments(example.labels[:, column] & example.reviewed):
                 overlapping = [one for one in found if one[0] < end and start < one[1]]
                 if not overlapping:
                     continue
@@ -128,43 +100,27 @@ class Evaluation:
         Source: Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
         """
         pairs = [
-            (one.truth[frames], other.truth[frames])
-            for one, other in combinations(self.cases, 2)
+            (one.labels[frames], other.labels[frames])
+            for (one, *_), (other, *_) in combinations(self.cases, 2)
             if one.task_id == other.task_id
-            for frames in [one.marks & other.marks]
+            for frames in [one.reviewed & other.reviewed]
         ]
         if not pairs:
             return {}
-        first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-        return {label: cohens_kappa(first[:, i], second[:, i]) for i, label in enumerate(self.labels)}
+        first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        sums = zip(first.sum(axis=0), second.sum(axis=0), (first & second).sum(axis=0), strict=True)
+        return {label: kappa_of_sums(len(first), *one) for label, one in zip(self.labels, sums, strict=True)}
 
 
 def score_cases(cases: Sequence[Case], labels: Sequence[str]) -> dict[str, Any]:
-    """The scores of all cases together."""
-    # A frame without labels between two videos, or parts of one, keeps their segments apart.
-    gap = np.zeros((1, len(labels)), dtype=bool)
-    truth = np.concatenate([part for case in cases for run in case.runs(case.truth) for part in (run, gap)])
-    predicted = np.concatenate([part for case in cases for run in case.runs(case.predicted) for part in (run, gap)])
-    return {"frames": frame_metrics(truth, predicted, labels), "segments": segment_f1(truth, predicted, labels)}
+    """The scores over the annotated frames of all cases together: videos, the number of them, where several annotations
+    of one count once; frames and segments, as of `summary`."""
+    scores = {kind: summary(_counts(cases, count), labels) for kind, count in KINDS.items()}
+    return {"videos": num_videos([case.example for case in cases]), **scores}
 
 
-def _counts(cases: Sequence[Case], kind: str) -> np.ndarray:
-    """The numbers of matched, true and predicted items, [3, num_labels]."""
-    names = [str(column) for column in range(cases[0].truth.shape[1])]
-    rows = score_cases(cases, names)[kind]["per_label"].values()
-    true = [row["support"] for row in rows]
-    hits = [row["recall"] * row["support"] for row in rows]
-    if kind == "frames":
-        predicted = np.concatenate([case.counted(case.predicted) for case in cases]).sum(axis=0)
-    else:
-        runs = [run for case in cases for run in case.runs(case.predicted)]
-        predicted = [sum(len(segments(run[:, i])) for run in runs) for i in range(len(names))]
-    return np.array([hits, true, predicted], dtype=float)
-
-
-def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Cohen's kappa of two arrays [n] of booleans; None as of `kappa_of_sums`."""
-    return kappa_of_sums(len(first), first.sum(), second.sum(), (first & second).sum())
+def _counts(cases: Sequence[Case], count: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    return np.sum([count(*run) for case in cases for run in case.runs], axis=0)
 
 
 def kappa_of_sums(total: float, first: float, second: float, both: float) -> float | None:

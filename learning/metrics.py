@@ -3,13 +3,13 @@
 Counted here rather than by scikit-learn: its multi-label functions take a single column for a binary problem, and it
 has no segment measure, which needs the same ratios of counts. The tests compare the two.
 
-Ratios of counts are never undefined. A label with no true and no predicted item scores 1 (nothing to find, nothing
-found) and stays out of the macro mean; otherwise a precision without predictions and a recall without true items is 0.
+Counts are arrays [3, num_labels] of matched, true and predicted items, which add up over videos. Ratios of counts are
+never undefined. A label with no true and no predicted item scores 1 (nothing to find, nothing found) and stays out of
+the macro mean; otherwise a precision without predictions and a recall without true items is 0.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,25 +17,69 @@ from numpy.typing import ArrayLike
 from learning.events import check_probabilities, segments
 
 
-def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
-    """Compares labels frame by frame.
+def count_frames(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
+    """Counts frames.
 
     Args:
         truth, predicted: [num_frames, num_labels], booleans or 0 and 1.
-        label_names: one per column.
-
-    Returns:
-        per_label: label -> {precision, recall, f1, support}; support is the number of true frames.
-        macro_f1: mean F1 of the labels that occur in `truth` or `predicted`; 1 where none does.
-        accuracy: share of right entries among all frames and labels (1 - Hamming loss).
 
     Raises:
         ValueError: shapes that don't fit, no frames, or values other than 0 and 1 (probabilities, say).
     """
-    truth, predicted = _label_arrays(truth, predicted)
-    hits = (truth & predicted).sum(axis=0)
-    summary = _summary(label_names, hits, truth.sum(axis=0), predicted.sum(axis=0))
-    return {**summary, "accuracy": float((truth == predicted).mean())}
+    truth, predicted = _as_labels(truth), _as_labels(predicted)
+    if truth.ndim != 2 or truth.shape != predicted.shape or not truth.size:
+        shapes = f"{truth.shape}, {predicted.shape}"
+        raise ValueError(f"truth and predicted must be [num_frames, num_labels], not empty: {shapes}")
+    return np.array([(truth & predicted).sum(axis=0), truth.sum(axis=0), predicted.sum(axis=0)])
+
+
+def count_segments(truth: np.ndarray, predicted: np.ndarray, iou: float = 0.5) -> np.ndarray:
+    """Counts segments, for the segmental F1@IoU of Lea et al. 2017.
+
+    A segment is a run of frames. True and predicted segments of a label are matched one to one where the length of
+    their intersection over that of their union reaches `iou`; the rest are misses and false alarms. Unlike frame F1, it
+    punishes a prediction that flickers and counts a brief event like a long one.
+
+    Source: Lea, Flynn, Vidal, Reiter, Hager, "Temporal Convolutional Networks for Action Segmentation and Detection",
+    CVPR 2017. They match each prediction with the segment it overlaps best, which is the same from an IoU of 0.5 on.
+
+    Args:
+        truth, predicted: of one video, [num_frames, num_labels] bool.
+        iou: in (0, 1].
+    """
+    pairs = [(segments(true), segments(found)) for true, found in zip(truth.T, predicted.T, strict=True)]
+    return np.array([(_matches(true, found, iou), len(true), len(found)) for true, found in pairs]).T
+
+
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """F1 of counts [3, …]."""
+    hits, true, predicted = counts
+    return np.where(true + predicted > 0, 2 * hits / np.maximum(true + predicted, 1), 1.0)
+
+
+def summary(counts: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
+    """Makes scores of counts.
+
+    Returns:
+        per_label: label -> {precision, recall, f1, support}; support is the number of true items.
+        macro_f1: mean F1 of the labels with true or predicted items; 1 where none has.
+    """
+    hits, true, predicted = counts
+    occurs, f1 = true + predicted > 0, f1_of(counts)
+    columns = {
+        "precision": np.where(occurs, hits / np.maximum(predicted, 1), 1.0),
+        "recall": np.where(occurs, hits / np.maximum(true, 1), 1.0),
+        "f1": f1,
+        "support": true,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    per_label = {label: dict(zip(columns, row, strict=True)) for label, row in zip(label_names, rows, strict=True)}
+    return {"per_label": per_label, "macro_f1": float(f1[occurs].mean()) if occurs.any() else 1.0}
+
+
+def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
+    """Compares labels frame by frame: the `summary` of `count_frames`."""
+    return summary(count_frames(truth, predicted), label_names)
 
 
 def held_out_metrics(
@@ -49,55 +93,19 @@ def held_out_metrics(
         thresholds: [num_labels], the probabilities from which on a label is on.
 
     Returns:
-        loss (log loss), f1_score, precision, recall (macro, over the labels that occur), accuracy.
+        loss (log loss), f1_score (macro, of the rows), accuracy.
     """
     weights = weights[:, None] / weights.sum()
     likely = np.where(labels > 0, probs, 1 - probs).clip(1e-6)
     found = probs >= thresholds
-    names = list(map(str, range(labels.shape[1])))
-    per_label = frame_metrics(labels, found, names)
-    rows = [row for name, row in per_label["per_label"].items() if labels[:, int(name)].any()]
-    macro = {name: float(np.mean([row[name] for row in rows])) if rows else 1.0 for name in ("precision", "recall")}
     return {
         "loss": float(-(weights * np.log(likely)).sum(axis=0).mean()),
-        "f1_score": per_label["macro_f1"],
-        **macro,
+        "f1_score": frame_metrics(labels, found, range(labels.shape[1]))["macro_f1"],
         "accuracy": float((weights * (found == (labels > 0))).sum(axis=0).mean()),
     }
 
 
-def segment_f1(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str], iou: float = 0.5) -> dict[str, Any]:
-    """Compares labels segment by segment: the segmental F1@IoU of Lea et al. 2017.
-
-    A segment is a run of frames. True and predicted segments of a label are matched one to one where the length of
-    their intersection over that of their union reaches `iou`; the rest are misses and false alarms. Unlike frame F1, it
-    punishes a prediction that flickers and counts a brief event like a long one. To pool several videos, put a frame
-    without labels between them.
-
-    Source: Lea, Flynn, Vidal, Reiter, Hager, "Temporal Convolutional Networks for Action Segmentation and Detection",
-    CVPR 2017. They match each prediction with the segment it overlaps best, which is the same from an IoU of 0.5 on.
-
-    Args:
-        truth, predicted: [num_frames, num_labels], booleans or 0 and 1.
-        label_names: one per column.
-        iou: in (0, 1].
-
-    Returns:
-        per_label: label -> {precision, recall, f1, support}; support is the number of true segments.
-        macro_f1: mean F1 of the labels that occur in `truth` or `predicted`; 1 where none does.
-
-    Raises:
-        ValueError: as `frame_metrics`.
-    """
-    truth, predicted = _label_arrays(truth, predicted)
-    true_segments = [segments(column) for column in truth.T]
-    predicted_segments = [segments(column) for column in predicted.T]
-    hits = [_matches(*pair, iou) for pair in zip(true_segments, predicted_segments, strict=True)]
-    return _summary(label_names, hits, list(map(len, true_segments)), list(map(len, predicted_segments)))
-
-
-@dataclass(frozen=True)
-class ReliabilityCurve:
+class ReliabilityCurve(NamedTuple):
     """Predicted probability and observed frequency in bins of equal width; NaN where a bin is empty."""
 
     mean_probability: np.ndarray  # [bins]
@@ -137,42 +145,11 @@ def reliability_curve(truth: ArrayLike, probs: ArrayLike, bins: int = 10) -> Rel
     return ReliabilityCurve(mean_probability, observed_frequency, count, float(error))
 
 
-def _label_arrays(truth: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    truth, predicted = _as_labels(truth), _as_labels(predicted)
-    if truth.ndim != 2 or truth.shape != predicted.shape or not truth.size:
-        raise ValueError(
-            f"truth and predicted must be [num_frames, num_labels], not empty: {truth.shape}, {predicted.shape}"
-        )
-    return truth, predicted
-
-
 def _as_labels(labels: ArrayLike) -> np.ndarray:
     labels = np.asarray(labels)
     if not np.all((labels == 0) | (labels == 1)):
         raise ValueError("labels must be 0 or 1; apply a threshold to probabilities first")
     return labels.astype(bool)
-
-
-def _summary(label_names: Sequence[str], hits: ArrayLike, true: ArrayLike, predicted: ArrayLike) -> dict[str, Any]:
-    """Makes scores of counts [num_labels] of matched, true and predicted items."""
-    per_label = {}
-    occurring = []
-    for label, *counts in zip(label_names, *np.array([hits, true, predicted]).tolist(), strict=True):
-        per_label[label] = _scores(*counts)
-        if any(counts):
-            occurring.append(per_label[label]["f1"])
-    return {"per_label": per_label, "macro_f1": float(np.mean(occurring)) if occurring else 1.0}
-
-
-def _scores(hits: int, true: int, predicted: int) -> dict[str, float]:
-    if not true and not predicted:
-        return {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 0}
-    return {
-        "precision": hits / predicted if predicted else 0.0,
-        "recall": hits / true if true else 0.0,
-        "f1": 2 * hits / (true + predicted),
-        "support": true,
-    }
 
 
 def _matches(true: list[tuple[int, int]], predicted: list[tuple[int, int]], iou: float) -> int:

@@ -102,7 +102,7 @@ def doubts(evaluation: Evaluation) -> list[Doubt]:
 
 def _memory(evaluation: Evaluation, column: int) -> float:
     """Seconds over which a label's errors are correlated: the median of the videos'."""
-    return float(np.median([memory_of(case.truth[:, column], case.frame_rate) for case in evaluation.cases]))
+    return float(np.median([memory_of(one.labels[:, column], one.frame_rate) for one, *_ in evaluation.cases]))
 
 
 def _of_case(evaluation: Evaluation, case: Case, memories: Sequence[float]) -> list[Doubt]:
@@ -112,14 +112,14 @@ def _of_case(evaluation: Evaluation, case: Case, memories: Sequence[float]) -> l
             places[-1].append(part)
         else:
             places.append([part])
-    return [Doubt(case.task_id, case.annotation, evaluation.name, parts) for parts in places]
+    return [Doubt(case.example.task_id, case.example.annotation, evaluation.name, parts) for parts in places]
 
 
 def _parts(evaluation: Evaluation, case: Case, memories: Sequence[float]) -> list[Part]:
-    rate, marks = case.frame_rate, case.marks[:, None]
+    truth, rate, reviewed = case.example.labels, case.example.frame_rate, case.example.reviewed[:, None]
     probs = np.clip(case.probabilities, FLOOR, 1 - FLOOR)
     odds = np.log(probs / (1 - probs))
-    unlikely, missing = case.truth & ~case.predicted & marks, ~case.truth & case.predicted & marks
+    unlikely, missing = truth & ~case.predicted & reviewed, ~truth & case.predicted & reviewed
     found = []
     for against, wrong in ((-odds, unlikely), (odds, missing)):
         for column, label in enumerate(evaluation.labels):

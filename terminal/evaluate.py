@@ -55,13 +55,10 @@ def evaluate(
                 evaluation = control.held_out(tasks, folds, share)
             if evaluation is not None:
                 evaluations.append(evaluation)
-        answer["held_out"] = {one.name: one.score() for one in evaluations}
+        scores = answer["held_out"] = {one.name: one.score() for one in evaluations}
         if not as_json:
-            for one in evaluations:
-                _print_score(
-                    f"{one.name}: {one.num_videos} videos, each predicted by a model of the others",
-                    one.score(),
-                )
+            for name, score in scores.items():
+                _print_score(f"{name}: {score['videos']} videos, each predicted by a model of the others", score)
         if report:
             has_timeline = any(control.has_timeline for control in model.control_models)
             observed = collect(model, backend.store, Kind.ANNOTATIONS).observed if has_timeline else []

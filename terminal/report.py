@@ -65,7 +65,7 @@ def _control(evaluation: Evaluation) -> dict[str, Any]:
     score, intervals = evaluation.score(), evaluation.intervals()
     return {
         "name": evaluation.name,
-        "num_videos": evaluation.num_videos,
+        "num_videos": score["videos"],
         "tables": [
             {
                 "title": title,
@@ -87,8 +87,8 @@ def _control(evaluation: Evaluation) -> dict[str, Any]:
 def _reliability(evaluation: Evaluation) -> dict[str, Any]:
     series, errors = [], []
     for column, label in enumerate(evaluation.labels):
-        truth = np.concatenate([case.counted(case.truth)[:, column] for case in evaluation.cases])
-        probabilities = np.concatenate([case.counted(case.probabilities)[:, column] for case in evaluation.cases])
+        cases = [(one.labels[one.reviewed], probs[one.reviewed]) for one, probs, _ in evaluation.cases]
+        truth, probabilities = (np.concatenate(side)[:, column] for side in zip(*cases, strict=True))
         curve = reliability_curve(truth, probabilities)
         filled = curve.count > 0
         points = (curve.mean_probability[filled].tolist(), curve.observed_frequency[filled].tolist())
@@ -120,10 +120,10 @@ def _ethogram(evaluation: Evaluation, case: Case) -> dict[str, Any]:
             {
                 "label": label,
                 "colour": colour,
-                "truth": spans(segments(case.truth[:, column]), colour),
+                "truth": spans(segments(case.example.labels[:, column]), colour),
                 "curve": probability_curve(case.probabilities[:, column], colour),
                 "predicted": spans(segments(case.predicted[:, column]), colour),
             }
         )
     macro_f1 = score_cases([case], evaluation.labels)["frames"]["macro_f1"]
-    return {"task": case.task_id, "num_frames": len(case.truth), "macro_f1": macro_f1, "rows": rows}
+    return {"task": case.example.task_id, "num_frames": len(case.predicted), "macro_f1": macro_f1, "rows": rows}

@@ -17,7 +17,7 @@ import cli
 from control_models.choices import ChoicesModel, ChoicesTag
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
-from learning.dataset import MAX_VIDEOS
+from learning.dataset import MAX_VIDEOS, Example
 from ml_backend import init_app
 from ml_backend.context import Services
 from ml_backend.settings import Settings, get_settings
@@ -267,9 +267,8 @@ def test_blocks_that_are_equal_in_all_rows_tell_nothing() -> None:
     def rows(count: int) -> list[np.ndarray]:
         return [np.abs(3 + centres[n % 3] + random.normal(size=320)).astype(np.float32)[None] for n in range(count)]
 
-    truth = [np.eye(3)[[n % 3]] for n in range(12)]
     classifier = MultiLabelLSTM(input_size=320, output_size=3)
-    classifier.partial_fit(rows(12), truth, frame_rates=[1.0] * 12)
+    classifier.fit([Example(n, row, np.eye(3)[[n % 3]], frame_rate=1.0) for n, row in enumerate(rows(12))])
     found = [classifier.predict(row, 1.0)[0].argmax() for row in rows(60)]
     assert np.mean(np.array(found) == np.arange(60) % 3) > 0.75
 

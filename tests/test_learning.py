@@ -32,7 +32,7 @@ def fitted(examples: list[tuple[np.ndarray, np.ndarray]], layout: dict[str, int]
 
 def dataset(examples: list[tuple[np.ndarray, np.ndarray]], masks: list[np.ndarray | None] | None = None) -> Dataset:
     masks = masks or [None] * len(examples)
-    rows = [Example(i, *one, mask=mask) for i, (one, mask) in enumerate(zip(examples, masks, strict=True))]
+    rows = [Example(i, *one, reviewed=mask) for i, (one, mask) in enumerate(zip(examples, masks, strict=True))]
     return Dataset(rows, examples[0][1].shape[1])
 
 
@@ -189,7 +189,7 @@ def test_how_often_frames_are_labelled_changes_nothing() -> None:
     predictions = []
     for rate in (25, 50, 100):
         model = MultiLabelLSTM(FEATURES, 2, hidden_size=8)
-        model.partial_fit(*map(list, zip(*(at(rate, seed) for seed in range(4)), strict=True)), frame_rates=[rate] * 4)
+        model.fit([Example(seed, *at(rate, seed), frame_rate=rate) for seed in range(4)])
         predictions.append(model.predict(at(rate, 50)[0], rate)[:: rate // 25])
     for prediction in predictions[1:]:
         assert np.abs(prediction - predictions[0]).mean() < 0.06
@@ -245,9 +245,8 @@ def test_a_brief_label_of_a_long_video_is_learnt() -> None:
 
 
 def test_a_project_of_which_half_is_reviewed_is_learnt() -> None:
-    examples = [swelling(seed) for seed in range(2)]
     model = MultiLabelLSTM(FEATURES, 2, hidden_size=8)
-    metrics = model.partial_fit(*map(list, zip(*examples, strict=True)), masks=[np.arange(300) < 150] * 2)
+    metrics = model.fit([Example(seed, *swelling(seed), reviewed=np.arange(300) < 150) for seed in range(2)])
     assert np.isfinite(metrics["loss"])
     assert np.isfinite(model.predict(swelling(50)[0])).all()
 
@@ -317,7 +316,7 @@ def test_frames_that_are_masked_count_for_nothing() -> None:
     models = []
     for these in (examples, wrong):
         model = MultiLabelLSTM(FEATURES, 2, hidden_size=8)
-        model.partial_fit(*map(list, zip(*these, strict=True)), masks=[mask] * 3)
+        model.fit([Example(i, *one, reviewed=mask) for i, one in enumerate(these)])
         models.append(model.predict(swelling(50)[0]))
     np.testing.assert_allclose(models[0], models[1], atol=1e-5)
 

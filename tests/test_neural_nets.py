@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from learning import network
-from learning.dataset import ROWS
+from learning.dataset import ROWS, Example
 from learning.network import NETWORK_MAX_VIDEOS, NETWORK_VIDEOS, train
 from progress import Progress
 from utils import neural_nets
@@ -184,12 +184,10 @@ def test_a_label_without_an_example_is_never_predicted() -> None:
 
 
 def test_a_sequence_of_more_weight_wins_a_contradiction() -> None:
-    examples = [video(seed=seed) for seed in range(4)]
-    features, truths = map(list, zip(*examples, strict=True))
+    right = [Example(seed, *video(seed)) for seed in range(4)]
+    wrong = [Example(one.task_id, one.features, ~one.labels, weight=0.05) for one in right]
     model = small_model()
-    model.partial_fit(
-        features * 2, truths + [1 - truth for truth in truths], weights=[1.0] * 4 + [0.05] * 4, epochs=150
-    )
+    model.fit(right + wrong)
     unseen, truth = video(seed=9)
     assert frame_f1(truth, model.predict(unseen) > 0.5) > 0.85
 
@@ -238,17 +236,19 @@ def test_bad_examples_are_refused_with_a_sentence() -> None:
     features, truth = video(seed=1)
     broken = features.copy()
     broken[3, 3] = np.nan
-    for sequences, labels, weights, message in [
-        (features[:, :5], truth, None, "shape"),
-        (features, truth[:10], None, "don't fit"),
-        (broken, truth, None, "NaN"),
-        ([features, features], [truth], None, "2 sequences, 1 label"),
-        ([], [], None, "0 sequences"),
-        (features, truth * 2, None, "0 or 1"),
-        ([features], [truth], [-1.0], "weight"),
+    for sequences, labels, message in [
+        (features[:, :5], truth, "shape"),
+        (features, truth[:10], "don't fit"),
+        (features, truth[:, :1], "2 columns"),
+        (broken, truth, "NaN"),
+        ([features, features], [truth], "2 sequences, 1 label"),
+        ([], [], "no frame"),
+        (features, truth * 2, "0 or 1"),
     ]:
         with pytest.raises(ValueError, match=message):
-            model.partial_fit(sequences, labels, weights=weights)
+            model.partial_fit(sequences, labels)
+    with pytest.raises(ValueError, match="weight"):
+        Example(1, features, truth, weight=-1.0)
     with pytest.raises(ValueError, match="NaN"):
         model.predict(broken)
     with pytest.raises(ValueError, match="hidden_size"):

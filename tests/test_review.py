@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from learning.evaluation import Case, Evaluation, cohens_kappa
+from learning.dataset import Example
+from learning.evaluation import Case, Evaluation, kappa_of_sums
 from learning.events import segments
 from study.agreement import agreements, disagreements
 from study.budget import Observed
@@ -30,7 +32,7 @@ def case(
         truth[start:stop, column] = True
     for column, start, stop in seen:
         probs[start:stop, column] = sure
-    return Case(task, truth, probs, probs >= 0.5, annotation=task + 100, frame_rate=rate)
+    return Case(Example(task, truth, truth, frame_rate=rate, annotation=task + 100), probs, probs >= 0.5)
 
 
 def evaluation(*cases: Case) -> Evaluation:
@@ -38,6 +40,11 @@ def evaluation(*cases: Case) -> Evaluation:
 
 
 RIGHT = case(1, [(0, 20, 40)], [(0, 20, 40)])
+
+
+def cohens_kappa(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Of two arrays [n] of booleans."""
+    return kappa_of_sums(len(first), first.sum(), second.sum(), (first & second).sum())
 
 
 def places(found: list[Doubt]) -> list[tuple[int, float, float, list[str]]]:
@@ -84,7 +91,7 @@ def test_each_video_has_its_own_frame_rate() -> None:
 
 def test_frames_that_nobody_reviewed_are_not_doubted() -> None:
     wrong = case(2, [(0, 20, 40)], [(0, 70, 90)])
-    half = wrong._replace(reviewed=np.arange(100) < 50)
+    half = wrong._replace(example=replace(wrong.example, reviewed=np.arange(100) < 50))
     assert places(doubts(evaluation(RIGHT, half))) == [(2, 2.0, 4.0, ["Rest"])]
 
 

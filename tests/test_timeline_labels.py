@@ -407,7 +407,7 @@ def test_held_out_videos_keep_their_own_frame_rate(settings: Settings, make_mode
         rate = one["data"]["fps"] = one["id"]
         tasks.append(annotated(one, annotation(rate, region(rate + 1, 2 * rate, "Red"))))
     cases = control(make_model(config(rate="$fps"))).held_out(tasks, [{25}, {50}]).cases
-    assert [(case.task_id, case.frame_rate, len(case.truth)) for case in cases] == [(25, 25, 55), (50, 50, 110)]
+    assert [(one.task_id, one.frame_rate, len(one.labels)) for one, *_ in cases] == [(25, 25, 55), (50, 50, 110)]
 
 
 def test_a_timm_model_of_own_weights_learns_and_predicts(settings: Settings, make_model: Any) -> None:

@@ -29,14 +29,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`spoil(loss)` makes trainings come out useless, with this loss."""
 
     def spoil(loss: float) -> None:
-        learn = MultiLabelLSTM.partial_fit
+        learn = MultiLabelLSTM.fit
 
         def learn_badly(network: MultiLabelLSTM, *args: Any, **kwargs: Any) -> dict[str, Any]:
             metrics = learn(network, *args, **kwargs)
             network.offset.fill_(-200.0)
             return metrics | {"loss": loss}
 
-        monkeypatch.setattr(MultiLabelLSTM, "partial_fit", learn_badly)
+        monkeypatch.setattr(MultiLabelLSTM, "fit", learn_badly)
 
     return spoil
 

@@ -13,7 +13,7 @@ from features.cache import cached_feature_extraction, cached_yolo_predict
 from learning.blocks import BLOCKS, FILTERS
 from learning.calibration import calibrate
 from learning.classifier_file import BaseNN, UnusableClassifier
-from learning.dataset import FRAME_RATE, Dataset, FrameFeatures
+from learning.dataset import FRAME_RATE, Dataset, Example, FrameFeatures
 from learning.decisions import Decisions, decide
 from learning.metrics import held_out_metrics
 from learning.network import (
@@ -159,10 +159,25 @@ class MultiLabelLSTM(BaseNN):
         self,
         sequences: FrameFeatures | Sequence[FrameFeatures],
         labels: ArrayLike | Sequence[ArrayLike],
-        weights: Sequence[float] | None = None,
-        masks: Sequence[np.ndarray | None] | None = None,
-        frame_rates: Sequence[float] | None = None,
-        stands_for: Sequence[float] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """As `fit`, of arrays.
+
+        Args:
+            sequences: one video's features [num_frames, input_size], or a list of them.
+            labels: {0, 1} of the same form, [num_frames, num_labels].
+            **options: of `fit`.
+        """
+        if not isinstance(sequences, list | tuple):
+            sequences, labels = [sequences], [labels]
+        if len(sequences) != len(labels):
+            raise ValueError(f"{len(sequences)} sequences, {len(labels)} label arrays")
+        examples = [Example(number, *pair) for number, pair in enumerate(zip(sequences, labels, strict=True))]
+        return self.fit(examples, **options)
+
+    def fit(
+        self,
+        examples: Sequence[Example],
         start_from: "MultiLabelLSTM | None" = None,
         epochs: int = 1000,
         f1_threshold: float = 0.95,
@@ -174,12 +189,7 @@ class MultiLabelLSTM(BaseNN):
         Pass all annotated videos each time. Others are forgotten, and a label without a frame isn't predicted.
 
         Args:
-            sequences: one video's features [num_frames, input_size], or a list of them; only slices of them are read.
-            labels: {0, 1} of the same form, [num_frames, num_labels].
-            weights: one positive number a sequence (two annotators of one task: 0.5 each); 1 where None.
-            masks: [num_frames] bool for each sequence, the annotated frames; None for all.
-            frame_rates: frames per second of each sequence; 25 where None.
-            stands_for: the number of videos that each sequence stands for; 1 where None.
+            examples: at least one; only slices of their features are read.
             start_from: another project's classifier for the same features. Its probe of labels of the same name is
                 weighted by how well it predicts held-out videos.
             epochs: at most this many passes of the network over its windows.
@@ -189,21 +199,17 @@ class MultiLabelLSTM(BaseNN):
                 training.
 
         Returns:
-            loss, f1_score (macro), precision, recall (macro too), accuracy (over frames and labels), all on held-out
-            videos: what to expect of a new one; epoch (the network's), duration (seconds), num_sequences, num_frames,
-            stopped ("f1_threshold", "accuracy_threshold", "few_videos", "epochs" or "converged") and learnt (as of
-            `describe`).
+            loss, f1_score (macro), accuracy (over frames and labels), all on held-out videos: what to expect of a new
+            one; epoch (the network's), duration (seconds), num_sequences, num_frames, stopped ("f1_threshold",
+            "accuracy_threshold", "few_videos", "epochs" or "converged") and learnt (as of `describe`).
 
         Raises:
-            ValueError: shapes that don't fit, features that aren't finite, labels other than 0 and 1, weights
-            below 0, no frame that counts.
+            ValueError: shapes that don't fit, features that aren't finite, or no frame that counts.
         """
         started = time.monotonic()
-        if not isinstance(sequences, list | tuple):
-            sequences, labels = [sequences], [labels]
-        for sequence in sequences:
-            self._check_features(sequence)
-        data = Dataset.of_lists(sequences, labels, weights, masks, frame_rates, stands_for, num_labels=self.output_size)
+        for example in examples:
+            self._check_features(example.features)
+        data = Dataset(examples, self.output_size)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # matrices this small are multiplied faster by one thread, and in the same order
         try:
@@ -235,8 +241,8 @@ class MultiLabelLSTM(BaseNN):
             "epoch": passes,
             "stopped": reason,
             "duration": time.monotonic() - started,
-            "num_sequences": len(data.examples),
-            "num_frames": int(sum(example.reviewed.sum() for example in data.examples)),
+            "num_sequences": len(examples),
+            "num_frames": int(sum(example.reviewed.sum() for example in examples)),
             "learnt": self.describe(),
         }
 
