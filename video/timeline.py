@@ -10,7 +10,7 @@ True
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,14 +58,18 @@ class Observation:
     Attributes:
         video: path or URL.
         source: who or what found them, such as `annotation 12` or a model version.
-        events: in order of time.
+        events: in order of time, however they are given.
         task: Label Studio's id of the task, None where there is none.
     """
 
     video: str
     source: str
-    events: tuple[Event, ...]
+    events: Sequence[Event]
     task: int | None = None
+
+    def __post_init__(self) -> None:
+        in_order = sorted(self.events, key=lambda event: (event.start, event.stop, event.label))
+        object.__setattr__(self, "events", tuple(in_order))
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class Recording:
     def observed(self, regions: Iterable[Region], source: str, task: int | None) -> Observation:
         """Makes the observation of an annotation's regions, without labels that the config no longer has."""
         events = events_of_regions(regions, self.frame_rate, self.name)
-        return Observation(self.media, source, tuple(event for event in events if event.label in self.labels), task)
+        return Observation(self.media, source, [event for event in events if event.label in self.labels], task)
 
     def reviewed(self, regions: Iterable[Region]) -> tuple[tuple[float, float], ...] | None:
         """The intervals (start, stop) in seconds that an annotation marks as annotated; None for the whole video, of
@@ -195,7 +199,7 @@ class Track:
     def annotated(self, regions: Iterable[Region], source: str, task: int | None) -> Timeline:
         """Makes the timeline of an annotation's regions on this track, without labels that the config no longer has."""
         events = events_of_regions(regions, self.clock.frame_rate, self.name)
-        known = tuple(event for event in events if event.label in self.colours)
+        known = [event for event in events if event.label in self.colours]
         reviewed = tuple(event for event in events if event.label == self.reviewed_label)
         return Timeline(
             Observation(self.media, source, known, task),
@@ -205,20 +209,19 @@ class Track:
         )
 
 
-def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: str | None = None) -> tuple[Event, ...]:
-    """Makes events of the timeline regions of an annotation or prediction, in order of time.
+def events_of_regions(regions: Iterable[Region], frame_rate: float, from_name: str | None = None) -> list[Event]:
+    """Makes events of the timeline regions of an annotation or prediction.
 
     Args:
         regions: Label Studio's `result`. Results of other types and malformed regions are left out.
         frame_rate: labeling frames per second.
         from_name: takes only the regions of this control tag.
     """
-    events = [
+    return [
         Event.of_frames(label, first, last, frame_rate, region.get("score"))
         for region in usable_regions(regions, from_name)[0]
         for label, first, last in region_ranges(region)
     ]
-    return tuple(sorted(events, key=lambda event: (event.start, event.stop, event.label)))
 
 
 def without_overlaps(events: Iterable[Event], shortest: float = 0.0) -> tuple[Event, ...]:

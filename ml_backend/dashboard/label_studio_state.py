@@ -1,17 +1,13 @@
-"""Find out in the background whether Label Studio can be reached, so that no page waits for it."""
+"""Whether Label Studio can be reached, for the overview."""
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import NamedTuple
 
 from errors import BackendError
+from ml_backend.dashboard.remembered import Remembered
 from ml_backend.label_studio import client as label_studio
 from ml_backend.label_studio.client import Connection
-
-# A page that is opened after this time has it asked again.
-ASK_AGAIN_SECONDS = 60.0
 
 
 class Reached(NamedTuple):
@@ -26,35 +22,20 @@ class Reached(NamedTuple):
     text: str
 
 
-class LabelStudioState:
-    """Remembers the last answer of one Label Studio.
+def reached(connection: Connection) -> Remembered[Reached]:
+    """Whether a Label Studio can be reached with a key, which it is asked in the background."""
+    if not connection.url:
+        first = Reached(None, "LABEL_STUDIO_URL isn't set: the address that Label Studio sends is used")
+    elif not connection.api_key:
+        text = f"{connection.url}: uploaded videos can't be downloaded without LABEL_STUDIO_API_KEY"
+        first = Reached(False, text)
+    else:
+        return Remembered(lambda: _ask(connection), Reached(None, "being asked …"))
+    return Remembered(lambda: first, first)
 
-    Args:
-        connection: its address and the key.
-    """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._reached = Reached(None, "being asked …")
-        self._asked_at = float("-inf")
-        self._lock = threading.Lock()
-
-    def __call__(self) -> Reached:
-        """Returns what is known now, and asks again in the background where the last answer is old."""
-        connection = self._connection
-        if not connection.url:
-            return Reached(None, "LABEL_STUDIO_URL isn't set: the address that Label Studio sends is used")
-        if not connection.api_key:
-            return Reached(False, f"{connection.url}: uploaded videos can't be downloaded without LABEL_STUDIO_API_KEY")
-        with self._lock:
-            if time.monotonic() - self._asked_at > ASK_AGAIN_SECONDS:
-                self._asked_at = time.monotonic()
-                threading.Thread(target=self._ask, name="label-studio-state", daemon=True).start()
-        return self._reached
-
-    def _ask(self) -> None:
-        try:
-            who = label_studio.who_am_i(self._connection)
-            self._reached = Reached(True, f"{self._connection.url}, as {who}")
-        except BackendError as error:
-            self._reached = Reached(False, str(error))
+def _ask(connection: Connection) -> Reached:
+    try:
+        return Reached(True, f"{connection.url}, as {label_studio.who_am_i(connection)}")
+    except BackendError as error:
+        return Reached(False, str(error))

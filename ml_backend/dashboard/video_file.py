@@ -11,6 +11,8 @@ from pathlib import Path
 from flask import Response, request, send_file
 from werkzeug.http import parse_range_header
 
+from video.reader import MP4_FIRST_BOXES
+
 UNKNOWN = "application/octet-stream"
 HEAD_BYTES = 256
 TS_PACKET = 188
@@ -24,7 +26,6 @@ SIGNATURES = {
     b"DKIF": "video/x-ivf",
 }
 MATROSKA = b"\x1a\x45\xdf\xa3"
-MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 POLICY = "sandbox; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 # A player asks for the rest of the file and reads it as it plays. Answers of this length don't hold a thread for long.
 PART_BYTES = 2**20
@@ -47,7 +48,7 @@ def media_type(path: Path) -> str:
     """The media type of a video file, by its first bytes."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-    if head[4:8] in MP4_BOXES:
+    if head[4:8] in MP4_FIRST_BOXES:
         return "video/mp4"
     if head.startswith(MATROSKA):
         return "video/webm" if b"webm" in head[:64] else "video/x-matroska"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, make_response, request
@@ -13,8 +14,7 @@ from ml_backend.base import LabelStudioMLBase
 from ml_backend.dashboard import overview, timelines
 from ml_backend.dashboard.actions import check_csrf, set_csrf_cookie
 from ml_backend.dashboard.colours import colours
-from ml_backend.dashboard.folder_size import FolderSize
-from ml_backend.dashboard.label_studio_state import LabelStudioState
+from ml_backend.dashboard.label_studio_state import reached
 from ml_backend.dashboard.pages import Pages
 from ml_backend.dashboard.quality import quality
 from ml_backend.dashboard.review import Review
@@ -54,16 +54,21 @@ class Dashboard(Pages):
     Args:
         settings: the environment.
         store, registry, jobs: as of `Pages`.
-        cache_size: measures the cache's folder.
+        cache_size: returns the bytes in the cache, None while that isn't known.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, registry: ModelRegistry, jobs: Jobs, cache_size: FolderSize
+        self,
+        settings: Settings,
+        store: Store,
+        registry: ModelRegistry,
+        jobs: Jobs,
+        cache_size: Callable[[], int | None],
     ) -> None:
         super().__init__(store, registry, jobs)
         self._settings = settings
         key = settings.secret("label_studio_api_key")
-        self._label_studio = LabelStudioState(Connection(settings.label_studio_url, key))
+        self._label_studio = reached(Connection(settings.label_studio_url, key))
         self._cache_size = cache_size
 
     def blueprint(self) -> Blueprint:

@@ -14,10 +14,11 @@ from pydantic import SecretStr
 from werkzeug.exceptions import HTTPException
 
 from errors import BackendError, Forbidden, InternalError, InvalidRequest
+from features.cache_folder import usage
 from ml_backend.base import LabelStudioMLBase
 from ml_backend.context import Services
-from ml_backend.dashboard.folder_size import FolderSize
 from ml_backend.dashboard.metrics import Metrics
+from ml_backend.dashboard.remembered import Remembered
 from ml_backend.dashboard.views import Dashboard, wants_page
 from ml_backend.jobs.queue import SOON, Jobs
 from ml_backend.jobs.runner import Runner
@@ -120,7 +121,7 @@ class Routes:
         self._runner = runner
         self._jobs = jobs = runner.jobs
         self._events = Events(store, registry)
-        cache_size = FolderSize(settings.cache_dir)
+        cache_size = Remembered[int | None](lambda: usage(settings.cache_dir), None)
         self._metrics = Metrics(store, cache_size, registry.model_class.counters)
         self._dashboard = Dashboard(settings, store, registry, jobs, cache_size)
         self._predictions = predictions

@@ -121,7 +121,7 @@ def _read_observation(name: str, observation: dict[str, Any], behaviors: dict[st
         raise InvalidRequest(f"BORIS observation {name!r} can't be read: {type(error).__name__} {error}.") from error
     if len(media) != 1:
         raise InvalidRequest(f"BORIS observation {name!r} has {len(media)} media files; it must have one to be a task.")
-    return Observation(media[0], name, tuple(_events(name, rows, behaviors)))
+    return Observation(media[0], name, _events(name, rows, behaviors))
 
 
 def _events(name: str, rows: list[tuple[float, str, str, str]], behaviors: dict[str, str]) -> list[Event]:
@@ -140,4 +140,4 @@ def _events(name: str, rows: list[tuple[float, str, str, str]], behaviors: dict[
         raise InvalidRequest(f"BORIS observation {name!r}: {code!r} starts at {time:g} s and never stops.")
     if any(event.start < 0 or event.stop < event.start for event in events):
         raise InvalidRequest(f"BORIS observation {name!r} has events before the video's start, or out of order.")
-    return sorted(events, key=lambda event: (event.start, event.stop))
+    return events

@@ -116,10 +116,7 @@ def read(file: BinaryIO) -> list[Observation]:
         events = list(_events(tier, times, origin))
         if events:
             found.setdefault(tier.get("ANNOTATOR", ""), []).extend(events)
-    return [
-        Observation(video, source, tuple(sorted(events, key=lambda event: (event.start, event.stop))))
-        for source, events in found.items()
-    ]
+    return [Observation(video, source, events) for source, events in found.items()]
 
 
 def _media(root: ElementTree.Element) -> tuple[str, int]:

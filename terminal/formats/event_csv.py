@@ -67,7 +67,7 @@ def read(file: TextIO) -> list[Observation]:
         found.setdefault(key, []).append(_event(row, reader.line_num))
     try:
         return [
-            Observation(video, source, tuple(events), int(task) if task else None)
+            Observation(video, source, events, int(task) if task else None)
             for (video, task, source), events in found.items()
         ]
     except ValueError as error:

@@ -100,7 +100,7 @@ def read(file: BinaryIO) -> list[Observation]:
     if not found:
         there = ", ".join(f"{name!r} ({', '.join(map(str, table))})" for name, table in tables.items()) or "none"
         raise InvalidRequest(f"No table of time intervals has a column 'label'. There are: {there}.")
-    return [Observation(video, name, tuple(_events(name, table, start))) for name, table in found.items()]
+    return [Observation(video, name, list(_events(name, table, start))) for name, table in found.items()]
 
 
 def _video(nwb: Any, session: pynwb.NWBFile) -> tuple[str, float]:

@@ -68,7 +68,7 @@ def read(file: TextIO) -> list[Observation]:
         found.setdefault((_name(fields, number), source), []).append(_event(fields, number))
     if not found:
         raise InvalidRequest(f"No line begins with {SPEAKER}, as RTTM's lines of events do.")
-    return [Observation(video, source, tuple(events)) for (video, source), events in found.items()]
+    return [Observation(video, source, events) for (video, source), events in found.items()]
 
 
 def _name(fields: list[str], line: int) -> str:

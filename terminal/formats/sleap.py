@@ -76,10 +76,7 @@ def read(file: BinaryIO) -> list[Observation]:
         found.setdefault((name, event.source), []).append(_seconds(event, name))
     if not found:
         raise InvalidRequest("The file has no events.")
-    return [
-        Observation(video, source, tuple(sorted(events, key=lambda event: (event.start, event.stop))))
-        for (video, source), events in found.items()
-    ]
+    return [Observation(video, source, events) for (video, source), events in found.items()]
 
 
 def _seconds(event: Any, video: str) -> Event:

@@ -95,10 +95,7 @@ def read(file: BinaryIO) -> list[Observation]:
             raise InvalidRequest(f"Tier {number} can't be read: {reason}.") from error
         if events:
             found.setdefault(name.partition(OF_SOURCE)[2], []).extend(events)
-    return [
-        Observation("", source, tuple(sorted(events, key=lambda event: (event.start, event.stop))))
-        for source, events in found.items()
-    ]
+    return [Observation("", source, events) for source, events in found.items()]
 
 
 def _decoded(content: bytes) -> str:
