@@ -32,7 +32,7 @@ from benchmarks.videos.scenarios import SCENARIOS, make_video
 from features.cache import FeatureCache, extract
 from features.checkpoints import bundled_path, import_ultralytics
 from features.encoder import Encoder, get_encoder
-from features.extraction import BATCH_SIZE, open_video
+from features.extraction import open_video
 from learning.metrics import frame_metrics
 from tests.checkpoints import cosine, write_checkpoint
 from tests.videos import write_video
@@ -190,7 +190,7 @@ def forward_only(encoder: Encoder, video: Path) -> Iterator[Callable[[], int]]:
     frames = []
     for frame in open_video(video):
         frames.append(frame)
-        if len(frames) == BATCH_SIZE:
+        if len(frames) == encoder.batch_size:
             batches.append(encoder.preprocess(frames, View.CROP))
             frames = []
     with ThreadPoolExecutor(
@@ -222,7 +222,9 @@ def speed(checkpoint: Path, repeats: int) -> Figures:
     for name, video in footage().items():
         expected_features, expected_probs = baseline(video)
         frames = len(expected_features)
-        seconds: dict[str, list[float]] = {key: [] for key in ("baseline", "fp32", "auto", "decode", "forward")}
+        seconds: dict[str, list[float]] = {
+            key: [] for key in ("baseline", "fp32", "auto", "whole", "decode", "forward")
+        }
         agreement = {}
         for key, encoder in encoders.items():  # also warms them up
             probs = extract(encoder, video, View.CROP).probs
@@ -237,6 +239,9 @@ def speed(checkpoint: Path, repeats: int) -> Figures:
                     seconds[key].append(
                         timed(lambda encoder=encoder, video=video: extract(encoder, video, View.CROP))[0]
                     )
+                seconds["whole"].append(
+                    timed(lambda encoder=encoders["auto"], video=video: extract(encoder, video, View.WHOLE))[0]
+                )
                 seconds["decode"].append(timed(lambda video=video: decode_only(video))[0])
                 elapsed, encoded = timed(forward)
                 seconds["forward"].append(elapsed * frames / encoded)
@@ -244,12 +249,13 @@ def speed(checkpoint: Path, repeats: int) -> Figures:
         figures[name] = {
             "frames": frames,
             "fps": {key: float(frames / np.median(values)) for key, values in rounds.items()},
-            "ratio": {key: float(np.median(rounds["baseline"] / rounds[key])) for key in encoders},
-            "ratios": {key: (rounds["baseline"] / rounds[key]).tolist() for key in encoders},
+            "ratio": {key: float(np.median(rounds["baseline"] / rounds[key])) for key in (*encoders, "whole")},
+            "ratios": {key: (rounds["baseline"] / rounds[key]).tolist() for key in (*encoders, "whole")},
             "agreement": agreement,
         }
         print(f"{name}: done", file=sys.stderr)
-    return {"auto": encoders["auto"].precision, "videos": figures}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {"device": device, "auto": encoders["auto"].precision, "videos": figures}
 
 
 def sound(checkpoint: Path, repeats: int) -> Figures:
@@ -388,13 +394,15 @@ def report(figures: Figures) -> list[str]:
     lines = []
     if "speed" in figures:
         auto = figures["speed"]["auto"]
-        columns = ["video", "Ultralytics", "fp32", "ratio", f"auto ({auto})", "ratio", "decode alone"]
+        columns = [f"video, {figures['speed']['device']}", "Ultralytics", "fp32", "ratio", f"auto ({auto})", "ratio"]
+        columns += ["a trainable tag's features", "ratio", "decode alone"]
         columns += [f"forward alone ({auto})", "cosine fp32", "probability fp32", f"cosine {auto}"]
         lines += [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
         for name, row in figures["speed"]["videos"].items():
             fps, ratio, agreement = row["fps"], row["ratio"], row["agreement"]
             cells = [name, f"{fps['baseline']:.0f}", f"{fps['fp32']:.0f}", f"{ratio['fp32']:.2f}", f"{fps['auto']:.0f}"]
-            cells += [f"{ratio['auto']:.2f}", f"{fps['decode']:.0f}", f"{fps['forward']:.0f}"]
+            cells += [f"{ratio['auto']:.2f}", f"{fps['whole']:.0f}", f"{ratio['whole']:.2f}"]
+            cells += [f"{fps['decode']:.0f}", f"{fps['forward']:.0f}"]
             cells += [f"{agreement['fp32']['cosine']:.6f}", f"{agreement['fp32']['probability']:.1e}"]
             lines.append(f"| {' | '.join([*cells, format(agreement['auto']['cosine'], '.5f')])} |")
     if "against" in figures:

@@ -156,7 +156,7 @@ class FeatureCache:
         progress: Progress,
     ) -> dict[View, Item]:
         """Extracts each view into a new folder, which the store will move among its items."""
-        reader = open_video(path)
+        reader = open_video(path, encoder.device.type)
         view_rows = {view: rows(encoder, view) for view in views}
         expected_rows = int(reader.duration * reader.average_rate)
         with ExitStack() as unfinished:

@@ -43,6 +43,9 @@ from video.preprocessing import Region, Transform, View, cropped, upright
 from video.reader import Frame
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Frames that are encoded together. More aren't faster on a CPU's core. On a GPU they are: each operation waits for
+# Python's lock, which other threads hold.
+BATCH_SIZES = {"cpu": 16, "cuda": 64}
 PREPROCESSING_VERSION = 7  # part of the fingerprint; raise it where the same video would give other features
 
 _lock = threading.Lock()
@@ -144,9 +147,10 @@ class Encoder:
         return self._model.num_classes
 
     @property
-    def size_factor(self) -> float:
-        """The number of pixels shown, as a multiple of the number at the model's own size; at least 1."""
-        return max(1.0, (self.image_size or 1) / self._model.image_size) ** 2
+    def batch_size(self) -> int:
+        """Frames to encode together: fewer where more pixels are shown than at the model's own size."""
+        more_pixels = max(1.0, (self.image_size or 1) / self._model.image_size) ** 2
+        return max(1, int(BATCH_SIZES[self.device.type] / more_pixels))
 
     def preprocess(self, frames: Sequence[Frame], view: View) -> torch.Tensor:
         """Makes the network's input of frames, which must all have the same size and rotation.

@@ -25,12 +25,13 @@ from progress import UNTOLD, Progress
 from video.preprocessing import View, small_grey
 from video.reader import Frame, VideoReader, decode
 
-BATCH_SIZE = 16  # frames; a larger batch isn't faster on a CPU core
 MAX_BATCH_PIXELS = 16 * 1920 * 1088  # of decoded pictures in a batch; bounds memory for larger videos
 MAX_PIXELS_ON_THE_WAY = 12 * MAX_BATCH_PIXELS  # in batches that wait or are encoded: 600 MB of decoded pictures
 QUEUED_BATCHES = 1  # that wait for each worker thread, so that none waits for the decoder
 MAX_BATCH_SPAN = 256  # decoded frames of a batch with a stride; bounds the number of their grey pictures
-WORKERS_PER_DECODER_THREAD = 3  # about the cost of encoding, as a multiple of that of decoding
+# By the device that encodes: a core in so many decodes, since encoding costs about three times as much on a CPU.
+CORES_PER_DECODER_THREAD = {"cpu": 3, "cuda": 2}
+GPU_WORKERS = 4  # at most; more of them wait for Python's lock
 FEATURE_DTYPE = np.float16  # of cached features: half the disk of float32, and more digits than bfloat16
 
 # Constants of glibc's malloc.h; the threshold is the largest that it accepts on 64 bits.
@@ -131,8 +132,8 @@ def extract(
 ) -> VideoFeatures:
     """Decodes a video and runs the encoder on its frames.
 
-    One thread decodes; as many threads as cores preprocess and encode a batch each. The number of batches on their way
-    is limited, so that only the result's memory grows with the video's length.
+    One thread decodes; as many threads as cores preprocess and encode a batch each, a few with a GPU. The number of
+    batches on their way is limited, so that only the result's memory grows with the video's length.
 
     Args:
         encoder: the model.
@@ -146,7 +147,7 @@ def extract(
         MediaError: the file doesn't exist.
         UnreadableVideo: no frame can be decoded.
     """
-    reader = open_video(path)
+    reader = open_video(path, encoder.device.type)
     chunks: list[Chunk] = []
     stream(encoder, reader, {view}, stride, progress, chunks.append)
     parts = [chunk.arrays(view) for chunk in chunks]
@@ -196,15 +197,17 @@ def file_facts(reader: VideoReader, content: str) -> dict[str, Any]:
     }
 
 
-def open_video(path: str | Path) -> VideoReader:
-    """Opens a video with as many decoder threads as suit the encoding threads."""
-    return decode(path, threads=max(1, joblib.cpu_count() // WORKERS_PER_DECODER_THREAD))
+def open_video(path: str | Path, device: str = "cpu") -> VideoReader:
+    """Opens a video with as many decoder threads as suit the device that encodes, "cpu" or "cuda"."""
+    return decode(path, threads=max(1, joblib.cpu_count() // CORES_PER_DECODER_THREAD[device]))
 
 
 def _encoded(encoder: Encoder, reader: VideoReader, views: Collection[View], stride: int) -> Iterator[Chunk]:
     """Decodes in this thread and encodes every n-th frame in others. Yields the batches in order."""
     pending: deque[tuple[Future[Chunk], int]] = deque()
     num_workers, pixels = joblib.cpu_count(), 0
+    if encoder.device.type == "cuda":
+        num_workers = min(num_workers, GPU_WORKERS)
     with _worker_threads(num_workers) as pool:
         for batch in _batches(encoder, reader, stride, with_motion=View.WHOLE in views):
             pending.append((pool.submit(_encode, encoder, batch, views), _pixels(batch)))
@@ -303,7 +306,7 @@ def _batches(encoder: Encoder, reader: VideoReader, stride: int, with_motion: bo
 
 def _is_full(batch: Batch, frame: Frame, encoder: Encoder) -> bool:
     pixels = frame.picture.width * frame.picture.height
-    size = max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // pixels, int(BATCH_SIZE / encoder.size_factor)))
+    size = max(1, min(encoder.batch_size, MAX_BATCH_PIXELS // pixels))
     return len(batch.frames) >= size or len(batch.times) >= MAX_BATCH_SPAN
 
 

@@ -16,7 +16,8 @@ class BrightnessEncoder:
     feature_dim = 316  # with all that stands beside, 1 kB a frame
     cell_dim = 276
     num_classes = 2
-    region, size_factor = None, 1.0
+    region, batch_size = None, 16
+    device = torch.device("cpu")
 
     def __init__(self, fingerprint: str = "brightness", work: Callable[[], None] = lambda: None) -> None:
         self.fingerprint = fingerprint

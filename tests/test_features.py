@@ -234,7 +234,29 @@ def test_decoding_waits_for_encoding(tmp_path, monkeypatch):
     extract(encoder, video)
     assert num_decoded > 400
     # 2 encoding, 2 queued, 1 finished, 1 being decoded, 1 counted
-    assert max(ahead) <= 7 * extraction.BATCH_SIZE
+    assert max(ahead) <= 7 * encoder.batch_size
+
+
+@pytest.mark.parametrize(("device", "workers", "decoders"), [("cpu", 12, 4), ("cuda", 4, 6)])
+def test_with_a_gpu_fewer_threads_encode_and_more_decode(tmp_path, monkeypatch, device, workers, decoders):
+    video = write_video(tmp_path / "video.mp4", grey(*[50] * 40), size=(64, 64))
+    started = []
+
+    def decoding(path: Path, threads: int):
+        started.append(threads)
+        return decode(path, threads)
+
+    def encoding(workers: int, *arguments: Any, **options: Any) -> ThreadPoolExecutor:
+        started.append(workers)
+        return ThreadPoolExecutor(workers, *arguments, **options)
+
+    monkeypatch.setattr(extraction, "decode", decoding)
+    monkeypatch.setattr(extraction, "ThreadPoolExecutor", encoding)
+    monkeypatch.setattr(extraction.joblib, "cpu_count", lambda: 12)
+    encoder = BrightnessEncoder()
+    encoder.device = torch.device(device)
+    assert len(extract(encoder, video).times) == 40
+    assert started == [decoders, workers]
 
 
 def test_an_error_ends_the_extraction_and_its_threads(tmp_path):
@@ -364,7 +386,7 @@ def test_a_machine_without_gpu_finds_what_one_with_a_gpu_extracted(cache, models
 def test_two_views_are_extracted_in_one_decoding_and_cached_apart(cache, classifier, videos, monkeypatch, tmp_path):
     opened = []
     open_video = cache_module.open_video
-    monkeypatch.setattr(cache_module, "open_video", lambda path: (opened.append(path), open_video(path))[1])
+    monkeypatch.setattr(cache_module, "open_video", lambda path, device: (opened.append(path), open_video(path))[1])
     both = cache.get_views(classifier, videos[0], set(View))
     assert len(opened) == 1
     for view in View:

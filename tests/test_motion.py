@@ -164,7 +164,7 @@ def video(texture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_the_extraction_gives_the_same_motion_whatever_the_batches(video, monkeypatch, batch_size):
     history, reformatter = History(), VideoReformatter()
     expected = describe([history.add(frame.time, small_grey(reformatter, frame)) for frame in decode(video)])
-    monkeypatch.setattr("features.extraction.BATCH_SIZE", batch_size)
+    monkeypatch.setattr(BrightnessEncoder, "batch_size", batch_size)
     result = extract(BrightnessEncoder(), video)
     assert result.motion.dtype == np.float16
     assert np.count_nonzero(result.motion[17:]) > 0.9 * result.motion[17:].size

@@ -88,8 +88,8 @@ def test_more_pixels_are_seen(models, tmp_path, name):
     seen = larger.preprocess(frames, View.WHOLE)
     assert 448**2 / 1.15 <= seen.shape[2] * seen.shape[3] <= 448**2 * 1.05 or name == "detector.pt"
     assert max(seen.shape[2:]) == 448 or name != "detector.pt"
-    assert larger.size_factor > 1 == encoder.size_factor
-    assert seen.shape[2] * seen.shape[3] / larger.size_factor <= own.shape[2] * own.shape[3] * 1.3
+    assert larger.batch_size < encoder.batch_size == 16
+    assert seen[0].numel() * larger.batch_size <= own[0].numel() * encoder.batch_size * 1.3
     features, cells = larger.features_and_cells(seen)
     assert features.shape == (2, encoder.feature_dim)
     assert cells.shape == (2, encoder.cell_dim)

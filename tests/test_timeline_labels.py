@@ -78,7 +78,7 @@ def test_both_modes_of_one_encoder_read_a_video_once(
 ) -> None:
     opened = []
     open_video = cache_module.open_video
-    monkeypatch.setattr(cache_module, "open_video", lambda path: (opened.append(path), open_video(path))[1])
+    monkeypatch.setattr(cache_module, "open_video", lambda path, device: (opened.append(path), open_video(path))[1])
     text = (
         '<View><TimelineLabels name="a" toName="video" model_trainable="true"><Label value="Red"/></TimelineLabels>'
         '<TimelineLabels name="b" toName="video"><Label value="soccer_ball"/></TimelineLabels>'
