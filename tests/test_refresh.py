@@ -17,7 +17,7 @@ from benchmarks.stub_backend import CONFIG as STUB_CONFIG
 from errors import NotReady
 from ml_backend import LabelStudioMLBase
 from ml_backend.base import Ranked
-from ml_backend.jobs import deliveries, refresh
+from ml_backend.jobs import deliveries, handlers, refresh
 from ml_backend.jobs.queue import Jobs
 from ml_backend.jobs.runner import Runner
 from ml_backend.jobs.worker import WorkerProcess
@@ -312,6 +312,23 @@ def test_videos_that_come_next_are_read(start: Callable[..., Jobs], label_studio
     extracted = [job for job in jobs.store.jobs(JobStatus.FINISHED) if job.kind == JobKind.EXTRACT]
     assert [(job.task_id, job.priority) for job in extracted] == [(2, 0), (3, 0), (4, 0)]
     assert results(jobs)[0]["uncached"] == 3
+
+
+def test_videos_that_are_read_one_after_the_other_are_ranked_in_a_tenth_of_the_time(
+    start: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ranked without a pause where that took longer than the half minute between two times."""
+    clock = [0.0]
+    monkeypatch.setattr(handlers, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Slow(Uncached):
+        def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
+            clock[0] += 40
+            return super().rank(tasks, progress)
+
+    (waiting,) = start(Slow).store.jobs(JobStatus.QUEUED)
+    assert waiting.kind == JobKind.REFRESH
+    assert waiting.due_at - waiting.created_at > timedelta(seconds=9 * 40 - 1)
 
 
 def test_a_task_that_label_studio_refuses_leaves_the_others(

@@ -47,6 +47,10 @@ def retry_delay(retries: int) -> timedelta:
     return min(FIRST_RETRY * 2 ** min(retries, 16), LONGEST_RETRY)
 
 
+# After a video was read, a refresh waits for so many times what the last one took: hundreds of videos that are read one
+# after the other are ranked in a tenth of the time.
+REFRESH_PAUSES = 9
+
 # Errors that aren't transient: trying again doesn't help.
 LASTING = (UnreadableVideo, InvalidTask, OtherLabelStudio, RequestRefused)
 
@@ -77,6 +81,7 @@ class Handlers:
         self._registry = jobs.registry
         self._secrets = WebhookSecrets(jobs.store)
         self._deliveries = Deliveries(jobs)
+        self._refresh_took: dict[str, float] = {}  # by project, seconds
         # OSError: a full disk, or a read-only folder.
         unwritable = (DatabaseUnavailable, CacheUnwritable, ModelsUnwritable, OSError)
         unreachable = (MediaError, LabelStudioError, *unwritable)
@@ -267,7 +272,8 @@ class Handlers:
         model.extract(task, run.progress)
         prediction = self._deliveries.score(model, task)
         self._deliveries.remember(run, task, prediction)
-        self._jobs.add_refresh(run.job.project_id, model, LATER)
+        took = timedelta(seconds=self._refresh_took.get(run.job.project_id, 0.0))
+        self._jobs.add_refresh(run.job.project_id, model, max(LATER, REFRESH_PAUSES * took))
         return {}
 
     def _extract_many(self, run: Run) -> dict[str, Any]:
@@ -279,7 +285,10 @@ class Handlers:
         return {}
 
     def _refresh(self, run: Run) -> dict[str, Any]:
-        return Refresh(self._jobs, self._deliveries, run)()
+        started = time.monotonic()
+        result = Refresh(self._jobs, self._deliveries, run)()
+        self._refresh_took[run.job.project_id] = time.monotonic() - started
+        return result
 
     def _deliver_many(self, run: Run) -> dict[str, Any]:
         for task in run.job.arguments["tasks"]:
