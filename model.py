@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from control_models.base import ControlModel, ControlPrediction
 from control_models.choices import ChoicesModel
+from control_models.parameters import UNLEARNT
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import EncoderError, InvalidAnnotation, InvalidConfig, NotReady
 from features.attempts import Attempts
@@ -34,6 +35,7 @@ class YOLO(LabelStudioMLBase):
     """
 
     counters = COUNTERS
+    unlearnt = UNLEARNT
 
     _health: ClassVar[dict[str, Any]] = {"encoder": "loading"}
 

@@ -41,6 +41,11 @@ STEP_WINDOWS, VALUES_OF_A_PARAMETER, VALUES_OF_A_UNIT = 64, 5, 10
 LAYER_INPUT = 128  # dim of the input of the LSTM's first layer
 
 
+# They change when a training follows, which tasks come next, and what is made of probabilities, but not what is learnt.
+UNLEARNT = ("model_train_every", "model_predict_ahead", "model_choose_next", "model_score_threshold", "score_threshold")
+UNLEARNT += ("model_min_duration", "model_merge_gap", "model_exclusive")
+
+
 class Parameters(BaseModel):
     """Attributes of any control tag, with the defaults of the published model.
 

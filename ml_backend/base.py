@@ -72,6 +72,8 @@ class LabelStudioMLBase(ProjectModel):
 
     # The model's prometheus_client counters, made without a registry, for `/metrics`.
     counters: ClassVar[tuple[Collector, ...]] = ()
+    # The attributes of control tags that change no model: a config that differs in these alone starts no training.
+    unlearnt: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         super().__init__(project_id, label_config)

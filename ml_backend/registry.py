@@ -27,6 +27,7 @@ class ModelRegistry:
     def __init__(self, model_class: type[LabelStudioMLBase], services: Services) -> None:
         self.model_class = model_class.bind(services)
         self._store: Store = services.store
+        self._store.unlearnt = model_class.unlearnt
         self._models: OrderedDict[tuple[str, str], tuple[str, LabelStudioMLBase]] = OrderedDict()
         self._lock = threading.Lock()
 

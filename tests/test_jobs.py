@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from control_models.parameters import UNLEARNT
 from errors import MediaError, ModelsUnwritable, NotReady
 from ml_backend import LabelStudioMLBase, init_app
 from ml_backend.dashboard.overview import projects
@@ -178,6 +179,17 @@ def test_what_waits_to_be_learnt_is_said(queued: tuple[FlaskClient, Jobs], model
     changed = {"id": 1, "label_config": CONFIG.replace("A", "B")}
     client.post("/webhook", json={"action": "PROJECT_UPDATED", "project": changed})
     assert jobs.store.live_training("1")
+
+
+def test_an_attribute_that_changes_no_model_trains_nothing(queued: tuple[FlaskClient, Jobs], model: Any) -> None:
+    client, jobs = queued
+    jobs.store.unlearnt = UNLEARNT
+    annotate(client, 1)
+    work_off(jobs)
+    for name, is_trained in (*dict.fromkeys(UNLEARNT, False).items(), ("model_classifier_epochs", True)):
+        project = {"id": 1, "label_config": CONFIG.replace("<Choices ", f'<Choices {name}="1" ')}
+        client.post("/webhook", json={"action": "PROJECT_UPDATED", "project": project})
+        assert bool(jobs.store.projects_behind()) == is_trained
 
 
 def test_another_colour_trains_nothing_and_another_label_does(queued: tuple[FlaskClient, Jobs], model: Any) -> None:

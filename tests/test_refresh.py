@@ -429,6 +429,20 @@ def test_off_means_off(start: Callable[..., Jobs], label_studio: StandIn) -> Non
     assert results(jobs) == []
 
 
+def test_more_predictions_are_stored_once_the_config_says_so(
+    start: Callable[..., Jobs], label_studio: StandIn, clients: list[FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = start(Off)
+    jobs.store.unlearnt = ("model_predict_ahead",)
+    monkeypatch.setattr(Off, "predict_ahead", 3)
+    label_config = CONFIG.replace("<Choices ", '<Choices model_predict_ahead="3" ')
+    project = {"id": 1, "label_config": label_config}
+    clients[0].post("/webhook", json={"action": "PROJECT_UPDATED", "project": project})
+    jobs.store.make_jobs_due()
+    work_off(jobs)
+    assert label_studio.versions() == {task: ["v1"] for task in (1, 2, 3)}
+
+
 def test_a_version_that_somebody_chose_stays(start: Callable[..., Jobs], label_studio: StandIn) -> None:
     label_studio.settings["model_version"] = "theirs"
     start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from xml.etree import ElementTree
@@ -33,16 +34,23 @@ LOOKS = ("background", "hotkey")
 OF_A_PROJECT = (Task, Annotation, Training, ModelVersion, PresentVersion, Job, Value, Note, Prediction, Confirmation)
 
 
-def _without_looks(label_config: str) -> str:
-    """A labeling config in one form, without comments, indentation and LOOKS; as it is where it isn't XML."""
+def _learnt(label_config: str, unlearnt: Sequence[str]) -> str:
+    """A labeling config in one form, without comments, indentation and attributes that change no model; as it is where
+    it isn't XML."""
     try:
-        return ElementTree.canonicalize(label_config, strip_text=True, exclude_attrs=LOOKS)
+        return ElementTree.canonicalize(label_config, strip_text=True, exclude_attrs=[*LOOKS, *unlearnt])
     except (ElementTree.ParseError, ValueError, LookupError):
         return label_config
 
 
 class Projects(Database):
-    """The projects' rows."""
+    """The projects' rows.
+
+    Attributes:
+        unlearnt: the attributes of control tags that change no model (`LabelStudioMLBase.unlearnt`).
+    """
+
+    unlearnt: Sequence[str] = ()
 
     def project(self, project_id: str) -> Project | None:
         """The stored project, or None."""
@@ -160,9 +168,9 @@ class Projects(Database):
     def _set_label_config(self, session: Session, project: Project, label_config: str | None) -> bool:
         if label_config is None or label_config == project.label_config:
             return False
-        looks_alone = _without_looks(label_config) == _without_looks(project.label_config or "")
+        learnt = [_learnt(config, self.unlearnt) for config in (label_config, project.label_config or "")]
         project.label_config = label_config
-        if looks_alone:
+        if learnt[0] == learnt[1]:
             return True
         present = sa.and_(Annotation.project_id == project.id, Annotation.state == AnnotationState.PRESENT)
         if session.scalar(sa.select(sa.exists().where(present))):

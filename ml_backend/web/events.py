@@ -23,7 +23,8 @@ class Work(NamedTuple):
         reset: whether the training replaces the present model in any case.
         reconcile: whether to fetch annotations from Label Studio that the event doesn't contain.
         extract: tasks whose features to extract ahead of need.
-        refresh: whether to store predictions of other tasks, since one of the next ones was annotated.
+        refresh: whether to store predictions of other tasks, since one of the next ones was annotated, or the config
+            may say so.
     """
 
     train: bool = False
@@ -137,7 +138,10 @@ class Events:
         changed = self._store.update_project(project.id, project.label_config)
         if changed:
             self._registry.get(project.id)  # raises where the new config can't be used
-        return self._changed(project, request, changed and project.id in self._store.projects_behind())
+        if not changed:
+            return Work()
+        behind = project.id in self._store.projects_behind()
+        return self._changed(project, request, behind)._replace(refresh=not behind)
 
     def _changed(self, project: Project, request: WebhookRequest, changed: bool) -> Work:
         if changed:
