@@ -26,6 +26,7 @@ from ml_backend.base import Ranked
 from ml_backend.context import Context
 from progress import UNTOLD, Progress
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
+from words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class TrainedMode:
         """The version of a classifier of `ready`. It ends with a hash where the tag's decisions aren't those of the
         training any more, so that Label Studio's predictions are made anew."""
         header, videos, decisions = classifier.header, len(classifier.header["tasks"]), self._tag.decisions()
-        version = f"v{header['version']} ({videos} video{'s' * (videos != 1)})"
+        version = f"v{header['version']} ({counted(videos, 'video')})"
         if "of" in header:
             return f"{version} of {header['of']}"
         if header.get("decisions", decisions) != decisions:

@@ -26,6 +26,7 @@ from terminal.common import (
     print_json,
     read_video,
 )
+from words import counted
 
 if TYPE_CHECKING:
     from model import YOLO
@@ -83,7 +84,7 @@ def predict(
         put(model.project_id, connection, task, prediction)
         regions = outcome["regions"] = len(prediction["result"])
         outcome["score"] = prediction["score"]
-        return f": {regions} region{'s' * (regions != 1)}, score {prediction['score']:.2f}, stored"
+        return f": {counted(regions, 'region')}, score {prediction['score']:.2f}, stored"
 
     _for_each(_chosen_tasks(backend, connection, project, tasks), store, as_json)
 

@@ -19,6 +19,7 @@ from ml_backend.dashboard.study_plots import plots
 from ml_backend.dashboard.study_tables import shown
 from study.budget import Observed
 from study.tables import subjects
+from words import counted
 
 FILE_NAME = "index.html"
 TABLES = {"frames": "By frame", "segments": "By segment (intersection over union of at least 0.5)"}
@@ -47,6 +48,7 @@ def write_report(
     # The study's tables and plots are those of the dashboard's page.
     loader = ChoiceLoader([PackageLoader("terminal"), PackageLoader("ml_backend.dashboard")])
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.filters["counted"] = counted
     page = environment.get_template("report.html").render(
         project=project,
         model_version=model_version,

@@ -10,6 +10,7 @@ from errors import InvalidAnnotation, InvalidRequest
 from ml_backend.dashboard.findings import Finding, confirm, findings
 from ml_backend.jobs.review import review as compare
 from terminal.common import Backend, JsonOption, ProjectOption, console, errors, print_json, progress
+from words import counted
 
 SHOWN = 10
 
@@ -65,9 +66,7 @@ def review(
     for one in found.agreements:
         kappa = "–" if one.kappa is None else f"{one.kappa:.2f}"
         interval = f" ({one.low:.2f} to {one.high:.2f})" if one.tasks > 1 and one.low is not None else ""
-        console.out(
-            f"Agreement on {one.label}: kappa {kappa}{interval}, {one.tasks} task{'s' * (one.tasks != 1)}",
-        )
+        console.out(f"Agreement on {one.label}: kappa {kappa}{interval}, {counted(one.tasks, 'task')}")
     if found.agreements:
         _print(found.disagreements, "The annotators agree.")
 

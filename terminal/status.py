@@ -18,6 +18,7 @@ from ml_backend.dashboard import overview
 from ml_backend.settings import get_settings
 from ml_backend.store import Store
 from terminal.common import JsonOption, console, known_project, print_json
+from words import counted
 
 WATCH_SECONDS = 1.0
 
@@ -49,7 +50,7 @@ def status(
 def _render(state: dict[str, Any]) -> Group:
     parts: list[Any] = [_projects(state["projects"]) if state["projects"] else Text("No project is connected yet.\n")]
     queue = state["queue"]
-    workers = f"{state['workers']} worker{'s' * (state['workers'] != 1)}" if state["workers"] else "no worker runs"
+    workers = counted(state["workers"], "worker") if state["workers"] else "no worker runs"
     parts.append(Text(f"Queue: {queue['queued']} waiting, {queue['started']} running; {workers}"))
     if state["jobs"]:
         parts.append(_jobs(state["jobs"]))

@@ -28,6 +28,7 @@ from terminal.common import (
     read_video,
     say_left_out,
 )
+from words import counted
 
 WIDEST = 1000
 # The printed columns; the file has all.
@@ -83,7 +84,7 @@ def summary(
     unknown = len({one.observation.task for one in found.observed if one.seconds is None})
     if unknown:
         errors.out(
-            f"The length of {unknown} video{'s' * (unknown != 1)} isn't known, so share and rate leave them out. "
+            f"The length of {counted(unknown, 'video')} isn't known, so share and rate leave them out. "
             f"`cli.py extract --project {project}` reads them."
         )
     table = TABLES[which.value](found.observed)

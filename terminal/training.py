@@ -9,6 +9,7 @@ import typer
 from errors import InvalidRequest
 from ml_backend.store.tables import JobKind
 from terminal.common import Backend, ExitCode, JsonOption, ProjectOption, console, only_control, print_json
+from words import counted
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 
@@ -39,7 +40,7 @@ def _report(results: dict[str, Any], as_json: bool) -> None:
         print_json(results)
     for name, metrics in {} if as_json else results.items():
         state = f"published as v{metrics['version']}" if metrics.get("version") else metrics.get("reason", "no model")
-        console.out(f"{name}: {metrics['tasks']} video{'s' * (metrics['tasks'] != 1)}, {state}")
+        console.out(f"{name}: {counted(metrics['tasks'], 'video')}, {state}")
     if any(metrics.get("reason") for metrics in results.values()):
         raise typer.Exit(ExitCode.FAILED)
 

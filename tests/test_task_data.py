@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import doctest
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+import words
 from video import task_data
 from video.task_data import task_value
 
 
-def test_the_examples_hold() -> None:
-    assert doctest.testmod(task_data).failed == 0
+@pytest.mark.parametrize("module", [task_data, words])
+def test_the_examples_hold(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize(

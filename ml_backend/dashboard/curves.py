@@ -11,6 +11,7 @@ import numpy as np
 from learning.forecast import MIN_TESTS, videos_for
 from ml_backend.dashboard.charts import Series
 from ml_backend.store.tables import Training
+from words import counted
 
 # A single video says little: a point of the curve is the mean of so many tests.
 WINDOW = 5
@@ -76,7 +77,7 @@ def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int
         low.append(max(0.0, means[-1] - error))
         high.append(min(1.0, means[-1] + error))
     series = Series(label, colour, [annotations for annotations, _ in tests], means, low, high)
-    learnt = "" if events is None else f"; {events} annotated event{'s' * (events != 1)}"
+    learnt = "" if events is None else f"; {counted(events, 'annotated event')}"
     return Lesson(label, series, f"{label}: {_words(means)}{learnt}.")
 
 
@@ -109,7 +110,7 @@ def outlook(trainings: Sequence[Training], control: str) -> str:
             tests.append((max(1, training.annotated_tasks - test.get("videos", 1)), f1))
     if len(tests) < MIN_TESTS:
         missing = MIN_TESTS - len(tests)
-        return f"How many more videos it needs can't be said yet: that takes {missing} more test{'s' * (missing > 1)}."
+        return f"How many more videos it needs can't be said yet: that takes {counted(missing, 'more test')}."
     reached = float(np.mean([f1 for _, f1 in tests[-WINDOW:]]))
     goal = next((goal for goal in GOALS if reached < goal), None)
     if goal is None:
@@ -127,9 +128,9 @@ def outlook(trainings: Sequence[Training], control: str) -> str:
     )
     if low is None:
         return f"An F1 of {goal:g} isn't in sight: the curve hardly rises from test to test."
-    least = f"{low} more video{'s' * (low > 1)}"
+    least = counted(low, "more video")
     if likely is None:
         return f"An F1 of {goal:g} needs at least {least}; the tests differ too much to say more."
-    about = f"An F1 of {goal:g} needs about {likely} more video{'s' * (likely > 1)}"
+    about = f"An F1 of {goal:g} needs about {counted(likely, 'more video')}"
     bounds = f"at least {low}" if high is None else f"{low} to {high}"
     return f"{about} ({bounds}), if the curve goes on as it has."

@@ -10,6 +10,7 @@ import numpy as np
 
 from learning.mistakes import EDGES, INVENTED, KINDS, MISSED, WITHIN
 from ml_backend.store.tables import Training
+from words import counted
 
 # A model that learnt since makes other mistakes.
 LATEST_TESTS = 10
@@ -166,4 +167,4 @@ def _seconds(length: float) -> str:
 
 
 def _videos(count: float) -> str:
-    return f"{count:.0f} video{'s' * (round(count) != 1)}"
+    return counted(round(count), "video")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_backend.store import Store
 from ml_backend.store.tables import LIVE, Job, JobKind, JobStatus, Project, Training, TrainingStatus, now
+from words import counted
 
 # The largest number of live jobs that are listed.
 SHOWN_JOBS = 50
@@ -88,7 +89,7 @@ def _project_state(project: Project, trainings: list[Training], behind: bool, ha
     if trainings and trainings[0].status == TrainingStatus.FAILED:
         return f"is unchanged, because the last training failed: {trainings[0].error}"
     if waiting := project.revision - project.trained_revision:
-        return f"has {waiting} change{'s' * (waiting > 1)} to learn, and waits for more submissions or Start Training"
+        return f"has {counted(waiting, 'change')} to learn, and waits for more submissions or Start Training"
     if not trainings:
         return "waits for the first annotation"
     return "is up to date" if has_model else "waits for the next annotation"

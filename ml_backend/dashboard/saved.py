@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from words import counted
+
 # Through fewer points any line goes; of more than so many, the latest are taken.
 MIN_VIDEOS, MAX_VIDEOS = 6, 40
 RESAMPLES = 400
@@ -57,7 +59,7 @@ def saved(efforts: Sequence[tuple[float | None, dict[str, Any] | None]], labels:
     if len(timed) < MIN_VIDEOS:
         missing = MIN_VIDEOS - len(timed)
         return Saved(
-            f"What predictions save can't be said yet: it takes {missing} more annotated video{'s' * (missing > 1)}.",
+            f"What predictions save can't be said yet: it takes {counted(missing, 'more annotated video')}.",
             became,
         )
     seconds = np.array([seconds for seconds, _ in timed])
@@ -119,7 +121,7 @@ def _became(corrected: list[dict[str, Any]], labels: Collection[str]) -> list[st
     kept, changed, removed, drawn = (sum(_events(one, (name,), labels) for one in corrected) for name in names)
     predicted = kept + changed + removed
     return [
-        f"Of {predicted} predicted event{'s' * (predicted != 1)}, {kept} {'was' if kept == 1 else 'were'} kept as "
+        f"Of {counted(predicted, 'predicted event')}, {kept} {'was' if kept == 1 else 'were'} kept as "
         f"predicted, {changed} changed and {removed} removed; {drawn} {'was' if drawn == 1 else 'were'} added by hand."
     ]
 

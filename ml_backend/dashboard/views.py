@@ -28,6 +28,7 @@ from ml_backend.settings import Settings
 from ml_backend.startup import database_words
 from ml_backend.store import Store
 from video.timeline import Timeline, Track
+from words import counted
 
 TASKS_PER_PAGE = 50
 SHOWN_TRAININGS = 20
@@ -100,6 +101,7 @@ class Dashboard(Pages):
             "/jobs/<job_id>/retry": self.retry,
         }.items():
             pages.add_url_rule(rule, view_func=view, methods=["POST"])
+        pages.add_app_template_filter(counted)
         pages.before_request(_check_post)
         pages.after_request(_protect)
         pages.register_error_handler(BackendError, self._error)
