@@ -723,6 +723,15 @@ def test_accessibility_and_narrow_screens(server: Server, browser: Browser) -> N
 
 
 @needs_browser
+def test_a_label_without_spaces_makes_no_page_wide(server: Server, browser: Browser) -> None:
+    server.annotate(1)
+    server.store.update_project("1", CONFIG.replace("Wing extended", "L" * 200))
+    browser.open(f"{server.url}/projects/1")
+    assert "L" * 200 in text(browser)
+    assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@needs_browser
 def test_every_control_of_every_page_is_reached_by_the_keyboard(server: Server, browser: Browser) -> None:
     """And it is seen where the focus is."""
     server.annotate(2)
