@@ -81,7 +81,7 @@ def main() -> None:
             ]
         )
         seconds = time.process_time() - started
-        truth, found = case.new.labels > 0, model.predict_labels(case.new)
+        truth, found = case.new.labels > 0, model.decisions.labels(model.predict(case.new))
         f1 = 2 * (truth & found).sum() / (truth.sum() + found.sum())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"| {case.name} | {f1:.2f} | {seconds:.1f} | {peak:.0f} |", flush=True)

@@ -39,7 +39,7 @@ def trained(
 def score(data: Project, unseen: list[Example], classifier: MultiLabelLSTM) -> float:
     """Macro-F1 over the frames of the clips that weren't seen."""
     truth, probs = pooled(unseen, [classifier.predict(example.ours, example.frame_rate) for example in unseen])
-    return frame_metrics(truth, probs >= classifier.thresholds, data.labels)["macro_f1"]
+    return frame_metrics(truth, probs >= classifier.decisions.thresholds.numpy(), data.labels)["macro_f1"]
 
 
 def main() -> None:

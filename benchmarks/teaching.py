@@ -91,7 +91,9 @@ def trained(data: Set, clips: list[Clip], masks: list[np.ndarray | None] | None 
 
 def score(data: Set, model: MultiLabelLSTM) -> float:
     """Macro-F1 over all frames of the unseen clips and the labels that they show or are said to show."""
-    found = [model.predict_labels(clip.features, clip.frame_rate) for clip in data.unseen]
+    found = [
+        model.decisions.labels(model.predict(clip.features, clip.frame_rate), clip.frame_rate) for clip in data.unseen
+    ]
     truth = np.concatenate([clip.labels for clip in data.unseen])
     return frame_metrics(truth, np.concatenate(found), data.labels)["macro_f1"]
 
@@ -197,7 +199,7 @@ def order_curve(data: Set, name: str, seed: int, first: MultiLabelLSTM) -> list[
             features = rested_on(model, parts, data.layout)
         probs = [model.predict(data.pool[i].features, data.pool[i].frame_rate) for i in left]
         state = State(
-            np.array([model.expected_f1(part) for part in probs]),
+            np.array([model.decisions.expected_f1(part) for part in probs]),
             np.array([chance_of_error(part).mean() for part in probs]),
             features[left],
             features[chosen],

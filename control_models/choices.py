@@ -136,7 +136,7 @@ class ChoicesTag(Tag):
         if self.threshold is not None:
             chosen = probs >= self.threshold
         else:
-            chosen = np.ones(probs.shape, bool) if self.is_single else probs >= classifier.thresholds
+            chosen = np.ones(probs.shape, bool) if self.is_single else probs >= classifier.decisions.thresholds.numpy()
         if annotated is not None:
             chosen = np.where(annotated[:, None], probs > 0, chosen)
         return chosen & most_probable(probs) if self.is_single else chosen

@@ -209,7 +209,7 @@ class Tag(ABC):
     def score(self, probs: np.ndarray, classifier: MultiLabelLSTM | None) -> float:
         """The expected F1 of a prediction, in [0, 1]."""
         if classifier is not None:
-            return classifier.expected_f1(probs)
+            return classifier.decisions.expected_f1(probs)
         return expected_f1(probs, np.full(len(self.labels), self.threshold))
 
     def requirements(self) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class TimelineTag(Tag):
         if classifier is None:
             labels = self._allowed(probs >= self.threshold, probs)
         else:
-            labels = classifier.labels(probs, frame_rate, self.threshold, parameters.model_exclusive)
+            labels = classifier.decisions.labels(probs, frame_rate, self.threshold, parameters.model_exclusive)
         # Before short events are dropped, those that only a gap parts are one.
         # Rounded, since 0.28 × 25 is a little more than 7.
         gap, shortest = (

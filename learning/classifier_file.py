@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from errors import BackendError
 
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
-FORMAT_VERSION = 11  # of the header and the tensors; a file of another version is refused, which means: trained again
+FORMAT_VERSION = 12  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
 class UnusableClassifier(BackendError):
@@ -124,19 +125,18 @@ class BaseNN(nn.Module):
             UnusableClassifier: as `load`.
         """
         path = Path(path).absolute()
-        with _loaded_models_lock:
-            try:
-                status = path.stat()
-                state = (status.st_mtime_ns, status.st_size, status.st_ino)
-                if path not in _loaded_models or _loaded_models[path][0] != state:
-                    _loaded_models[path] = (state, cls.load(path))
-                    while len(_loaded_models) > MAX_LOADED_MODELS:
-                        del _loaded_models[next(iter(_loaded_models))]  # loaded longest ago
-            except FileNotFoundError:
-                _loaded_models.pop(path, None)
-                return None
-            return _loaded_models[path][1]
+        try:
+            status = path.stat()
+            with _loading:
+                return _loaded(cls, path, status.st_mtime_ns, status.st_size, status.st_ino)
+        except FileNotFoundError:
+            return None
 
 
-_loaded_models: dict[Path, tuple[tuple[int, int, int], BaseNN]] = {}  # (mtime, size, inode) of the file that was read
-_loaded_models_lock = threading.Lock()
+_loading = threading.Lock()
+
+
+@lru_cache(MAX_LOADED_MODELS)
+def _loaded(of_class: type[BaseNN], path: Path, *state: int) -> BaseNN:
+    """The classifier in a file, by the time, size and inode that the file had then."""
+    return of_class.load(path)

@@ -48,12 +48,16 @@ class Probe(NamedTuple):
     mean: np.ndarray
     bias: np.ndarray
 
-    def scores(
-        self, sequence: FrameFeatures, layout: dict[str, int], frame_rate: float, progress: Progress = UNTOLD
-    ) -> np.ndarray:
+    @property
+    def layout(self) -> dict[str, int]:
+        """Of the features: name -> width of each part of a row."""
+        return {name: weights.shape[1] for name, weights in self.weights.items()}
+
+    def scores(self, sequence: FrameFeatures, frame_rate: float, progress: Progress = UNTOLD) -> np.ndarray:
         """Scores [num_frames, num_labels] of a video: around 0 where a label is off, 1 where it is on. The video is
         read once, in pieces; `progress` is told the share that was read."""
-        where, total = columns(layout), np.zeros(len(self.mean))
+        layout, total = self.layout, np.zeros(len(self.mean))
+        where = columns(layout)
         filtered: dict[str, list[np.ndarray]] = {name: [] for name in layout}
         flat = {
             name: weights.transpose(1, 0, 2).reshape(weights.shape[1], -1) for name, weights in self.weights.items()
@@ -94,7 +98,7 @@ class Fit(NamedTuple):
     Attributes:
         probe: of all videos.
         held_out: of the sampled frames.
-        mixture_weights: [num_labels, len(BLOCKS) + 1], of each block, and of the probe to start from.
+        mixture_weights: [len(BLOCKS) + 1, num_labels], of each block, and of the probe to start from.
         without: of each fold of videos, the probe of the others; a video's fold is its number modulo their count.
     """
 
@@ -178,7 +182,7 @@ def fit_probe(
     return Fit(
         collected([ridge.dual for ridge in ridges.values()], slice(None)),
         HeldOut(scores, rows.truth, rows.stands_for, rows.numbers),
-        np.stack([mixture_weights.get(name, nothing) for name in (*BLOCKS, None)], axis=1).astype(np.float32),
+        np.stack([mixture_weights.get(name, nothing) for name in (*BLOCKS, None)]).astype(np.float32),
         without,
     )
 

@@ -143,23 +143,22 @@ def test_where_the_layers_behind_the_probe_help_they_learn_from_all_videos(monke
     assert learnt_from == [NETWORK_VIDEOS // 2, NETWORK_VIDEOS // 2, NETWORK_VIDEOS]
 
 
-def test_windows_cover_every_frame_with_the_overlap_and_mask_the_padding() -> None:
+def test_windows_cover_every_frame_with_the_overlap_and_pad_the_last_one() -> None:
     model = small_model(sequence_size=16)
     features, labels = video(seed=1, frames=40)
-    windows = model.preprocess_sequence(features, labels, overlap=2)
+    windows, label_windows = model.preprocess_sequence(features, labels, overlap=2)
     # Windows start every 14 frames, at 0, 14 and 28; the last has 12 real frames.
-    assert windows.sequence.shape == (3, 16, FEATURES)
-    np.testing.assert_array_equal(windows.mask.sum(axis=1), [16, 16, 12])
-    np.testing.assert_array_equal(windows.sequence[1], features[14:30])
-    np.testing.assert_array_equal(windows.labels[2, :12], labels[28:])
-    assert not windows.sequence[2, 12:].any()
-    assert model.preprocess_sequence(features).labels is None
+    assert windows.shape == (3, 16, FEATURES)
+    np.testing.assert_array_equal(windows[1], features[14:30])
+    np.testing.assert_array_equal(label_windows[2, :12], labels[28:])
+    assert not windows[2, 12:].any()
+    assert model.preprocess_sequence(features)[1] is None
 
 
 @pytest.mark.parametrize(("frames", "expected"), [(1, 1), (15, 1), (16, 1), (17, 2), (30, 2), (31, 3)])
 def test_number_of_windows_at_the_borders(frames: int, expected: int) -> None:
-    windows = small_model(sequence_size=16).preprocess_sequence(np.ones((frames, FEATURES)))
-    assert len(windows.sequence) == expected
+    windows, _ = small_model(sequence_size=16).preprocess_sequence(np.ones((frames, FEATURES)))
+    assert len(windows) == expected
 
 
 def test_prediction_has_no_seams() -> None:

@@ -204,13 +204,13 @@ def test_a_trainings_progress_goes_by_what_must_be_extracted_and_by_all_tags(
     """An hour's video takes minutes to extract, and a second to learn: the time left is told from the progress."""
     shares: list[float] = []
     begun: list[float] = []
-    learn = MultiLabelLSTM.partial_fit
+    learn = MultiLabelLSTM.fit
 
     def note(*args: Any, **options: Any) -> Any:
         begun.append(shares[-1])
         return learn(*args, **options)
 
-    monkeypatch.setattr(MultiLabelLSTM, "partial_fit", note)
+    monkeypatch.setattr(MultiLabelLSTM, "fit", note)
     tag = '<TimelineLabels name="tl" toName="video" model_trainable="true"><Label value="Red"/></TimelineLabels>'
     two = f'<View>{tag}{tag.replace("tl", "other")}<Video name="video" value="$video" frameRate="25"/></View>'
     tasks = [annotated(red_blue, annotation(1, region(21, 40, "Red"), region(21, 40, "Red", from_name="other")))]

@@ -16,21 +16,14 @@ from learning.classifier_file import BaseNN, UnusableClassifier
 from learning.dataset import FRAME_RATE, Dataset, Example, FrameFeatures
 from learning.decisions import Decisions, decide
 from learning.metrics import held_out_metrics
-from learning.network import (
-    NETWORK_VIDEOS,
-    ScoredVideo,
-    SeededDropout,
-    Windows,
-    best_gate,
-    cut_windows,
-    scored_halves,
-    train,
-)
-from learning.probe import Fit, Probe, fit_probe
+from learning.network import NETWORK_VIDEOS, SeededDropout, best_gate, cut_windows, scored_halves, train
+from learning.probe import Probe, fit_probe
 from progress import UNTOLD, Progress
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
 
+LAYER_SIZE = 128  # dim between the scores and the LSTM
+DROPOUT_RATE = 0.2
 STARTED_FROM = "started from"  # the share, in `describe`, of the classifier that a training started from
 
 
@@ -48,56 +41,40 @@ class MultiLabelLSTM(BaseNN):
     Args:
         input_size: dim of a frame's features.
         output_size: number of labels.
-        fc_size: dim of the layer between the scores and the LSTM.
         hidden_size: units of the LSTM in each direction.
         num_layers: layers of the LSTM.
         sequence_size: frames per training window.
-        learning_rate: at its highest, of the layers behind the probe.
-        weight_decay: of these layers.
-        dropout_rate: between the layer norm and the LSTM.
         layout: the blocks that a row consists of, name -> dim, in their order: "appearance",
             "cells", "motion", "sound", any of them. None: all of it is appearance.
         seed: of the initial weights, the order of windows and dropout. Same seed, data and machine: same model.
+
+    Attributes:
+        decisions: makes labels of probabilities.
     """
 
     def __init__(
         self,
         input_size: int,
         output_size: int,
-        fc_size: int = 128,
         hidden_size: int = 32,
         num_layers: int = 1,
         sequence_size: int = 16,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 1e-5,
-        dropout_rate: float = 0.2,
         layout: dict[str, int] | None = None,
         seed: int = 0,
     ) -> None:
-        sizes = {
-            "input_size": input_size,
-            "output_size": output_size,
-            "fc_size": fc_size,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "sequence_size": sequence_size,
-        }
-        rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "dropout_rate": dropout_rate}
-        # As pairs: the order of a JSON object's keys isn't guaranteed.
-        super().__init__(**sizes, **rates, layout=list(dict(layout or {}).items()), seed=seed)
-        for name, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive whole number, not {value!r}")
         self.layout = dict(layout or {"appearance": input_size})
+        sizes = {"input_size": input_size, "output_size": output_size, "hidden_size": hidden_size}
+        # As pairs: the order of a JSON object's keys isn't guaranteed.
+        pairs = list(self.layout.items())
+        super().__init__(**sizes, num_layers=num_layers, sequence_size=sequence_size, layout=pairs, seed=seed)
         if sum(self.layout.values()) != input_size or not set(self.layout) <= set(FILTERS):
             raise ValueError(f"the layout {self.layout} isn't one of {', '.join(FILTERS)} that add up to {input_size}")
         self.input_size, self.output_size, self.sequence_size, self.seed = input_size, output_size, sequence_size, seed
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         # Made without values: the constructors of torch.nn would draw them from the process's random state.
-        self.input_layer = nn.Linear(output_size, fc_size, device="meta")
-        self.layer_norm = nn.LayerNorm(fc_size)
-        self.dropout = SeededDropout(dropout_rate)
-        self.lstm = nn.LSTM(fc_size, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta")
+        self.input_layer = nn.Linear(output_size, LAYER_SIZE, device="meta")
+        self.layer_norm = nn.LayerNorm(LAYER_SIZE)
+        self.dropout = SeededDropout(DROPOUT_RATE)
+        self.lstm = nn.LSTM(LAYER_SIZE, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta")
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         # Not `to_empty`, which imports much of PyTorch on first use: two seconds of a process's first request.
         self._apply(lambda values: torch.empty(values.shape))
@@ -105,7 +82,7 @@ class MultiLabelLSTM(BaseNN):
             **{f"probe_{name}": torch.zeros(len(FILTERS[name]), w, output_size) for name, w in self.layout.items()},
             "probe_mean": torch.zeros(input_size, output_size),
             "probe_bias": torch.zeros(output_size),
-            "mixture_weights": torch.zeros(output_size, len(BLOCKS) + 1),
+            "mixture_weights": torch.zeros(len(BLOCKS) + 1, output_size),
             "slope": torch.ones(output_size),
             "offset": torch.zeros(output_size),
             "gate": torch.zeros(output_size),
@@ -113,10 +90,10 @@ class MultiLabelLSTM(BaseNN):
         }.items():
             self.register_buffer(name, values)
         self.decisions = Decisions(output_size)
-        self._initialise()
+        self.initialise()
         self.eval()
 
-    def _initialise(self) -> None:
+    def initialise(self) -> None:
         """Fills weights as torch.nn does: uniform within 1 / sqrt(fan in). The last layer begins with zeros, and so the
         network as the probe alone."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -127,9 +104,15 @@ class MultiLabelLSTM(BaseNN):
         for values in self.output_layer.parameters():
             nn.init.zeros_(values)
 
+    @property
+    def probe(self) -> Probe:
+        """The linear probe of every label."""
+        weights = {name: self.get_buffer(f"probe_{name}").numpy() for name in self.layout}
+        return Probe(weights, self.probe_mean.numpy(), self.probe_bias.numpy())
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits [batch, num_frames, output_size] of features [batch, num_frames, input_size] at 25 frames a second."""
-        by_video = [self._scores(video, FRAME_RATE) for video in x.detach().numpy()]
+        by_video = [self.probe.scores(video, FRAME_RATE) for video in x.detach().numpy()]
         return self._logits(torch.from_numpy(np.stack(by_video)))
 
     def calibrated(self, scores: Tensor) -> Tensor:
@@ -146,14 +129,16 @@ class MultiLabelLSTM(BaseNN):
         plain = self.calibrated(scores)
         return plain + self.gate * (self.read(scores) - plain) if self.gate.any() else plain
 
-    @property
-    def thresholds(self) -> np.ndarray:
-        """[output_size]: from which probability on a label is on, for the best F1 on held-out videos."""
-        return self.decisions.thresholds.numpy().copy()
-
-    def preprocess_sequence(self, sequence: ArrayLike, labels: ArrayLike | None = None, overlap: int = 2) -> Windows:
-        """Cut a sequence into windows of `sequence_size` frames: see `cut_windows`."""
-        return cut_windows(sequence, self.sequence_size, labels, overlap)
+    def preprocess_sequence(
+        self, sequence: ArrayLike, labels: ArrayLike | None = None, overlap: int = 2
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Cut a sequence [num_frames, dim], and its labels where given, into windows of `sequence_size` frames: see
+        `cut_windows`."""
+        cut, cut_labels = (
+            None if values is None else cut_windows(values, self.sequence_size, overlap)
+            for values in (sequence, labels)
+        )
+        return cut, cut_labels
 
     def partial_fit(
         self,
@@ -216,22 +201,27 @@ class MultiLabelLSTM(BaseNN):
             fit = fit_probe(data, self.layout, progress.part(0.0, 0.8), NETWORK_VIDEOS, self._start(start_from))
             held_out, probe = fit.held_out, fit.probe
             slope, offset = calibrate(*held_out)
-            self._set(
+            for name, values in {
                 **{f"probe_{name}": weights for name, weights in probe.weights.items()},
                 **{"probe_mean": probe.mean, "probe_bias": probe.bias, "mixture_weights": fit.mixture_weights},
                 **{"slope": slope, "offset": offset, "gate": np.zeros(self.output_size)},
-                label_has_example=data.shown.any(axis=0),
-            )
+                "label_has_example": data.shown.any(axis=0),
+            }.items():
+                self.get_buffer(name).copy_(torch.from_numpy(values))
             probs = self._probabilities(held_out.scores)
             self.decisions.load_state_dict(decide(probs, *held_out[1:], data))
-            metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.thresholds)
+            metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.decisions.thresholds.numpy())
             passes, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
                 reason = "f1_threshold"
             elif metrics["accuracy"] >= accuracy_threshold:
                 reason = "accuracy_threshold"
             elif data.num_videos >= NETWORK_VIDEOS:
-                passes = self._train_network(data, fit, epochs, progress.part(0.8, 1.0))
+                mine, others = scored_halves(data, fit, progress.part(0.8, 0.88))
+                passes = train(self, mine, epochs, progress.part(0.88, 0.94))
+                self.gate.copy_(best_gate(self, others))
+                if self.gate.any():
+                    passes = train(self, mine + others, epochs, progress.part(0.94, 1.0))
                 reason = "epochs" if passes >= epochs else "converged"
             progress(1.0)
         finally:
@@ -245,36 +235,6 @@ class MultiLabelLSTM(BaseNN):
             "num_frames": int(sum(example.reviewed.sum() for example in examples)),
             "learnt": self.describe(),
         }
-
-    def _set(self, **values: np.ndarray) -> None:
-        for name, array in values.items():
-            getattr(self, name).copy_(torch.from_numpy(array))
-
-    @property
-    def probe(self) -> Probe:
-        """The linear probe of every label."""
-        weights, (mean, bias) = (
-            [getattr(self, f"probe_{name}").numpy() for name in names] for names in (self.layout, ("mean", "bias"))
-        )
-        return Probe(dict(zip(self.layout, weights, strict=True)), mean, bias)
-
-    def _train_network(self, data: Dataset, fit: Fit, epochs: int, progress: Progress) -> int:
-        """Trains the layers behind the probe on half of the videos and finds the gate by the others; where it opens,
-        they are trained again on all. Returns the number of passes."""
-        mine, others = scored_halves(data, fit, self.layout, progress.part(0.0, 0.4))
-
-        def learn(videos: list[ScoredVideo], part: Progress) -> int:
-            self._initialise()
-            self.train()
-            generator = self.dropout.generator.manual_seed(self.seed)
-            rates = (self.learning_rate, self.weight_decay)
-            passes = train(self, videos, self.sequence_size, *rates, epochs, generator, part)
-            self.eval()
-            return passes
-
-        passes = learn(mine, progress.part(0.4, 0.7))
-        self.gate.copy_(best_gate(self, others))
-        return learn(mine + others, progress.part(0.7, 1.0)) if self.gate.any() else passes
 
     def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
         """Another classifier's probe of this one's labels, None where they share none."""
@@ -294,23 +254,17 @@ class MultiLabelLSTM(BaseNN):
         other = type(self)(**self.architecture | {"output_size": len(label_map)})
         other.set_label_map(label_map)
         shared = [(column, self._label_map[label]) for label, column in label_map.items() if label in self._label_map]
-        to, of = map(list, zip(*shared, strict=True)) if shared else ([], [])
-        to_state, of_state = ([0, *(column + 1 for column in columns)] for columns in (to, of))
+        to, of = np.array(shared, int).reshape(-1, 2).T
+        to_state, of_state = (np.append(0, columns + 1) for columns in (to, of))
         for name, values in self.named_buffers():
-            mine = dict(other.named_buffers())[name]
+            mine = other.get_buffer(name)
             if name.endswith("transitions"):
                 mine[np.ix_(to_state, to_state)] = values[np.ix_(of_state, of_state)]
-            elif name == "mixture_weights":
-                mine[to] = values[of]
             elif not values.ndim:
                 mine.copy_(values)
             elif name != "gate":
                 mine[..., to] = values[..., of]
         return other
-
-    def _scores(self, sequence: FrameFeatures, frame_rate: float, progress: Progress = UNTOLD) -> np.ndarray:
-        """The probe's scores [num_frames, output_size]."""
-        return self.probe.scores(sequence, self.layout, frame_rate, progress)
 
     def describe(self) -> dict[str, dict[str, float]]:
         """Describes what was learnt about each label.
@@ -328,7 +282,7 @@ class MultiLabelLSTM(BaseNN):
                 "shortest": float(self.decisions.shortest[column]),
                 "network": float(self.gate[column]),
             }
-            for column, weights in enumerate(self.mixture_weights)
+            for column, weights in enumerate(self.mixture_weights.T)
         }
 
     def predict(
@@ -356,25 +310,7 @@ class MultiLabelLSTM(BaseNN):
         self._check_features(sequence)
         if sequence.shape[0] == 0:
             return np.zeros((0, self.output_size), dtype=np.float32)
-        return self._probabilities(self._scores(sequence, frame_rate, progress))
-
-    def labels(
-        self,
-        probs: np.ndarray,
-        frame_rate: float = FRAME_RATE,
-        threshold: float | None = None,
-        exclusive: bool = False,
-    ) -> np.ndarray:
-        """The labels of a prediction, [num_frames, num_labels] bool: see `Decisions.labels`."""
-        return self.decisions.labels(probs, frame_rate, threshold, exclusive)
-
-    def predict_labels(self, sequence: FrameFeatures, frame_rate: float = FRAME_RATE) -> np.ndarray:
-        """The labels of every frame, [num_frames, num_labels] bool."""
-        return self.labels(self.predict(sequence, frame_rate), frame_rate)
-
-    def expected_f1(self, probs: np.ndarray) -> float:
-        """The macro-F1 to expect of a prediction, in [0, 1]: see `Decisions.expected_f1`."""
-        return self.decisions.expected_f1(probs)
+        return self._probabilities(self.probe.scores(sequence, frame_rate, progress))
 
     @torch.inference_mode()
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
