@@ -8,6 +8,7 @@ Label Studio's dependencies don't fit beside ours, so it runs from an environmen
 The browser is Debian's: `apt-get install chromium chromium-driver`. `make test-all` runs them with all others.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -16,55 +17,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
+from demo.servers import Server
 from tests.live.browser import Browser
 from tests.live.label_studio import LEGACY_TOKEN, PASSWORD, USER, LabelStudio
 from tests.servers import ROOT, STOP_SECONDS, Backend, clean_environment, free_port, wait_until
 
-# Creating its database takes Label Studio a minute, and several on a busy machine.
-START_SECONDS = 400
+# Laying out its database takes Label Studio half a minute of processor time, and its start seconds: several times as
+# long on a busy machine.
+LAYOUT_SECONDS, START_SECONDS = 900, 200
 BROWSER_START_SECONDS = 60
+OTHER_PASSWORD = ("ann", "a password")
 
 
 @contextmanager
 def running(command: list[str], url: str, env: dict[str, str], log: Path, seconds: float) -> Iterator[None]:
-    """A program that answers `url` within `seconds`, and is ended with the block together with its children."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env=env,
-            cwd=log.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-
-    def answers() -> bool:
-        assert process.poll() is None, f"{command[0]} ended:\n{log.read_text()[-3000:]}"
-        try:
-            return httpx.get(url, timeout=5).is_success
-        except httpx.HTTPError:
-            return False
-
-    try:
-        wait_until(answers, seconds, f"{command[0]} to start, see {log}")
+    """A program that answers `url` within `seconds`, and is ended with the block."""
+    with Server(command[0], command, url, env, log.parent, log, signal.SIGTERM, STOP_SECONDS) as server:
+        server.wait_until_up(seconds)
         yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+
+
+def new_database() -> Path:
+    """The data folder of a Label Studio that nobody has used yet. It is made once, and kept in Label Studio's own
+    environment, which an update replaces."""
+    program = Path(os.environ["LABEL_STUDIO_BIN"]).resolve()
+    folder, unfinished = (program.parents[1] / f"label-studio-data{ending}" for ending in ("", ".unfinished"))
+    with program.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not folder.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            environment = clean_environment(LABEL_STUDIO_BASE_DATA_DIR=str(unfinished), COLLECT_ANALYTICS="false")
+            subprocess.run([str(program), "version"], env=environment, check=True, timeout=LAYOUT_SECONDS)
+            unfinished.rename(folder)
+    return folder
 
 
 @contextmanager
 def running_label_studio(folder: Path) -> Iterator[LabelStudio]:
     """Label Studio as it comes: legacy tokens off. Only its guard against local addresses is taken down."""
     (folder / "files").mkdir()
+    shutil.copytree(new_database(), folder / "data")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(Path(os.environ["LABEL_STUDIO_BIN"]).absolute()), "start", "--no-browser", "--port", str(port)]
@@ -109,10 +103,12 @@ def backend(label_studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory)
         yield backend
 
 
-@pytest.fixture
-def impatient_backend(label_studio: LabelStudio, tmp_path: Path) -> Iterator[Backend]:
-    """A backend whose `/predict` waits for no features."""
-    with running_backend(label_studio, tmp_path / "backend", PREDICT_TIMEOUT="0") as backend:
+@pytest.fixture(scope="session")
+def other_backend(label_studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """A backend that tests may stop and start again. It has a password, and its `/predict` waits for no features."""
+    user, password = OTHER_PASSWORD
+    variables = {"BASIC_AUTH_USER": user, "BASIC_AUTH_PASS": password, "PREDICT_TIMEOUT": "0"}
+    with running_backend(label_studio, tmp_path_factory.mktemp("other-backend"), **variables) as backend:
         yield backend
 
 

@@ -1,4 +1,4 @@
-"""One annotator's hour, played in a browser: five annotations, all but the first begun from a prediction, a question
+"""One annotator's hour, played in a browser: annotations, all but the first begun from a prediction, a question
 answered, and what the pages say in the end. `FOOTAGE=~/clips` plays it on real clips (`clips.py`)."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tests.live.clips import Clip, clips, config
 from tests.live.conftest import Screenshots
 from tests.live.label_studio import LabelStudio
 from tests.live.labeling_page import FRAME_PIXELS, PICTURE_SIZE, LabelingPage
+from tests.live.test_label_studio import wait_until_learnt
 from tests.live.timelines import Truth, frames
 from tests.servers import Backend, wait_until
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprec
 
 TITLE = "An annotator's hour"
 REVIEWED, CHECK = "Reviewed", "Check"
-NUM_CLIPS = 6  # one of them is only asked about
+NUM_CLIPS = 4  # one of them is only asked about
 LEARNING_SECONDS = 300
 SHOWN_AT = 0.21  # of the video, in screenshots
 PANELS_WIDTH, PAGE_HEIGHT = 900, 1200
@@ -39,20 +40,13 @@ def test_an_annotators_hour(
     width = max(clip.num_frames for clip in shown) * FRAME_PIXELS + PANELS_WIDTH
     page = LabelingPage(browser, f"{label_studio.url}/projects/{project}/data", (width, PAGE_HEIGHT))
 
-    def wait_until_learnt(count: int) -> None:
-        def learnt() -> bool:
-            state = backend.http.get("/dashboard/state", params={"project": project}).json()["projects"]
-            return bool(state) and state[0]["annotated_tasks"] == count and state[0]["state"] == "is up to date"
-
-        wait_until(learnt, LEARNING_SECONDS, f"{count} videos to be learnt, see {backend.log}")
-
     # The first is drawn on an empty timeline.
     page.open(tasks[0])
     assert page.result() == []
     draw(page, shown[0].truth)
     page.draw(REVIEWED, 1, shown[0].num_frames)
     page.send("Submit")
-    wait_until_learnt(1)
+    wait_until_learnt(backend, project, 1)
 
     # The second opens filled in, and asks. Only that is answered: what is in a span that is marked with Check.
     page.open_filled_in(tasks[1])
@@ -63,7 +57,7 @@ def test_an_annotators_hour(
     asked = page.labelled(CHECK)[0]["value"]["ranges"][0]
     answer(page, shown[1], asked["start"], asked["end"])
     page.send("Submit")
-    wait_until_learnt(2)
+    wait_until_learnt(backend, project, 2)
 
     # The others open filled in, and are corrected.
     for number in range(2, NUM_CLIPS):
@@ -75,7 +69,7 @@ def test_an_annotators_hour(
         correct(page, shown[number])
         assert marked(page.result()) >= {label for label, ranges in shown[number].truth.items() if ranges}
         page.send("Submit")
-        wait_until_learnt(number + 1)
+        wait_until_learnt(backend, project, number + 1)
 
     # What Label Studio stored says where each region came from, and how long each annotation took.
     stored = [label_studio.get(f"/api/tasks/{task}/annotations/")[0] for task in tasks]

@@ -9,7 +9,7 @@ import pytest
 from tests.live.browser import Browser
 from tests.live.conftest import Screenshots
 from tests.live.label_studio import LabelStudio
-from tests.live.test_label_studio import draw, model_version, wait_for_new_version, wait_for_prediction
+from tests.live.test_label_studio import draw, model_version, wait_for_prediction, wait_until_learnt
 from tests.servers import Backend, wait_until
 
 # The SDK's own.
@@ -49,11 +49,11 @@ def test_a_choice_of_a_whole_video_is_learnt_and_ticked(
         for number, label in enumerate(shown)
     ]
     model = label_studio.connect(project, backend.url)
-    version = model_version(label_studio, model)
     for task, label in zip(tasks[:4], shown, strict=False):
         value = {"from_name": "shows", "to_name": "video", "type": "choices", "value": {"choices": [label]}}
         label_studio.submit(task, [value])
-        version = wait_for_new_version(label_studio, model, version)
+    wait_until_learnt(backend, project, 4)
+    version = model_version(label_studio, model)
 
     for task, label in zip(tasks[4:], shown[4:], strict=True):
         prediction = wait_for_prediction(label_studio, project, task, version)

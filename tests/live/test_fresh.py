@@ -13,7 +13,7 @@ from tests.servers import Backend, wait_until
 def test_the_next_tasks_carry_each_new_version_once(
     label_studio: LabelStudio, backend: Backend, tmp_path: Path
 ) -> None:
-    scene = Scene(label_studio, backend, tmp_path, tasks=30, videos=3, next=20)
+    scene = Scene(label_studio, backend, tmp_path, tasks=14, videos=3, next=9)
     last = max(scene.truth)
     page = f"/projects/{scene.project}/tasks/{last}"
     wait_until(lambda: backend.http.get(page).is_success, 60, "the page of a task that isn't annotated")

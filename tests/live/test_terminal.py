@@ -1,21 +1,16 @@
 """The terminal's commands and the dashboard beside a real Label Studio."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+import cli
+from ml_backend.settings import get_settings
 from tests.live.browser import Browser
 from tests.live.label_studio import LabelStudio
-from tests.live.test_label_studio import (
-    CONFIG,
-    FIRST,
-    SECOND,
-    draw,
-    model_version,
-    wait_for_new_version,
-)
+from tests.live.test_label_studio import CONFIG, FIRST, SECOND, draw, model_version, wait_for_new_version
 from tests.live.timelines import agreement, regions
-from tests.servers import ROOT, Backend
+from tests.servers import Backend
 
 
 def test_predict_and_check(label_studio: LabelStudio, backend: Backend, browser: Browser, tmp_path: Path) -> None:
@@ -33,10 +28,12 @@ def test_predict_and_check(label_studio: LabelStudio, backend: Backend, browser:
     browser.find(f"//tr[td = 'published'][td = '{version}']")
 
     def run(command: str, *flags: str, key: str = label_studio.personal_access_token) -> tuple[int, str]:
-        environment = backend.environment | {"LABEL_STUDIO_API_KEY": key}
-        call = [sys.executable, "cli.py", command, "--project", *flags]
-        ended = subprocess.run(call, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
-        return ended.returncode, ended.stdout + ended.stderr
+        get_settings.cache_clear()
+        variables = backend.environment | {"LABEL_STUDIO_API_KEY": key}
+        ended = CliRunner().invoke(cli.app, [command, "--project", *flags], env=variables)
+        said = f"{ended.output} {ended.exception}"
+        get_settings.cache_clear()
+        return ended.exit_code, said
 
     flags = (str(project), "--ls-url", label_studio.url, "--tasks", str(second), "--ls-api-key")
     code, said = run("predict", *flags, "wrong")

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 
 from ml_backend.label_studio.webhook_secret import HEADER
-from tests.live.conftest import running_backend
+from tests.live.conftest import OTHER_PASSWORD
 from tests.live.label_studio import LabelStudio
 from tests.live.test_label_studio import CONFIG, FIRST, draw, model_version, wait_for_new_version
 from tests.live.timelines import regions
@@ -43,16 +43,14 @@ def test_a_removed_secret_is_put_back_and_what_came_without_it_is_learnt(
     wait_for_new_version(label_studio, model, first)
 
 
-def test_with_a_password_nothing_is_done_by_hand(label_studio: LabelStudio, tmp_path: Path) -> None:
+def test_with_a_password_nothing_is_done_by_hand(
+    label_studio: LabelStudio, other_backend: Backend, tmp_path: Path
+) -> None:
     project = label_studio.create_project("Password", CONFIG)
     task = label_studio.upload(project, draw(tmp_path, "clip", FIRST))
-    password = ("ann", "a password")
-    with running_backend(
-        label_studio, tmp_path / "backend", BASIC_AUTH_USER=password[0], BASIC_AUTH_PASS=password[1]
-    ) as backend:
-        model = label_studio.connect(project, backend.url, password)
-        wait_until(lambda: has_secret(label_studio, project), SECONDS, "the secret")
-        untrained = model_version(label_studio, model)
-        assert httpx.post(f"{backend.url}/webhook", json={"action": "START_TRAINING"}).status_code == 401
-        label_studio.submit(task, regions(FIRST))
-        wait_for_new_version(label_studio, model, untrained)
+    model = label_studio.connect(project, other_backend.url, OTHER_PASSWORD)
+    wait_until(lambda: has_secret(label_studio, project), SECONDS, "the secret")
+    untrained = model_version(label_studio, model)
+    assert httpx.post(f"{other_backend.url}/webhook", json={"action": "START_TRAINING"}).status_code == 401
+    label_studio.submit(task, regions(FIRST))
+    wait_for_new_version(label_studio, model, untrained)
