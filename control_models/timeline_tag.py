@@ -95,6 +95,10 @@ class TimelineTag(Tag):
         regions, _ = usable_regions(result, self.from_name)
         return set(_labels(regions)) & set(self.labels)
 
+    def is_answered(self, result: list[Any]) -> bool:
+        reviewed = self.parameters.model_reviewed_label
+        return reviewed is None or reviewed in _labels(usable_regions(result, self.from_name)[0])
+
     def drawn(self, result: list[Any], num_rows: int) -> Drawn:
         regions, faults = usable_regions(result, self.from_name)
         remarks = [f"is used without a region: {fault}" for fault in faults]

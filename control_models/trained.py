@@ -160,7 +160,9 @@ class TrainedMode:
         store = self._context.store
         if store is None or self._published.ever():
             return False
-        tasks = store.annotated_tasks(self._context.project_id)
+        return self._is_answered(store.annotated_tasks(self._context.project_id))
+
+    def _is_answered(self, tasks: list[dict[str, Any]]) -> bool:
         return any(self._tag.is_answered(annotation["result"]) for task in tasks for annotation in task["annotations"])
 
     def forget(self) -> None:
@@ -295,7 +297,8 @@ class TrainedMode:
         try:
             read = read_examples(self._tag, self._videos, notes, chosen.tasks, loading, chosen.stands_for)
         except InvalidAnnotation:
-            if len(chosen.tasks) == len(tasks):  # else, a task that wasn't chosen may hold what it learnt
+            # A task that wasn't chosen may hold what it learnt.
+            if len(chosen.tasks) == len(tasks) or not self._is_answered(tasks):
                 self.forget()
             raise
         examples, unavailable = read

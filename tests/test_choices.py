@@ -14,7 +14,9 @@ from label_studio_sdk.label_interface import LabelInterface
 from typer.testing import CliRunner
 
 import cli
+from control_models import trained
 from control_models.choices import ChoicesModel, ChoicesTag
+from control_models.examples import Chosen
 from control_models.timeline_labels import TimelineLabelsModel
 from errors import InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from learning.dataset import MAX_VIDEOS, Example
@@ -247,16 +249,22 @@ def test_an_answer_that_was_deleted_leaves_no_trace_beside_other_annotations(
         model.control_models[-1].predict(second)
 
 
-def test_a_model_stays_where_only_some_of_many_tasks_were_looked_at(
-    make_model: Callable[..., YOLO], videos: list[tuple[dict[str, Any], str]]
+def test_a_model_stays_while_one_of_many_tasks_holds_an_answer(
+    make_model: Callable[..., YOLO], videos: list[tuple[dict[str, Any], str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model(config(choices()))
     first, colour = videos[0]
     model.fit("ANNOTATION_CREATED", {}, tasks=[{**first, "annotations": [annotation(1, chosen(colour))]}])
     many = [{**first, "id": 100 + n, "annotations": [annotation(100 + n)]} for n in range(2 * MAX_VIDEOS)]
+    answered = {**first, "id": 1, "annotations": [annotation(1, chosen(colour))]}
+    with monkeypatch.context() as patched:
+        patched.setattr(trained, "choose_tasks", lambda tag, tasks: Chosen(tasks[1:], [1.0] * len(many)))
+        with pytest.raises(InvalidAnnotation):
+            model.fit("ANNOTATION_UPDATED", {}, tasks=[answered, *many])
+    assert model.control_models[-1].version.startswith("v1")
     with pytest.raises(InvalidAnnotation):
         model.fit("ANNOTATION_UPDATED", {}, tasks=many)
-    assert model.control_models[-1].version.startswith("v1")
+    assert model.control_models[-1].version == "untrained"
 
 
 def test_blocks_that_are_equal_in_all_rows_tell_nothing() -> None:
