@@ -88,6 +88,11 @@ class BaseNN(nn.Module):
             raise
 
     @classmethod
+    def check(cls, architecture: dict[str, Any], tensors: dict[str, Any]) -> None:
+        """Raises ValueError or KeyError where a file's tensors aren't those of its architecture, which may name sizes
+        that no machine can hold."""
+
+    @classmethod
     def load(cls, path: str | Path) -> "BaseNN":
         """Read a classifier that `save` wrote.
 
@@ -102,6 +107,7 @@ class BaseNN(nn.Module):
                 if metadata["format"] != FORMAT_VERSION or metadata["class"] != cls.__name__:
                     raise ValueError(f"it holds {metadata['class']} in format {metadata['format']}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            cls.check(metadata["architecture"], tensors)
             model = cls(**metadata["architecture"])
             model.load_state_dict(tensors)
             model.set_label_map(metadata["label_map"])

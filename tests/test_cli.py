@@ -18,6 +18,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import cli
@@ -491,5 +493,12 @@ def test_a_model_goes_to_another_server_as_a_file(
     video = {"id": 1, "data": {"video": str(project.local_files_document_root / "1.mp4")}}
     result = started.fit("ANNOTATION_CREATED", {"task": video, "annotation": annotation(1, region(11, 40, "Red"))})
     assert result["tl"]["learnt"]["Red"]["started from"] > 0.1
+    with safe_open(file, "pt") as model:
+        metadata, tensors = model.metadata(), {name: model.get_tensor(name) for name in model.keys()}  # noqa: SIM118
+    for name in ("num_layers", "output_size", "input_size", "hidden_size"):
+        made_up = json.loads(metadata["classifier"])
+        made_up["architecture"][name] = 10**7
+        save_file(tensors, file, {"classifier": json.dumps(made_up)})
+        assert "isn't a model" in refused(InvalidRequest, "import-model", str(file))
     file.write_bytes(b"no model")
     assert "isn't a model" in refused(InvalidRequest, "import-model", str(file))

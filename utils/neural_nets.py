@@ -236,6 +236,19 @@ class MultiLabelLSTM(BaseNN):
             "learnt": self.describe(),
         }
 
+    @classmethod
+    def check(cls, architecture: dict[str, Any], tensors: dict[str, Any]) -> None:
+        """As `BaseNN.check`."""
+        inputs, outputs, hidden, layers = (
+            architecture[name] for name in ("input_size", "output_size", "hidden_size", "num_layers")
+        )
+        shapes = {"probe_mean": (inputs, outputs), "lstm.weight_hh_l0": (4 * hidden, hidden)}
+        for name, shape in shapes.items():
+            if tuple(tensors[name].shape) != shape:
+                raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)}, and not {shape}")
+        if sum(name.startswith("lstm.weight_hh_l") for name in tensors) != 2 * layers:
+            raise ValueError(f"it hasn't the tensors of {layers} layers")
+
     def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
         """Another classifier's probe of this one's labels, None where they share none."""
         if other is None or not other.get_label_map().keys() & self._label_map.keys():
