@@ -189,14 +189,15 @@ class YOLO(LabelStudioMLBase):
         version = self.next_version()
         results: dict[str, Any] = {}
         nothing: InvalidAnnotation | None = None
-        for part, model in progress.over(self.control_models):
-            try:
-                metrics = model.fit(event, data, version=version, progress=part, **kwargs)
-            except InvalidAnnotation as error:  # the other control tags are trained all the same
-                nothing = error
-                continue
-            if metrics is not None:
-                results[model.from_name] = metrics
+        with self.context.notes.anew():
+            for part, model in progress.over(self.control_models):
+                try:
+                    metrics = model.fit(event, data, version=version, progress=part, **kwargs)
+                except InvalidAnnotation as error:  # the other control tags are trained all the same
+                    nothing = error
+                    continue
+                if metrics is not None:
+                    results[model.from_name] = metrics
         if nothing is not None and not results:
             raise nothing
         return results

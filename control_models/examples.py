@@ -105,7 +105,7 @@ def read_examples(
     """
     reader = _Reader(tag, videos)
     reader.read(list(zip(tasks, stands_for or [1.0] * len(tasks), strict=True)), progress)
-    notes.add(reader.notes)
+    notes.say_all([task["id"] for task in tasks], reader.notes)
     return reader.result()
 
 

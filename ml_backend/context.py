@@ -105,6 +105,26 @@ class Notes:
     def __init__(self, store: Store | None, project_id: str) -> None:
         self._store = store
         self._project_id = project_id
+        self._said: dict[int, list[str]] | None = None  # of the tasks of which all was said since `anew` began
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Drops at the end, unless it fails, what isn't said any more of the tasks of which all was said within."""
+        said = self._said = {}
+        try:
+            yield
+        finally:
+            self._said = None
+        if self._store and said:
+            self._store.drop_notes(self._project_id, said, [(task, text) for task in said for text in said[task]])
+
+    def say_all(self, task_ids: Iterable[int], notes: Iterable[tuple[int | None, str]]) -> None:
+        """Adds notes, which are all that there is to say of some tasks now."""
+        notes = list(notes)
+        if self._said is not None:
+            for task_id in task_ids:
+                self._said.setdefault(task_id, []).extend(text for about, text in notes if about == task_id)
+        self.add(notes)
 
     def add(self, notes: Iterable[tuple[int | None, str]]) -> None:
         """Adds notes, (task id, text), each once."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -291,6 +293,32 @@ def test_a_malformed_region_leaves_the_training_the_others(make_model: Any, red_
     # The annotator mends it: what was said of it is said no more.
     store = model.services.store
     store.save_annotations("1", None, [(red_blue, RED_BLUE)], "ANNOTATION_UPDATED")
+    assert notes(model) == []
+
+
+def test_what_a_training_no_longer_says_is_gone(make_model: Any, red_blue: dict[str, Any]) -> None:
+    """The label came back into the config, and the file into its folder; what another tag's model says stays."""
+    path = Path(red_blue["data"]["video"])
+    absent = annotated({"id": 2, "data": {"video": str(path.with_name("absent.mp4"))}}, RED_BLUE)
+    wrong = annotation(1, *RED_BLUE["result"], region(1, 5, "Gone", from_name="other"))
+    tag = '<TimelineLabels name="tl" toName="video" model_trainable="true"><Label value="Red"/>%s</TimelineLabels>'
+    both = f'<View>{tag}{tag.replace("tl", "other")}<Video name="video" value="$video" frameRate="25"/></View>'
+    tasks = [annotated(red_blue, wrong), absent]
+    model = make_model(both % ("", ""))
+    model.fit("", {}, tasks=tasks)
+    assert {(task, text.partition(":")[0]) for task, text in notes(model)} == {
+        (1, "Annotation 1 is used without 'Blue'"),
+        (1, "Annotation 1 is used without 'Gone'"),
+        (2, "Left out of the training"),
+    }
+    shutil.copy(path, path.with_name("absent.mp4"))
+    model = make_model(both % ('<Label value="Blue"/>', ""))
+    model.fit("", {}, tasks=tasks)
+    assert notes(model) == [(1, "Annotation 1 is used without 'Gone': the labeling config has no such label.")]
+    store = model.services.store
+    store.save_annotations("1", None, [(red_blue, wrong)], "ANNOTATION_CREATED")
+    model.fit("", {}, tasks=tasks)
+    store.delete_annotations("1", [1])
     assert notes(model) == []
 
 

@@ -215,6 +215,8 @@ class Annotations(Projects):
                 known.append(Annotation.revision <= since)
             states = session.scalars(sa.select(Annotation.state).where(*known).distinct()).all()
             present |= AnnotationState.PRESENT in states
+            tasks = sa.select(Annotation.task_id).where(*known)  # what is said of them may be of these annotations
+            session.execute(sa.delete(Note).where(Note.project_id == project.id, Note.task_id.in_(tasks)))
             values = {"state": AnnotationState.DELETED, "result": [], "revision": project.revision + 1}
             session.execute(sa.update(Annotation).where(*known).values(values))
         return present

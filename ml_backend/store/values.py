@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import sqlalchemy as sa
 
@@ -56,7 +56,7 @@ class Values(Projects):
 
     def add_notes(self, project_id: str, notes: Iterable[tuple[int, str]]) -> None:
         """Stores notes on tasks, (task id, text), and logs each new one."""
-        kept = dict.fromkeys((task_id, storable(text)[:MAX_NOTE_LENGTH]) for task_id, text in notes)
+        kept = dict.fromkeys(_kept(notes))
         if not kept:
             return
         known = {(note.task_id, note.text) for note in self.notes(project_id)}
@@ -74,6 +74,14 @@ class Values(Projects):
             with about(project=project_id, task=task_id):
                 logger.warning("Project %s, task %s: %s", project_id, task_id, text)
 
+    def drop_notes(self, project_id: str, task_ids: Collection[int], but: Iterable[tuple[int, str]]) -> None:
+        """Drops all notes on some tasks but those, (task id, text), that are still to be said."""
+        stored = {(note.task_id, note.text) for note in self.notes(project_id) if note.task_id in task_ids}
+        for task_id, text in stored - set(_kept(but)):
+            with self._transaction() as session:
+                dropped = (Note.project_id == project_id, Note.task_id == task_id, Note.text == text)
+                session.execute(sa.delete(Note).where(*dropped))
+
     def notes(self, project_id: str | None = None) -> list[Note]:
         """The notes of a project, or of all projects."""
         with self._reading() as session:
@@ -85,3 +93,8 @@ class Values(Projects):
         with self._reading() as session:
             rows = session.execute(sa.select(Note.project_id, sa.func.count()).group_by(Note.project_id))
             return dict(rows.all())
+
+
+def _kept(notes: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Notes in the form in which they are stored."""
+    return ((task_id, storable(text)[:MAX_NOTE_LENGTH]) for task_id, text in notes)
