@@ -126,19 +126,21 @@ def test_a_form_token_of_any_letters_is_answered(client: FlaskClient) -> None:
 # -- the password
 
 
+@pytest.mark.parametrize(("workers", "guesses"), [(1, GUESSES), (5, GUESSES // 5), (2 * GUESSES, 1)])
 def test_wrong_passwords_are_logged_and_then_not_looked_at(
-    make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+    workers: int, guesses: int, make_app: Callable[..., Flask], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = make_app(MajorityModel, **PASSWORD).test_client()
-    statuses = [client.get("/versions", headers=basic(f"anna:{number}")).status_code for number in range(GUESSES + 5)]
-    assert statuses == [401] * GUESSES + [429] * 5
+    """Several web processes look at as many together as one alone."""
+    client = make_app(MajorityModel, **PASSWORD, workers=workers).test_client()
+    statuses = [client.get("/versions", headers=basic(f"anna:{number}")).status_code for number in range(guesses + 5)]
+    assert statuses == [401] * guesses + [429] * 5
     answer = client.get("/versions", headers=basic("anna:p:ss"))
     assert answer.status_code == 429, "the right one too: its answer would tell it from a wrong one"
     assert int(answer.headers["Retry-After"]) > 0
     elsewhere = {"REMOTE_ADDR": "10.0.0.9"}
     assert client.get("/versions", headers=basic("anna:p:ss"), environ_overrides=elsewhere).status_code == 200
     assert client.get("/health").status_code == 200
-    assert caplog.text.count("A wrong password was refused: from 127.0.0.1") == GUESSES
+    assert caplog.text.count("A wrong password was refused: from 127.0.0.1") == guesses
 
 
 def test_behind_a_proxy_wrong_passwords_count_for_its_client(make_app: Callable[..., Flask]) -> None:

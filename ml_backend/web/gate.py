@@ -57,7 +57,7 @@ class RequestGate:
         self._settings = settings
         self._secrets = secrets
         self._password = ":".join(settings.password).encode() if settings.password else None
-        self._guesses = Guesses()
+        self._guesses = Guesses(settings.workers)
 
     def register(self, app: Flask) -> None:
         """Checks all requests of an application."""
@@ -188,9 +188,15 @@ def _keep_to_this_site(response: Response) -> Response:
 
 
 class Guesses:
-    """Counts wrong passwords by address, and limits how many are checked."""
+    """Counts wrong passwords by address, and limits how many are checked.
 
-    def __init__(self) -> None:
+    Args:
+        processes: the web processes. Each counts for itself, and checks its share: to count together, each wrong
+            password would have to be written to the database.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._most, self._pause = max(1.0, GUESSES / processes), SECONDS_PER_GUESS * processes
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> guesses left, at that time
         self._lock = threading.Lock()
 
@@ -208,9 +214,9 @@ class Guesses:
             self._left.move_to_end(address)
             while len(self._left) > REMEMBERED_ADDRESSES:
                 self._left.popitem(last=False)
-        pause = "" if left >= 1 else f"; from now on one each {SECONDS_PER_GUESS:.0f} s is looked at"
+        pause = "" if left >= 1 else f"; from now on one each {self._pause:.0f} s is looked at"
         logger.warning("A wrong password was refused: from %s, for %s%s", address, request.path[:100], pause)
 
     def _now_left(self, address: str) -> float:
-        left, at = self._left.get(address, (float(GUESSES), 0.0))
-        return min(float(GUESSES), left + (time.monotonic() - at) / SECONDS_PER_GUESS)
+        left, at = self._left.get(address, (self._most, 0.0))
+        return min(self._most, left + (time.monotonic() - at) / self._pause)
