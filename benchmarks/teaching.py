@@ -80,12 +80,11 @@ def pieces(clip: Clip) -> list[Clip]:
 
 def trained(data: Set, clips: list[Clip], masks: list[np.ndarray | None] | None = None) -> MultiLabelLSTM:
     model = new_classifier(clips[0].features.shape[1], len(data.labels), data.layout, 0)
-    model.fit(
-        [
-            Example(number, clip.features, clip.labels, reviewed=mask, frame_rate=clip.frame_rate)
-            for number, (clip, mask) in enumerate(zip(clips, masks or [None] * len(clips), strict=True))
-        ]
-    )
+    examples = [
+        Example(number, clip.features, clip.labels, reviewed=mask, frame_rate=clip.frame_rate)
+        for number, (clip, mask) in enumerate(zip(clips, masks or [None] * len(clips), strict=True))
+    ]
+    model.header["metrics"] = model.fit(examples)
     return model
 
 
@@ -174,11 +173,11 @@ def rested_on(model: MultiLabelLSTM, parts: list[list[np.ndarray]], layout: dict
     names = [f"{block} {kind}" for block in layout for kind in ("mean", "deviation")]
     share = dict.fromkeys(names, 0.0)
     known = model.label_has_example.numpy()
-    for label, learnt in zip(known, model.describe().values(), strict=True):
+    for label, learnt in zip(known, model.header["metrics"]["learnt"].values(), strict=True):
         for block, seen in SEEN.items():
             for name in seen:
                 if name in share:
-                    share[name] += label * learnt[block] / len(seen)
+                    share[name] += label * learnt.get(block, 0.0) / len(seen)
     total = max(sum(share.values()), 1e-9)
     blocks = [comparable([[video[place]] for video in parts]) for place in range(len(names))]
     return np.concatenate([b * np.sqrt(share[n] / total) for n, b in zip(names, blocks, strict=True)], axis=1)

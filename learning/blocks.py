@@ -94,10 +94,10 @@ def columns(layout: dict[str, int]) -> dict[str, slice]:
     return {name: slice(int(end) - width, int(end)) for (name, width), end in zip(layout.items(), ends, strict=True)}
 
 
-def read(sequence: FrameFeatures, layout: dict[str, int], start: int, end: int) -> np.ndarray:
-    """A range of frames, [num_frames, width] float32; appearance and motion by the square root, with the sign kept,
+def read(sequence: FrameFeatures, layout: dict[str, int], frames: slice) -> np.ndarray:
+    """Some frames, [num_frames, width] float32; appearance and motion by the square root, with the sign kept,
     which tames the few values that are large in one scene (Tukey)."""
-    values = np.array(sequence[start:end], np.float32)
+    values = np.array(sequence[frames], np.float32)
     for name, where in columns(layout).items():
         if name in SIGNED_ROOTS:
             part = values[:, where]
@@ -127,7 +127,7 @@ def rows_of(
     for start in range(0, num_frames, READ):
         end = min(start + READ, num_frames)
         low, high = max(0, start - reach), min(num_frames, end + reach)
-        values = read(sequence, layout, low, high)
+        values = read(sequence, layout, slice(low, high))
         total += values[start - low : end - low].sum(axis=0, dtype=np.float64)
         progress(end / num_frames)
         first, last = np.searchsorted(frames, (start, end))

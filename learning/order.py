@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learning.blocks import SIGNED_ROOTS, columns
+from learning.blocks import columns, read
 from learning.dataset import FrameFeatures
 from progress import UNTOLD, Progress
 
@@ -36,14 +36,9 @@ def summary(sequence: FrameFeatures, layout: dict[str, int]) -> Summary:
         layout: block -> its dimensions, in their order in a row.
     """
     step = max(1, sequence.shape[0] // SUMMARY_FRAMES)
-    values = np.array(sequence[slice((sequence.shape[0] - 1) % step // 2, None, step)], np.float32)
-    parts = []
-    for name, where in columns(layout).items():
-        block = values[:, where]
-        if name in SIGNED_ROOTS:
-            block = np.copysign(np.sqrt(np.abs(block)), block)
-        parts += [block.mean(axis=0), block.std(axis=0)]
-    return parts
+    values = read(sequence, layout, slice((sequence.shape[0] - 1) % step // 2, None, step))
+    blocks = [values[:, where] for where in columns(layout).values()]
+    return [vector for block in blocks for vector in (block.mean(axis=0), block.std(axis=0))]
 
 
 def comparable(summaries: Sequence[Summary]) -> np.ndarray:

@@ -30,6 +30,7 @@ SEEN_SCORE_FACTOR = 0.4
 # (infinite), which a handful of videos often get wrong, and the mean of all (0), which dilutes it.
 SHARPNESS = 12
 LEAST_CORRELATION = 0.01
+STARTED_FROM = "started from"  # the name of the probe to start from, beside those of `BLOCKS`
 LEAST_DEVIATION = 1e-3  # of a number; smaller ones are noise
 LEAST_SIZE = 0.01  # of a block's mean squared length, which is about 1 where its rows differ at all
 NOTHING = 1e-6
@@ -63,7 +64,7 @@ class Probe(NamedTuple):
             name: weights.transpose(1, 0, 2).reshape(weights.shape[1], -1) for name, weights in self.weights.items()
         }
         for start in range(0, sequence.shape[0], READ):
-            values = read(sequence, layout, start, start + READ)
+            values = read(sequence, layout, slice(start, start + READ))
             total += values.sum(axis=0, dtype=np.float64)
             for name in layout:  # the weights first: then there is little to filter
                 filtered[name].append(values[:, where[name]] @ flat[name])
@@ -98,38 +99,15 @@ class Fit(NamedTuple):
     Attributes:
         probe: of all videos.
         held_out: of the sampled frames.
-        mixture_weights: [len(BLOCKS) + 1, num_labels], of each block, and of the probe to start from.
+        mixture_weights: [num_labels] of each block that the videos have, and of the probe to start from; those of a
+            label add up to 1.
         without: of each fold of videos, the probe of the others; a video's fold is its number modulo their count.
     """
 
     probe: Probe
     held_out: HeldOut
-    mixture_weights: np.ndarray
+    mixture_weights: dict[str, np.ndarray]
     without: list[Probe]
-
-
-class _Fold(NamedTuple):
-    rows: np.ndarray  # that are left out
-    labels: np.ndarray  # whose held-out scores it gives; of two folds with a row the later one counts
-
-
-class _Seen(NamedTuple):
-    """A part of a block, as a regression sees it: of the mean length 1."""
-
-    part: Part
-    rows: np.ndarray  # [num_filters, num_rows, width of the signal]
-    mean: np.ndarray  # [num_filters, width of the signal], that was taken out
-    scale: np.ndarray  # [num_filters, width of the signal]: a number of these rows in one of the signal
-    kernel: np.ndarray  # [num_rows, num_rows], weighted
-
-
-class _Ridge(NamedTuple):
-    """A block's regression in its dual form."""
-
-    seen: list[_Seen]
-    dual: np.ndarray  # [num_rows, num_labels]
-    dual_without: list[np.ndarray]  # of each fold, [num_rows, labels of the fold]
-    held_out: np.ndarray  # [num_rows, num_labels]
 
 
 def fit_probe(
@@ -148,79 +126,97 @@ def fit_probe(
         ValueError: features that aren't finite.
     """
     rows = _Rows(data, layout, progress.part(0.0, 0.6))
-    folds = rows.folds()
     ridges: dict[str, _Ridge] = {}
     for done, (name, parts) in enumerate(BLOCKS.items(), start=1):
         seen = [rows.seen(part) for part in parts if part.signal in rows.signals]
         if seen:
-            ridges[name] = _ridge(seen, PENALTIES.get(name, PENALTY), rows, folds)
+            ridges[name] = _Ridge(seen, PENALTIES.get(name, PENALTY), rows)
         progress(0.6 + 0.4 * done / len(BLOCKS))
-    known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts
-    for fold in folds:
-        known[np.ix_(fold.rows, fold.labels)] = rows.weight[fold.rows, None]
-    held_out = [ridge.held_out for ridge in ridges.values()]
-    priors = [PRIORS.get(name, 1.0) for name in ridges]
+    held_out = {name: ridge.held_out for name, ridge in ridges.items()}
     if start is not None:  # in the place of a block's regression: it has seen none of the rows
-        held_out.append(rows.scores(start))
-        priors.append(1.0)
-    mixture = _mixture(np.stack(held_out), len(ridges), np.array(priors), rows, known, data.shown)
-    scores, once = mixture.scores, data.shown.sum(axis=0) == 1
-    if data.num_videos > 1:  # of one alone, nothing says how high scores are in a video where a label is off
-        own = mixture.mixture_weights[: len(ridges)].sum(axis=0)[once]
-        scores[:, once] *= SEEN_SCORE_FACTOR * own + 1 - own
+        held_out[STARTED_FROM] = rows.scores(start)
+    mixture_weights, gains, bias, scores = _mixture(held_out, rows)
 
-    def collected(duals: list[np.ndarray], labels: np.ndarray | slice) -> Probe:
-        probe = _collected(list(ridges.values()), duals, mixture.gains[:, labels], mixture.bias[labels], layout)
-        return probe if start is None else _added(probe, start, mixture.gains[-1], rows.base, labels)
+    def mixed(number: int) -> Probe:
+        probes = [ridge.probe(ridge.duals[number], layout) for ridge in ridges.values()]
+        gained = list(zip(gains, probes if start is None else [*probes, start], strict=True))
+        return Probe(
+            {name: sum(gain * probe.weights[name] for gain, probe in gained) for name in layout},
+            sum(gain * probe.mean for gain, probe in gained),
+            bias + sum(gain * (probe.bias - rows.base) for gain, probe in gained),
+        )
 
-    without = []
-    if data.num_videos >= keep_without:
-        for number, fold in enumerate(folds[: rows.num_video_folds]):
-            without.append(collected([ridge.dual_without[number] for ridge in ridges.values()], fold.labels))
-    mixture_weights = dict(zip((*ridges, None), mixture.mixture_weights, strict=False))
-    nothing = np.zeros(data.num_labels, np.float32)
     return Fit(
-        collected([ridge.dual for ridge in ridges.values()], slice(None)),
+        mixed(0),
         HeldOut(scores, rows.truth, rows.stands_for, rows.numbers),
-        np.stack([mixture_weights.get(name, nothing) for name in (*BLOCKS, None)]).astype(np.float32),
-        without,
+        mixture_weights,
+        [mixed(1 + fold) for fold in range(rows.num_video_folds)] if data.num_videos >= keep_without else [],
     )
 
 
+class _Seen(NamedTuple):
+    """A part of a block, as a regression sees it: of the mean length 1."""
+
+    part: Part
+    rows: np.ndarray  # [num_filters, num_rows, width of the signal]
+    mean: np.ndarray  # [num_filters, width of the signal], that was taken out
+    scale: np.ndarray  # [num_filters, width of the signal]: a number of these rows in one of the signal
+    kernel: np.ndarray  # [num_rows, num_rows], weighted
+
+
 class _Rows:
-    """The sampled frames, filtered, with their labels."""
+    """The sampled frames, filtered, with their labels, and what of them is left out in turn."""
 
     def __init__(self, data: Dataset, layout: dict[str, int], progress: Progress) -> None:
         sampled = data.sample()
-        parts, means = [], []
-        for step, (example, (frames, _)) in progress.over(list(zip(data.examples, sampled, strict=True))):
-            part, mean = rows_of(example.features, frames, layout, example.frame_rate, step)
-            parts.append(part)
-            means.append(mean)
-        sizes = [len(frames) for frames, _ in sampled]
-        own = np.repeat(np.arange(len(sampled)), sizes)
-        signals = {name: np.concatenate([part[name] for part in parts], axis=1) for name in layout}
+        pairs = list(zip(data.examples, sampled, strict=True))
+        videos = [
+            rows_of(example.features, frames, layout, example.frame_rate, step)
+            for step, (example, (frames, _)) in progress.over(pairs)
+        ]
+        own = np.repeat(np.arange(len(sampled)), [len(frames) for frames, _ in sampled])
+        signals = {name: np.concatenate([filtered[name] for filtered, _ in videos], axis=1) for name in layout}
         # Silent videos have numbers for their sound, too: zeros.
         self.signals = {name: values for name, values in signals.items() if values.any()} or signals
-        where = columns(layout)
-        self.means = {name: np.stack(means)[own][:, where[name]] for name in layout}
-        self.truth = np.concatenate(
-            [example.labels[frames] for example, (frames, _) in zip(data.examples, sampled, strict=True)]
-        ).astype(np.float32)
+        self.where = columns(layout)
+        self.means = np.stack([mean for _, mean in videos])[own]
+        self.truth = np.concatenate([example.labels[frames] for example, (frames, _) in pairs]).astype(np.float32)
         annotator = np.array([example.weight for example in data.examples])[own]
         self.weight = (annotator / annotator.mean()).astype(np.float32)
         self.base = self.weight @ self.truth / self.weight.sum()  # [num_labels], of the truth
         self.stands_for = annotator * np.concatenate([weight for _, weight in sampled])
         self.numbers = data.numbers[own]
-        self.frames = np.concatenate([frames for frames, _ in sampled])
+        self.shown = data.shown
         self.num_video_folds = min(data.num_videos, MAX_FOLDS) if data.num_videos > 1 else 0
-        self._shown = data.shown
+        self.folds = self._folds(np.concatenate([frames for frames, _ in sampled]))
         self._seen: dict[Part, _Seen] = {}
+
+    def _folds(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What is left out in turn: videos; for a label that only one video shows, parts of it.
+
+        Args:
+            frames: [num_rows], the rows' frames.
+
+        Returns:
+            The rows and the labels whose held-out scores they give; of two folds with a row the later one counts.
+        """
+        every = np.arange(self.truth.shape[1])
+        count = self.num_video_folds
+        folds = [(np.flatnonzero(self.numbers % count == fold), every) for fold in range(count)]
+        # Without its only video, nothing is known of a label: parts of that video tell at least what it rests on.
+        for label in np.flatnonzero(self.shown.sum(axis=0) == 1):
+            own = self.numbers == self.shown[:, label].argmax()
+            positive = np.sort(frames[own & (self.truth[:, label] > 0)])
+            cuts = [int(part[0]) for part in np.array_split(positive, PARTS)[1:] if len(part)]
+            parts = [
+                np.flatnonzero(own & (frames >= low) & (frames < end)) for low, end in pairwise([0, *cuts, np.inf])
+            ]
+            folds += [(rows, np.array([label])) for rows in parts if len(rows)]
+        return folds
 
     def scores(self, probe: Probe) -> np.ndarray:
         """A probe's scores of the rows, [num_rows, num_labels]."""
-        scores = np.tile(probe.bias, (len(self.truth), 1))
-        scores += np.concatenate(list(self.means.values()), axis=1) @ probe.mean
+        scores = probe.bias + self.means @ probe.mean
         for name, values in self.signals.items():
             scores += (values @ probe.weights[name]).sum(axis=0)
         return scores
@@ -231,7 +227,7 @@ class _Rows:
             weight, root = self.weight / self.weight.sum(), np.sqrt(self.weight)[:, None]
             rows = self.signals[part.signal][list(part.filters)]
             if part.mean_subtracted:  # a smoothed mean is the mean
-                rows = rows - self.means[part.signal]
+                rows = rows - self.means[:, self.where[part.signal]]
             mean = weight @ rows
             rows = rows - mean[:, None]
             scale = np.ones_like(mean)
@@ -242,41 +238,43 @@ class _Rows:
             self._seen[part] = _Seen(part, rows, mean, scale, sum((one * root) @ (one * root).T for one in rows))
         return self._seen[part]
 
-    def folds(self) -> list[_Fold]:
-        """What is left out in turn: videos; for a label that only one video shows, parts of it."""
-        every = np.arange(self.truth.shape[1])
-        folds = [
-            _Fold(np.flatnonzero(self.numbers % self.num_video_folds == fold), every)
-            for fold in range(self.num_video_folds)
-        ]
-        # Without its only video, nothing is known of a label: parts of that video tell at least what it rests on.
-        for label in np.flatnonzero(self._shown.sum(axis=0) == 1):
-            own = self.numbers == self._shown[:, label].argmax()
-            positive = np.sort(self.frames[own & (self.truth[:, label] > 0)])
-            cuts = [int(part[0]) for part in np.array_split(positive, PARTS)[1:] if len(part)]
-            for first, end in pairwise([0, *cuts, np.inf]):
-                rows = np.flatnonzero(own & (self.frames >= first) & (self.frames < end))
-                if len(rows):
-                    folds.append(_Fold(rows, np.array([label])))
-        return folds
 
+class _Ridge:
+    """A block's regression, in its dual form.
 
-def _ridge(seen: list[_Seen], penalty: float, rows: _Rows, folds: list[_Fold]) -> _Ridge:
-    """Fits a block's regression, and predicts each fold by the others."""
-    kernel = sum(one.kernel for one in seen)
-    root = np.sqrt(rows.weight)[:, None]
-    size = max(float(np.trace(kernel)) / len(kernel), NOTHING)
-    inverse = _inverse(kernel + penalty * size * np.eye(len(kernel), dtype=np.float32))
-    dual = inverse @ ((rows.truth - rows.base) * root)
-    held_out, without = np.repeat(rows.base[None], len(dual), axis=0), []
-    for fold in folds:
-        own = np.linalg.solve(inverse[np.ix_(fold.rows, fold.rows)], dual[np.ix_(fold.rows, fold.labels)])
-        truth = rows.truth[np.ix_(fold.rows, fold.labels)]
-        held_out[np.ix_(fold.rows, fold.labels)] = truth - own / root[fold.rows]
-        without.append((dual[:, fold.labels] - inverse[:, fold.rows] @ own) * root)
-    if size < LEAST_SIZE:  # equal in all rows, it tells nothing: of its predictions only rounding would be left
-        held_out[:] = rows.base
-    return _Ridge(seen, dual * root, without, held_out)
+    Attributes:
+        held_out: [num_rows, num_labels], its predictions of each fold by the others.
+        duals: [num_rows, num_labels], of all rows, then of all but each fold.
+    """
+
+    def __init__(self, seen: list[_Seen], penalty: float, rows: _Rows) -> None:
+        self._seen, self._rows = seen, rows
+        kernel = sum(one.kernel for one in seen)
+        root = np.sqrt(rows.weight)[:, None]
+        size = max(float(np.trace(kernel)) / len(kernel), NOTHING)
+        inverse = _inverse(kernel + penalty * size * np.eye(len(kernel), dtype=np.float32))
+        dual = inverse @ ((rows.truth - rows.base) * root)
+        self.held_out, self.duals = np.repeat(rows.base[None], len(dual), axis=0), [dual * root]
+        for left_out, labels in rows.folds:
+            cells = np.ix_(left_out, labels)
+            own = np.linalg.solve(inverse[np.ix_(left_out, left_out)], dual[cells])
+            self.held_out[cells] = rows.truth[cells] - own / root[left_out]
+            self.duals.append((dual[:, labels] - inverse[:, left_out] @ own) * root)
+        if size < LEAST_SIZE:  # equal in all rows, it tells nothing: of its predictions only rounding would be left
+            self.held_out[:] = rows.base
+
+    def probe(self, dual: np.ndarray, layout: dict[str, int]) -> Probe:
+        """The probe of one of `duals`, by its weights for each number of a row."""
+        num_labels, bias = dual.shape[1], self._rows.base.copy()
+        weights = {n: np.zeros((len(FILTERS[n]), width, num_labels), np.float32) for n, width in layout.items()}
+        mean = np.zeros((sum(layout.values()), num_labels), np.float32)
+        for part, rows, taken_out, scale, _ in self._seen:
+            own = (rows.transpose(0, 2, 1) @ dual) * scale[..., None]
+            bias -= np.einsum("fw,fwl->l", taken_out, own)
+            weights[part.signal][list(part.filters)] += own
+            if part.mean_subtracted:
+                mean[self._rows.where[part.signal]] -= own.sum(axis=0)
+        return Probe(weights, mean, bias)
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
@@ -288,45 +286,32 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return np.tril(lower) + np.tril(lower, -1).T
 
 
-class _Mixture(NamedTuple):
-    """How regressions' predictions add up to scores.
-
-    Attributes:
-        mixture_weights: [num_regressions, num_labels]; those of a label add up to 1.
-        gains: of the same shape, what a prediction less the labels' mean is multiplied by.
-        bias: [num_labels].
-        scores: held-out, [num_rows, num_labels].
-    """
-
-    mixture_weights: np.ndarray
-    gains: np.ndarray
-    bias: np.ndarray
-    scores: np.ndarray
-
-
 def _mixture(
-    held_out: np.ndarray, num_blocks: int, priors: np.ndarray, rows: _Rows, known: np.ndarray, shown: np.ndarray
-) -> _Mixture:
-    """Mixes held-out predictions [num_regressions, num_rows, num_labels].
+    held_out: dict[str, np.ndarray], rows: _Rows
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Mixes held-out predictions [num_rows, num_labels] of each block and of the probe to start from.
 
     Each counts in units of its deviation, by the label's mixture weights; a regression of the labels on the mixture
     brings it to their scale. One video says little of what predicts a label, so labels lend each other what they found:
     of the mixture weights of a label that n videos show, one n-th is that of all labels together.
 
-    Args:
-        held_out: of each regression; some rows' are unknown.
-        num_blocks: how many of them are blocks'; a probe to start from may follow.
-        priors: [num_regressions].
-        known: [num_rows, num_labels], how much each prediction counts, 0 where there is none.
-        shown: [num_videos, num_labels] bool, which video shows which label.
+    Returns:
+        The mixture weights; what each prediction less the labels' mean is multiplied by, [num_predictions, num_labels];
+        what is added to their sum, [num_labels]; and held-out scores, [num_rows, num_labels].
     """
+    predictions = np.stack(list(held_out.values()))
+    known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts, 0 where there is none
+    for left_out, labels in rows.folds:
+        known[np.ix_(left_out, labels)] = rows.weight[left_out, None]
     count = np.maximum(known.sum(axis=0), NOTHING)
-    x, y = _without_mean(held_out, known), _without_mean(rows.truth, known)
+    x, y = _without_mean(predictions, known), _without_mean(rows.truth, known)
     deviation = np.sqrt((x * x).sum(axis=1) / count)
     correlation = (x * y).sum(axis=1) / (count * np.maximum(deviation * np.sqrt((y * y).sum(axis=0) / count), NOTHING))
+    priors = np.array([PRIORS.get(name, 1.0) for name in held_out])
     strengths = np.maximum(correlation, LEAST_CORRELATION) ** SHARPNESS * priors[:, None]
+    num_blocks = len(held_out) - (STARTED_FROM in held_out)
     blocks, start = strengths[:num_blocks], strengths[num_blocks:]
-    videos = shown.sum(axis=0)
+    videos = rows.shown.sum(axis=0)
     lent, pooled = 1 / np.maximum(videos, 1), blocks @ np.maximum(videos, NOTHING)
     mixture = (1 - lent) * blocks / blocks.sum(axis=0) + lent * (pooled / pooled.sum())[:, None]
     # A probe to start from has seen no part of the only video that shows a label.
@@ -336,15 +321,19 @@ def _mixture(
     mixture_weights = np.where(varies | ~varies.any(axis=0), mixture_weights, 0)
     mixture_weights /= mixture_weights.sum(axis=0)
     gains = mixture_weights / np.maximum(deviation, NOTHING)
-    mixed = (gains[:, None] * (held_out - rows.base)).sum(axis=0)
+    mixed = (gains[:, None] * (predictions - rows.base)).sum(axis=0)
     x = _without_mean(mixed, known)
     slope = (x * y).sum(axis=0) / np.maximum((x * x).sum(axis=0), NOTHING)
     # Where nothing held out says that it helps, the mean of the predictions, which are at the labels' scale.
     helps = slope > 0
     gains = gains * np.where(helps, slope, 1 / gains.sum(axis=0))
     bias = np.where(helps, ((rows.truth - slope * mixed) * known).sum(axis=0) / count, rows.base)
-    scores = bias + (gains[:, None] * (held_out - rows.base)).sum(axis=0)
-    return _Mixture(mixture_weights, gains.astype(np.float32), bias.astype(np.float32), scores.astype(np.float32))
+    scores = bias + (gains[:, None] * (predictions - rows.base)).sum(axis=0)
+    if len(rows.shown) > 1:  # of one video alone, nothing says how high scores are where a label is off
+        own = mixture_weights[:num_blocks].sum(axis=0)
+        scores = np.where(videos == 1, (SEEN_SCORE_FACTOR * own + 1 - own) * scores, scores)
+    gains, bias, scores = (values.astype(np.float32) for values in (gains, bias, scores))
+    return dict(zip(held_out, mixture_weights, strict=True)), gains, bias, scores
 
 
 def _without_mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -352,29 +341,3 @@ def _without_mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     their products are weighted."""
     mean = (values * known).sum(axis=-2, keepdims=True) / np.maximum(known.sum(axis=0), NOTHING)
     return (values - mean) * np.sqrt(known)
-
-
-def _collected(
-    ridges: list[_Ridge], duals: list[np.ndarray], gains: np.ndarray, bias: np.ndarray, layout: dict[str, int]
-) -> Probe:
-    """One probe of all blocks' regressions."""
-    num_labels, where = len(bias), columns(layout)
-    weights = {n: np.zeros((len(FILTERS[n]), width, num_labels), np.float32) for n, width in layout.items()}
-    mean = np.zeros((sum(layout.values()), num_labels), np.float32)
-    bias = bias.copy()
-    for ridge, dual, gain in zip(ridges, duals, gains, strict=False):
-        for part, rows, taken_out, scale, _ in ridge.seen:
-            own = gain * ((rows.transpose(0, 2, 1) @ dual) * scale[..., None])
-            bias -= np.einsum("fw,fwl->l", taken_out, own)
-            weights[part.signal][list(part.filters)] += own
-            if part.mean_subtracted:
-                mean[where[part.signal]] -= own.sum(axis=0)
-    return Probe(weights, mean, bias)
-
-
-def _added(probe: Probe, start: Probe, gain: np.ndarray, base: np.ndarray, labels: np.ndarray | slice) -> Probe:
-    """The probe with some labels' scores of another one in the mixture."""
-    gain, base = gain[labels], base[labels]
-    weights = {name: own + gain * start.weights[name][..., labels] for name, own in probe.weights.items()}
-    mean = probe.mean + gain * start.mean[:, labels]
-    return Probe(weights, mean, probe.bias + gain * (start.bias[labels] - base))

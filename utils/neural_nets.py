@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from features.cache import cached_feature_extraction, cached_yolo_predict
-from learning.blocks import BLOCKS, FILTERS
+from learning.blocks import FILTERS
 from learning.calibration import calibrate
 from learning.classifier_file import BaseNN, UnusableClassifier
 from learning.dataset import FRAME_RATE, Dataset, Example, FrameFeatures
@@ -24,7 +24,6 @@ __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_ext
 
 LAYER_SIZE = 128  # dim between the scores and the LSTM
 DROPOUT_RATE = 0.2
-STARTED_FROM = "started from"  # the share, in `describe`, of the classifier that a training started from
 
 
 class MultiLabelLSTM(BaseNN):
@@ -82,7 +81,6 @@ class MultiLabelLSTM(BaseNN):
             **{f"probe_{name}": torch.zeros(len(FILTERS[name]), w, output_size) for name, w in self.layout.items()},
             "probe_mean": torch.zeros(input_size, output_size),
             "probe_bias": torch.zeros(output_size),
-            "mixture_weights": torch.zeros(len(BLOCKS) + 1, output_size),
             "slope": torch.ones(output_size),
             "offset": torch.zeros(output_size),
             "gate": torch.zeros(output_size),
@@ -186,7 +184,10 @@ class MultiLabelLSTM(BaseNN):
         Returns:
             loss, f1_score (macro), accuracy (over frames and labels), all on held-out videos: what to expect of a new
             one; epoch (the network's), duration (seconds), num_sequences, num_frames, stopped ("f1_threshold",
-            "accuracy_threshold", "few_videos", "epochs" or "converged") and learnt (as of `describe`).
+            "accuracy_threshold", "few_videos", "epochs" or "converged"); learnt, by label (or column, where no label
+            map was set): the mixture weights of `BLOCKS` and of the classifier that it started from, which add up to 1;
+            threshold; shortest, the seconds that even a certain event must last; network, how much of the LSTM's
+            correction counts.
 
         Raises:
             ValueError: shapes that don't fit, features that aren't finite, or no frame that counts.
@@ -203,8 +204,8 @@ class MultiLabelLSTM(BaseNN):
             slope, offset = calibrate(*held_out)
             for name, values in {
                 **{f"probe_{name}": weights for name, weights in probe.weights.items()},
-                **{"probe_mean": probe.mean, "probe_bias": probe.bias, "mixture_weights": fit.mixture_weights},
-                **{"slope": slope, "offset": offset, "gate": np.zeros(self.output_size)},
+                **{"probe_mean": probe.mean, "probe_bias": probe.bias, "slope": slope, "offset": offset},
+                "gate": np.zeros(self.output_size),
                 "label_has_example": data.shown.any(axis=0),
             }.items():
                 self.get_buffer(name).copy_(torch.from_numpy(values))
@@ -233,7 +234,7 @@ class MultiLabelLSTM(BaseNN):
             "duration": time.monotonic() - started,
             "num_sequences": len(examples),
             "num_frames": int(sum(example.reviewed.sum() for example in examples)),
-            "learnt": self.describe(),
+            "learnt": self._learnt(fit.mixture_weights),
         }
 
     @classmethod
@@ -279,23 +280,16 @@ class MultiLabelLSTM(BaseNN):
                 mine[..., to] = values[..., of]
         return other
 
-    def describe(self) -> dict[str, dict[str, float]]:
-        """Describes what was learnt about each label.
-
-        Returns:
-            Label (its column where no label map was set) -> the mixture weights of `BLOCKS` and of the classifier that
-            it started from, which add up to 1; threshold; shortest, the seconds that even a certain event must
-            last; network, how much of the LSTM's correction counts.
-        """
+    def _learnt(self, mixture_weights: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        values = mixture_weights | {
+            "threshold": self.decisions.thresholds,
+            "shortest": self.decisions.shortest,
+            "network": self.gate,
+        }
         names = {column: label for label, column in self._label_map.items()}
         return {
-            names.get(column, str(column)): {
-                **{name: float(weight) for name, weight in zip((*BLOCKS, STARTED_FROM), weights, strict=True)},
-                "threshold": float(self.decisions.thresholds[column]),
-                "shortest": float(self.decisions.shortest[column]),
-                "network": float(self.gate[column]),
-            }
-            for column, weights in enumerate(self.mixture_weights.T)
+            names.get(column, str(column)): {name: float(by_label[column]) for name, by_label in values.items()}
+            for column in range(self.output_size)
         }
 
     def predict(

@@ -34,7 +34,7 @@ def sentences(metrics: dict[str, Any]) -> dict[str, str]:
     """A sentence for each label that has examples.
 
     Args:
-        metrics: of a control tag's training; `learnt` as of `MultiLabelLSTM.describe`, `score` as of `Trainer.score`.
+        metrics: of a control tag's training; `learnt` as of `MultiLabelLSTM.fit`, `score` as of `Trainer.score`.
     """
     segments = ((metrics.get("score") or {}).get("segments") or {}).get("per_label") or {}
     known = {label: values for label, values in (metrics.get("learnt") or {}).items() if isinstance(values, dict)}
