@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -275,6 +276,18 @@ def test_a_project_is_called_by_its_title(server: Server) -> None:
         page = httpx.get(server.url + path, headers={"Accept": "text/html"}).text
         assert "Kiosk &amp; table" in page
         assert "roject 1<" not in page, path
+
+
+def test_a_projects_page_gathers_the_notes_on_its_tasks(server: Server) -> None:
+    """A label that was renamed in the config is said there, and not only on the pages of fifty tasks."""
+    server.annotate(1)
+    unknown = "is used without 'Ball': the labeling config has no such label."
+    server.store.add_notes("1", [(task, f"Annotation {task + 100} {unknown}") for task in range(1, 8)])
+    server.store.add_notes("1", [(3, "file 30 fps, config 25: mapped by time")])
+    page = httpx.get(f"{server.url}/projects/1").text
+    words = " ".join(re.sub("<[^>]*>", " ", html.unescape(page)).split())
+    assert f"An annotation {unknown.rstrip('.')} (tasks 1 , 2 , 3 , 4 , 5 and 2 more)." in words
+    assert "file 30 fps, config 25: mapped by time (task 3 )." in words
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, make_response, request
 
 from errors import BackendError, NotFound, NotReady
 from ml_backend.base import LabelStudioMLBase
-from ml_backend.dashboard import overview, timelines
+from ml_backend.dashboard import notes, overview, timelines
 from ml_backend.dashboard.actions import check_csrf, set_csrf_cookie
 from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.label_studio_state import reached
@@ -136,6 +136,7 @@ class Dashboard(Pages):
             controls=[quality(trainings, *one, _has_timeline(model, one[0])) for one in controls.items()],
             saved=saved(self._store.efforts(project_id), {label for part in controls.values() for label in part}),
             trainings=trainings[: -SHOWN_TRAININGS - 1 : -1],
+            notes=notes.grouped(self._store.notes(project_id)),
             tasks=tasks,
             total=total,
             offset=offset,
