@@ -21,7 +21,7 @@ from ml_backend.jobs.refresh import REFRESHED
 from ml_backend.jobs.runner import SLOTS, Runner
 from ml_backend.logs import about
 from ml_backend.startup import report_label_studio
-from ml_backend.store.tables import JobKind
+from ml_backend.store.tables import JobKind, Project
 from ml_backend.store.values import NO_PROJECT
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,9 @@ RECONCILE_INTERVAL = timedelta(minutes=30)
 # At a worker's start; it may start again and again.
 RECONCILE_AT_START = timedelta(minutes=1)
 FORGET_SECONDS = 3600.0
-# A new file in MODEL_ROOT is found within this time.
-LOOK_SECONDS = 30.0
+# A new file in MODEL_ROOT is found within this time; with hundreds of projects later, so that the looks for it take no
+# more than this share of the worker's time.
+LOOK_SECONDS, LOOK_SHARE = 30.0, 0.01
 
 
 # The key of the value that holds the worker's encoder, device and precision.
@@ -121,29 +122,30 @@ class WorkerProcess:
 
     def look_at_models(self) -> None:
         """Requests trainings where models don't fit their files, such as the encoder's, once for each change."""
-        self._next_look = time.monotonic() + LOOK_SECONDS
+        started = time.monotonic()
+        self._next_look = started + LOOK_SECONDS
         for project in self._store.projects():
-            if (
-                project.wanted_revision <= project.trained_revision
-            ):  # the others are trained in any case, and checked then
+            # The others are trained in any case, and checked then.
+            if project.wanted_revision <= project.trained_revision:
                 with about(project=project.id):
-                    self._fingerprints[project.id] = self._look_at(project.id, project.trained_revision > 0)
+                    self._fingerprints[project.id] = self._look_at(project)
+        self._next_look += (time.monotonic() - started) / LOOK_SHARE
 
-    def _look_at(self, project_id: str, was_trained: bool) -> str:
+    def _look_at(self, project: Project) -> str:
         """Requests a project's training where its model doesn't fit its files, unless the first one waits for more
         submissions. Returns their fingerprint, or why there is none."""
-        known = self._fingerprints.get(project_id)
+        known = self._fingerprints.get(project.id)
         try:
-            model = self._jobs.registry.get(project_id)
+            model = self._jobs.registry.get(project.id, project.label_config or None)
             fingerprint = f"{model.fingerprint()} {model.model_version}"  # it changes where a file is damaged
-            if known != fingerprint and was_trained and model.needs_training():
-                self._store.request_training(project_id)
+            if known != fingerprint and project.trained_revision > 0 and model.needs_training():
+                self._store.request_training(project.id)
             elif known != fingerprint:
-                self._refresh(project_id, model)
+                self._refresh(project.id, model)
         except BackendError as error:
             fingerprint = str(error)
             if known != fingerprint:
-                logger.warning("Project %s: %s", project_id, error)
+                logger.warning("Project %s: %s", project.id, error)
         return fingerprint
 
     def _refresh(self, project_id: str, model: LabelStudioMLBase) -> None:
