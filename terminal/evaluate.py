@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from errors import InvalidRequest
+from errors import InvalidRequest, NotReady
 from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.observations import Kind, collect
 from ml_backend.store.tables import Training
@@ -43,6 +43,8 @@ def evaluate(
     if report:
         make_folder(report)
     trainings = backend.store.trainings(project)
+    if not (trainings or leave_one_out or hold_out or report):
+        raise NotReady(f"Project {project} was never trained, so nothing was tested. Annotate a video and submit it.")
     answer: dict[str, Any] = {"trainings": [_training_entry(training) for training in trainings]}
     if not as_json:
         _print_history(trainings)

@@ -345,6 +345,8 @@ def test_an_error_is_a_sentence_and_a_code(
     video = str(project.local_files_document_root / "1.mp4")
     code, text = main("predict", video, "--project", "1")
     assert (code, "isn't trained yet" in text) == (3, True)
+    code, text = main("evaluate", "--project", "1")
+    assert (code, "was never trained" in text) == (3, True)
     code, text = main("predict", "nowhere.mp4", "--project", "1")
     assert (code, "There is no file" in text) == (1, True)
     code, text = main("label", video)
