@@ -2,11 +2,15 @@
 
     python -m benchmarks.survival --rounds 50 --database sqlite
     python -m benchmarks.survival --rounds 50 --database postgresql
+    python -m benchmarks.survival --rounds 20 --database sqlite --predictions
 
 Each round kills (SIGKILL) the worker, the web server, both, or, on PostgreSQL, the server process behind one of their
 connections, which makes PostgreSQL close all connections and recover. What must hold at the end: every annotation that
 was acknowledged is stored; every project's model has learnt exactly the stored annotations; each model file can be
 read; no job waits or runs; no training is left running. The model waits instead of computing (stub_backend.py).
+
+With --predictions, two workers store predictions in a stand-in for Label Studio, which also asks for them, while models
+are published and one worker after the other is killed. At the end each task must have one of the present version.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from benchmarks.stub_backend import FROM_NAME
 from ml_backend.store.tables import LIVE, JobStatus, TrainingStatus
 from tests.postgres import running_postgres
 from tests.servers import wait_until
+from tests.stand_in import StandIn
 from tests.stub import StubBackend
 
 PROJECTS = ("1", "2", "3")
@@ -36,6 +41,8 @@ PROJECTS = ("1", "2", "3")
 ROUND_SECONDS = 2.0
 SUBMIT_SECONDS = 0.05
 SETTLE_SECONDS = 180
+# In a stand-in for Label Studio; how long it takes to store a prediction, at most.
+TASKS, STORING_SECONDS = 40, 0.1
 
 
 class Stream:
@@ -135,6 +142,95 @@ def survive(database_url: str, folder: Path, rounds: int, seed: int = 0) -> dict
         backend.stop()
 
 
+class Annotator:
+    """Opens tasks in Label Studio until it is stopped. Label Studio asks for a prediction where it has none of the
+    present version, and stores the answer."""
+
+    def __init__(self, backend: StubBackend, label_studio: StandIn, seed: int) -> None:
+        self._backend, self._label_studio = backend, label_studio
+        self._random = random.Random(seed)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.answers: Counter[str] = Counter()
+
+    def start(self) -> Annotator:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(SUBMIT_SECONDS):
+            number = self._random.choice(list(self._label_studio.tasks))
+            task = {"id": number, "data": self._label_studio.tasks[number]}
+            with self._label_studio.lock:
+                known = self._label_studio.versions().get(number, [])
+            if present_version(self._backend) in known:
+                self.answers["not asked"] += 1
+                continue
+            asked = {"tasks": [task], "project": "1", "params": {"login": None, "password": None, "context": None}}
+            try:
+                answer = self._backend.http.post("/predict", json=asked)
+            except httpx.HTTPError as error:
+                self.answers[type(error).__name__] += 1
+                continue
+            self.answers[str(answer.status_code)] += 1
+            if answer.is_success:
+                with self._label_studio.lock:
+                    self._label_studio.save(answer.json()["results"][0] | {"task": number})
+
+
+def present_version(backend: StubBackend) -> str:
+    """The version that the backend's model has now."""
+    present = backend.store.present_version("1", FROM_NAME)
+    return f"stub-v{present.version}" if present else "untrained"
+
+
+def store_predictions(database_url: str, folder: Path, rounds: int, seed: int = 0) -> dict[str, object]:
+    """Runs the rounds with predictions and checks. Returns and raises as `survive`."""
+    random.seed(seed)
+    label_studio = StandIn(TASKS)
+    label_studio.after_saving = lambda count: time.sleep(random.uniform(0, STORING_SECONDS))
+    for number in range(1, TASKS, 2):
+        label_studio.tasks[number]["slow"] = "yes"
+    address = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": "0" * 40}
+    waits = {"STUB_PREPARE_SECONDS": "0.3", "STUB_FIT_SECONDS": "0.3", "PREDICT_TIMEOUT": "0.1"}
+    backend = StubBackend(folder, database_url, STUB_PREDICT_AHEAD=str(TASKS), **address, **waits)
+    try:
+        backend.start_web()
+        workers = [backend.start_worker() for _ in range(2)]
+        backend.wait_for_web()
+        annotator = None
+        for number in range(rounds):
+            backend.annotate(TASKS + 1 + number)
+            wait_until(lambda: present_version(backend) != "untrained", SETTLE_SECONDS, f"a model, see {backend.log}")
+            annotator = annotator or Annotator(backend, label_studio, seed).start()
+            time.sleep(random.uniform(0, ROUND_SECONDS))
+            backend.kill(workers.pop(0))
+            workers.append(backend.start_worker())
+        annotator.stop()
+        started = time.monotonic()
+        wait_until(lambda: settled(backend), SETTLE_SECONDS, f"the work to end, see {backend.log}")
+        versions, present = label_studio.versions(), present_version(backend)
+        wrong = {
+            task: versions.get(task, []) for task in label_studio.tasks if versions.get(task, []).count(present) != 1
+        }
+        assert not wrong, f"tasks without one prediction of {present}: {wrong}"
+        stored = [version for found in versions.values() for version in found]
+        return {
+            "kills": rounds,
+            "predictions": len(stored),
+            "of an earlier version": len(stored) - stored.count(present),
+            "answers": dict(annotator.answers),
+            "seconds to settle": round(time.monotonic() - started, 1),
+        }
+    finally:
+        backend.stop()
+        label_studio.http.shutdown()
+
+
 def live_workers(backend: StubBackend) -> list[str]:
     """The workers that are alive; none while the database recovers."""
     try:
@@ -175,15 +271,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--predictions", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    run = store_predictions if arguments.predictions else survive
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.database == "sqlite":
-            found = survive(f"sqlite:///{folder / 'state.db'}", folder, arguments.rounds, arguments.seed)
+            found = run(f"sqlite:///{folder / 'state.db'}", folder, arguments.rounds, arguments.seed)
         else:
             with running_postgres() as server:
-                found = survive(server.new_database(), folder, arguments.rounds, arguments.seed)
+                found = run(server.new_database(), folder, arguments.rounds, arguments.seed)
     for name, value in found.items():
         print(f"{name}: {value}")
 

@@ -88,14 +88,18 @@ class StandIn(Server):
             return self._page(query)
         if path == "/api/predictions/":
             if method == "POST":
-                self._last += 1
-                return self._save(self._last, body)
+                return self.save(body)
             return [one for one in self.predictions.values() if one["task"] == int(query["task"])]
         if match := re.fullmatch(r"/api/predictions/(\d+)/", path):
             if method == "DELETE":
                 return self.predictions.pop(int(match[1]), None)
             return self._save(int(match[1]), self.predictions[int(match[1])] | body)
         return None
+
+    def save(self, prediction: dict[str, Any]) -> dict[str, Any]:
+        """Stores a prediction; the caller holds the lock."""
+        self._last += 1
+        return self._save(self._last, prediction)
 
     def _save(self, number: int, body: dict[str, Any]) -> dict[str, Any]:
         self.predictions[number] = body | {"id": number, "project": 1, "updated_at": now(), "created_at": CREATED}
