@@ -78,6 +78,11 @@ class YOLO(LabelStudioMLBase):
         return min(model.tag.parameters.model_predict_ahead for model in self.control_models)
 
     @property
+    def ranks(self) -> bool:
+        """Whether a control tag learns from annotations."""
+        return any(model.tag.parameters.model_trainable for model in self.control_models)
+
+    @property
     def train_every(self) -> int:
         """The number of submissions after which a training follows: the least that a trainable tag's attribute names,
         other than 0."""

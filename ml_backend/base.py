@@ -143,6 +143,11 @@ class LabelStudioMLBase(ProjectModel):
         return 0
 
     @property
+    def ranks(self) -> bool:
+        """Whether `rank` has an opinion of which tasks' annotation would teach most."""
+        return False
+
+    @property
     def train_every(self) -> int:
         """The number of changed annotations after which a training follows by itself; 0 for never."""
         return 1

@@ -429,6 +429,21 @@ def test_off_means_off(start: Callable[..., Jobs], label_studio: StandIn) -> Non
     assert results(jobs) == []
 
 
+class Ranking(Choosing):
+    predict_ahead, ranks = 0, True
+
+
+def test_a_project_without_predictions_ahead_is_ranked_all_the_same(
+    start: Callable[..., Jobs], label_studio: StandIn
+) -> None:
+    jobs = start(Ranking)
+    jobs.store.save_tasks("1", [{"id": 7, "data": {}}, {"id": 20, "data": {}}])
+    train(jobs)
+    assert [row.id for row in jobs.store.known_tasks("1", 2)[0]] == [20, 7]
+    assert label_studio.predictions == {}
+    assert label_studio.settings == {"model_version": "Timeline", "sampling": "Sequential sampling"}
+
+
 def test_more_predictions_are_stored_once_the_config_says_so(
     start: Callable[..., Jobs], label_studio: StandIn, clients: list[FlaskClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

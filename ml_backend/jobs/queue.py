@@ -85,7 +85,8 @@ class Jobs:
     def add_refresh(
         self, project_id: str, model: LabelStudioMLBase | None = None, after: timedelta | None = None
     ) -> Job | None:
-        """Queues the storing of fresh predictions in Label Studio, unless it waits already, or the project has none.
+        """Queues the ranking of tasks and the storing of fresh predictions, unless it waits already, or the project has
+        neither.
 
         One project at a time is refreshed, which bounds the requests to Label Studio.
 
@@ -95,7 +96,8 @@ class Jobs:
             after: the time before it starts; by default none.
         """
         with suppress(BackendError):  # its labeling config can't be used
-            if (model or self.registry.get(project_id)).predict_ahead:
+            model = model or self.registry.get(project_id)
+            if model.predict_ahead or model.ranks:
                 return self._add(JobKind.REFRESH, project_id, {}, PRIORITY_BATCH, after=after)
         return None
 

@@ -98,6 +98,8 @@ class Refresh:
         return {"model_version": self._version} | counts | took
 
     def _store_where_possible(self, ranked: list[Ranked]) -> None:
+        if not self._model.predict_ahead:
+            return
         if not self._jobs.can_reconcile(self._project_id):
             self._say_once(f"There is no key for its API. {TOKEN_ADVICE}")
             return
