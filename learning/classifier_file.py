@@ -73,12 +73,11 @@ class BaseNN(nn.Module):
             "label_map": self._label_map,
             "header": self.header,
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with open(descriptor, "wb") as file:
-                file.write(save(tensors, metadata={HEADER_KEY: json.dumps(metadata)}))
+                file.write(save(self.state_dict(), metadata={HEADER_KEY: json.dumps(metadata)}))
                 file.flush()
                 # A power cut after the rename must not leave an empty file under the final name.
                 os.fsync(file.fileno())

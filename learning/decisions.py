@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from learning.dataset import FRAME_RATE, Dataset
 from learning.exclusive import best_states, learn_transitions
+from learning.metrics import macro_f1
+from learning.probe import HeldOut
 
 # Of an event: the gain in each frame of a typical run that pays for it. Of a label that n videos show, n / (n + 1) of
 # that: how high its probabilities are in others isn't known.
@@ -109,28 +111,22 @@ def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
     return float((2 * hits / np.maximum((frames * predicted).sum(axis=0) + expected, 1e-9))[counts].mean())
 
 
-def decide(
-    probs: np.ndarray, labels: np.ndarray, weights: np.ndarray, videos: np.ndarray, data: Dataset
-) -> dict[str, Tensor]:
+def decide(probs: np.ndarray, held_out: HeldOut, data: Dataset) -> dict[str, Tensor]:
     """Finds the state of `Decisions`.
 
     Args:
-        probs: held-out and calibrated, [num_rows, num_labels].
-        labels: {0, 1}, of the same shape.
-        weights: [num_rows], the number of frames that each row stands for.
-        videos: [num_rows], the index of each row's video.
+        probs: [num_rows, num_labels], calibrated, of the rows of `held_out`.
+        held_out: what was predicted.
         data: the videos.
     """
-    thresholds = np.array([best_expected_f1(column, weights) / 2 for column in probs.T])
-    shown = np.array([len(np.unique(videos[column > 0])) for column in labels.T])
+    thresholds = np.array([best_expected_f1(column, held_out.weights) / 2 for column in probs.T])
+    shown = data.shown.sum(axis=0)
     true, expected = [], []
-    for video in np.unique(videos):
-        own = videos == video
-        found, truth, frames = probs[own] >= thresholds, labels[own] > 0, weights[own][:, None]
-        items = (frames * found).sum(axis=0) + (frames * truth).sum(axis=0)
-        f1 = 2 * (frames * (found & truth)).sum(axis=0) / np.maximum(items, 1e-9)
-        true.append(f1[items > 0].mean() if (items > 0).any() else 1.0)
-        expected.append(expected_f1(probs[own], thresholds, weights[own]))
+    for video in np.unique(held_out.numbers):
+        own = held_out.numbers == video
+        found, truth, frames = probs[own] >= thresholds, held_out.labels[own] > 0, held_out.weights[own]
+        true.append(macro_f1(np.array([frames @ rows for rows in (found & truth, truth, found)])))
+        expected.append(expected_f1(probs[own], thresholds, frames))
     usual = PRIOR_VIDEOS * np.mean(expected)
     ratio = min(1.0, (sum(true) + PRIOR_RATIO * usual) / max(sum(expected) + usual, 1e-9))
     return {

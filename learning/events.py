@@ -36,9 +36,3 @@ def drop_short(labels: np.ndarray, frames: int) -> np.ndarray:
             if end - start < frames:
                 column[start:end] = False
     return kept
-
-
-def check_probabilities(probs: np.ndarray) -> None:
-    """Raises ValueError where `probs` has NaN or values outside [0, 1]."""
-    if not np.all((probs >= 0) & (probs <= 1)):
-        raise ValueError("probs must lie in [0, 1]; they hold NaN or values outside")

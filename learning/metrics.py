@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from learning.events import check_probabilities, segments
+from learning.events import segments
 
 
 def count_frames(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
@@ -26,10 +26,13 @@ def count_frames(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: shapes that don't fit, no frames, or values other than 0 and 1 (probabilities, say).
     """
-    truth, predicted = _as_labels(truth), _as_labels(predicted)
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.ndim != 2 or truth.shape != predicted.shape or not truth.size:
         shapes = f"{truth.shape}, {predicted.shape}"
         raise ValueError(f"truth and predicted must be [num_frames, num_labels], not empty: {shapes}")
+    if not all(((labels == 0) | (labels == 1)).all() for labels in (truth, predicted)):
+        raise ValueError("labels must be 0 or 1; apply a threshold to probabilities first")
+    truth, predicted = truth > 0, predicted > 0
     return np.array([(truth & predicted).sum(axis=0), truth.sum(axis=0), predicted.sum(axis=0)])
 
 
@@ -52,9 +55,15 @@ def count_segments(truth: np.ndarray, predicted: np.ndarray, iou: float = 0.5) -
 
 
 def f1_of(counts: np.ndarray) -> np.ndarray:
-    """F1 of counts [3, …]."""
+    """F1 of counts [3, …], which may be weighted."""
     hits, true, predicted = counts
-    return np.where(true + predicted > 0, 2 * hits / np.maximum(true + predicted, 1), 1.0)
+    return np.where(true + predicted > 0, 2 * hits / np.maximum(true + predicted, 1e-9), 1.0)
+
+
+def macro_f1(counts: np.ndarray) -> float:
+    """The mean F1 of the labels with true or predicted items; 1 where none has."""
+    occurs = counts[1] + counts[2] > 0
+    return float(f1_of(counts)[occurs].mean()) if occurs.any() else 1.0
 
 
 def summary(counts: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
@@ -62,19 +71,19 @@ def summary(counts: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         per_label: label -> {precision, recall, f1, support}; support is the number of true items.
-        macro_f1: mean F1 of the labels with true or predicted items; 1 where none has.
+        macro_f1: as of `macro_f1`.
     """
     hits, true, predicted = counts
-    occurs, f1 = true + predicted > 0, f1_of(counts)
+    occurs = true + predicted > 0
     columns = {
         "precision": np.where(occurs, hits / np.maximum(predicted, 1), 1.0),
         "recall": np.where(occurs, hits / np.maximum(true, 1), 1.0),
-        "f1": f1,
+        "f1": f1_of(counts),
         "support": true,
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     per_label = {label: dict(zip(columns, row, strict=True)) for label, row in zip(label_names, rows, strict=True)}
-    return {"per_label": per_label, "macro_f1": float(f1[occurs].mean()) if occurs.any() else 1.0}
+    return {"per_label": per_label, "macro_f1": macro_f1(counts)}
 
 
 def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def held_out_metrics(
     found = probs >= thresholds
     return {
         "loss": float(-(weights * np.log(likely)).sum(axis=0).mean()),
-        "f1_score": frame_metrics(labels, found, range(labels.shape[1]))["macro_f1"],
+        "f1_score": macro_f1(count_frames(labels, found)),
         "accuracy": float((weights * (found == (labels > 0))).sum(axis=0).mean()),
     }
 
@@ -124,32 +133,17 @@ def reliability_curve(truth: ArrayLike, probs: ArrayLike, bins: int = 10) -> Rel
     edge belongs to its bin) and the error, applied to the probability of the label.
 
     Args:
-        truth: booleans or 0 and 1, of any shape.
+        truth: booleans or 0 and 1, of any shape, at least one.
         probs: the same shape, in [0, 1].
-
-    Raises:
-        ValueError: shapes that don't fit, no cases, values out of range.
     """
-    truth, probs = _as_labels(truth).ravel(), np.asarray(probs, dtype=np.float64).ravel()
-    if truth.shape != probs.shape or not truth.size:
-        raise ValueError(
-            f"truth and probs must have the same number of cases, at least one: {truth.size}, {probs.size}"
-        )
-    check_probabilities(probs)
+    truth, probs = np.ravel(truth), np.ravel(probs)
     bin_of_case = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probs)
     count = np.bincount(bin_of_case, minlength=bins)
     divisor = np.where(count, count, np.nan)
     mean_probability = np.bincount(bin_of_case, weights=probs, minlength=bins) / divisor
     observed_frequency = np.bincount(bin_of_case, weights=truth, minlength=bins) / divisor
-    error = np.nansum(np.abs(mean_probability - observed_frequency) * count) / truth.size
+    error = np.nansum(np.abs(mean_probability - observed_frequency) * count) / len(truth)
     return ReliabilityCurve(mean_probability, observed_frequency, count, float(error))
-
-
-def _as_labels(labels: ArrayLike) -> np.ndarray:
-    labels = np.asarray(labels)
-    if not np.all((labels == 0) | (labels == 1)):
-        raise ValueError("labels must be 0 or 1; apply a threshold to probabilities first")
-    return labels.astype(bool)
 
 
 def _matches(true: list[tuple[int, int]], predicted: list[tuple[int, int]], iou: float) -> int:

@@ -11,6 +11,7 @@ from learning.dataset import Dataset, Example
 from learning.decisions import Decisions, decide
 from learning.events import drop_short, merge_gaps
 from learning.exclusive import best_states, learn_transitions, states_of
+from learning.probe import HeldOut
 
 
 def labels_of(text: str) -> np.ndarray:
@@ -65,7 +66,7 @@ def test_flicker_is_smoothed_and_never_two_labels_are_on() -> None:
     flipped = rng.random(len(probs)) < 0.1
     probs[flipped] = 0.9 - probs[flipped]
     decisions, data = Decisions(2), annotated(target)
-    decisions.load_state_dict(decide(probs, target, np.ones(len(probs)), np.zeros(len(probs)), data))
+    decisions.load_state_dict(decide(probs, HeldOut(probs, target, np.ones(len(probs)), np.zeros(len(probs))), data))
     found = decisions.labels(probs, frame_rate=10, exclusive=True)
     assert found.sum(axis=1).max() == 1
     assert np.abs(np.diff(found.astype(int), axis=0)).sum() == 4

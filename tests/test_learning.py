@@ -13,7 +13,7 @@ from learning.calibration import calibrate, logistic
 from learning.dataset import ROWS, Dataset, Example, choose_videos, content_of
 from learning.decisions import PRICE, Decisions, decide, expected_f1
 from learning.network import ScoredVideo, best_gate
-from learning.probe import Fit, fit_probe
+from learning.probe import Fit, HeldOut, fit_probe
 from progress import UNTOLD
 from utils.neural_nets import MultiLabelLSTM
 
@@ -423,9 +423,9 @@ def test_probabilities_of_few_videos_are_less_sure() -> None:
 
 def decided(probs: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torch.Tensor]:
     numbers = np.repeat(np.arange(len(probs)), [len(one) for one in probs])
-    data = Dataset([Example(i, one, one) for i, one in enumerate(labels)], labels[0].shape[1])
-    weights = np.ones(len(numbers))
-    return decide(np.concatenate(probs), np.concatenate(labels), weights, numbers, data)
+    data = Dataset([Example(i, one + i, one) for i, one in enumerate(labels)], labels[0].shape[1])
+    probs, labels = np.concatenate(probs), np.concatenate(labels)
+    return decide(probs, HeldOut(probs, labels, np.ones(len(numbers)), numbers), data)
 
 
 def test_a_label_that_is_hard_to_find_gets_a_lower_threshold() -> None:

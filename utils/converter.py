@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from errors import InvalidAnnotation
-from learning.events import check_probabilities, segments
+from learning.events import segments
 
 REGION_TYPE = "timelinelabels"
 # 64 bits of a hash; a collision among a thousand regions has a probability below 1e-13.
@@ -108,7 +108,8 @@ def convert_probs_to_timelinelabels(
     probs = np.asarray(probs)
     if probs.ndim != 2:
         raise ValueError(f"probs must be [num_frames, num_labels], not of shape {probs.shape}")
-    check_probabilities(probs)
+    if not np.all((probs >= 0) & (probs <= 1)):
+        raise ValueError("probs must lie in [0, 1]; they hold NaN or values outside")
     regions = []
     for label, column in label_mapping.items():
         threshold = score_threshold[label] if isinstance(score_threshold, Mapping) else score_threshold

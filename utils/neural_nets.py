@@ -1,6 +1,5 @@
 """The trainable classifier of frame features, `MultiLabelLSTM`."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,11 +131,8 @@ class MultiLabelLSTM(BaseNN):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Cut a sequence [num_frames, dim], and its labels where given, into windows of `sequence_size` frames: see
         `cut_windows`."""
-        cut, cut_labels = (
-            None if values is None else cut_windows(values, self.sequence_size, overlap)
-            for values in (sequence, labels)
-        )
-        return cut, cut_labels
+        windows = cut_windows(sequence, self.sequence_size, overlap)
+        return windows, None if labels is None else cut_windows(labels, self.sequence_size, overlap)
 
     def partial_fit(
         self,
@@ -183,7 +179,7 @@ class MultiLabelLSTM(BaseNN):
 
         Returns:
             loss, f1_score (macro), accuracy (over frames and labels), all on held-out videos: what to expect of a new
-            one; epoch (the network's), duration (seconds), num_sequences, num_frames, stopped ("f1_threshold",
+            one; epoch (the network's), num_sequences, num_frames, stopped ("f1_threshold",
             "accuracy_threshold", "few_videos", "epochs" or "converged"); learnt, by label (or column, where no label
             map was set): the mixture weights of `BLOCKS` and of the classifier that it started from, which add up to 1;
             threshold; shortest, the seconds that even a certain event must last; network, how much of the LSTM's
@@ -192,7 +188,6 @@ class MultiLabelLSTM(BaseNN):
         Raises:
             ValueError: shapes that don't fit, features that aren't finite, or no frame that counts.
         """
-        started = time.monotonic()
         for example in examples:
             self._check_features(example.features)
         data = Dataset(examples, self.output_size)
@@ -210,7 +205,7 @@ class MultiLabelLSTM(BaseNN):
             }.items():
                 self.get_buffer(name).copy_(torch.from_numpy(values))
             probs = self._probabilities(held_out.scores)
-            self.decisions.load_state_dict(decide(probs, *held_out[1:], data))
+            self.decisions.load_state_dict(decide(probs, held_out, data))
             metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.decisions.thresholds.numpy())
             passes, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
@@ -231,7 +226,6 @@ class MultiLabelLSTM(BaseNN):
         return metrics | {
             "epoch": passes,
             "stopped": reason,
-            "duration": time.monotonic() - started,
             "num_sequences": len(examples),
             "num_frames": int(sum(example.reviewed.sum() for example in examples)),
             "learnt": self._learnt(fit.mixture_weights),
