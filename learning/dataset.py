@@ -147,11 +147,11 @@ class Dataset:
         """Chooses the frames to fit: for each example their indices, ascending, and the number of frames that each
         stands for. It is multiplied by the number of videos that the example stands for.
         """
-        totals = sum(np.concatenate([group.sum(axis=0) for group in _groups(example)]) for example in self.examples)
+        totals = sum(_groups(example).sum(axis=0) for example in self.examples)
         share = _shares(totals, ROWS * np.array([0.5] + 2 * self.num_labels * [0.25 / self.num_labels]), ROWS)
         sampled, passed = [], 0.5  # the first frame is taken when half of a frame has passed
         for example in self.examples:
-            frames, stands_for, passed = _systematic(np.concatenate(_groups(example), axis=1) @ share, passed)
+            frames, stands_for, passed = _systematic(_groups(example) @ share, passed)
             sampled.append((frames, example.stands_for * stands_for))
         return sampled
 
@@ -202,12 +202,12 @@ def _systematic(probability: np.ndarray, passed: float) -> tuple[np.ndarray, np.
     return taken, 1 / probability[taken], float(steps[-1] % 1.0)
 
 
-def _groups(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bool arrays: the annotated frames [num_frames, 1], those with a label and those around its boundaries, both
-    [num_frames, num_labels]."""
+def _groups(example: Example) -> np.ndarray:
+    """[num_frames, 1 + 2 * num_labels] bool: the annotated frames, those with each label and those around its
+    boundaries."""
     near = np.zeros(example.labels.shape, bool)
     reach = max(1, round(BOUNDARY_SECONDS * example.frame_rate))
     for frame, column in np.argwhere(np.diff(example.labels, axis=0)):
         near[max(0, frame + 1 - reach) : frame + 1 + reach, column] = True
-    counts = example.reviewed[:, None]
-    return counts, counts & example.labels, counts & near
+    every = np.ones((len(near), 1), bool)
+    return np.concatenate([every, example.labels, near], axis=1) & example.reviewed[:, None]

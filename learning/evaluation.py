@@ -56,10 +56,6 @@ class Evaluation:
     colours: dict[str, str]
     cases: tuple[Case, ...]
 
-    def score(self) -> dict[str, Any]:
-        """The scores over all videos, as of `score_cases`."""
-        return score_cases(self.cases, self.labels)
-
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """95 % bootstrap intervals over videos (Efron 1979, percentiles): "frames" and "segments" -> label -> (low,
         high). A video is drawn with all of its annotations."""

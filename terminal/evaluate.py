@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from errors import InvalidRequest, NotReady
+from learning.evaluation import score_cases
 from ml_backend.dashboard.colours import colours
 from ml_backend.dashboard.observations import Kind, collect
 from ml_backend.store.tables import Training
@@ -57,7 +58,7 @@ def evaluate(
                 evaluation = control.held_out(tasks, folds, share)
             if evaluation is not None:
                 evaluations.append(evaluation)
-        scores = answer["held_out"] = {one.name: one.score() for one in evaluations}
+        scores = answer["held_out"] = {one.name: score_cases(one.cases, one.labels) for one in evaluations}
         if not as_json:
             for name, score in scores.items():
                 _print_score(f"{name}: {score['videos']} videos, each predicted by a model of the others", score)

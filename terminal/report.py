@@ -64,7 +64,7 @@ def write_report(
 
 
 def _control(evaluation: Evaluation) -> dict[str, Any]:
-    score, intervals = evaluation.score(), evaluation.intervals()
+    score, intervals = score_cases(evaluation.cases, evaluation.labels), evaluation.intervals()
     return {
         "name": evaluation.name,
         "num_videos": score["videos"],
