@@ -66,7 +66,7 @@ class YOLO(LabelStudioMLBase):
     @property
     def model_version(self) -> str:
         """The encoder's name and each control model's version, such as `yolov8n-cls-v7 (5 videos)`."""
-        return self._joined([model.version for model in self.control_models])
+        return self._joined([model.mode.version for model in self.control_models])
 
     def _joined(self, versions: list[str]) -> str:
         parts = zip(self.control_models, versions, strict=True)
@@ -96,7 +96,7 @@ class YOLO(LabelStudioMLBase):
 
     def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
         """Orders extracted tasks without annotations by what they would teach the first trainable control tag."""
-        return next((ranked for model in self.control_models if (ranked := model.rank(tasks, progress))), [])
+        return next((ranked for model in self.control_models if (ranked := model.mode.rank(tasks, progress))), [])
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
@@ -119,7 +119,7 @@ class YOLO(LabelStudioMLBase):
                 versions.append(predictions[-1].version)
             except NotReady as error:
                 not_ready = error
-                versions.append(control_model.version)
+                versions.append(control_model.mode.version)
         if not predictions:
             raise not_ready
         return {

@@ -10,27 +10,27 @@ A model calls its parts, and none of these calls back:
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from label_studio_sdk.label_interface.control_tags import ControlTag
 
+from control_models.mode import Mode
 from control_models.simple import SimpleMode
 from control_models.tag import Region, Tag
 from control_models.trained import TrainedMode
 from control_models.videos import Videos
 from features.cache import VideoFeatures
 from features.encoder import Encoder, get_encoder
-from learning.evaluation import Evaluation
 from ml_backend.context import Context
 from progress import UNTOLD, Progress
 from utils.neural_nets import MultiLabelLSTM
 from video.timeline import Recording, Track
 
 if TYPE_CHECKING:
-    from ml_backend.base import LabelStudioMLBase, Ranked
+    from ml_backend.base import LabelStudioMLBase
 
 
 class ControlPrediction(NamedTuple):
@@ -39,7 +39,7 @@ class ControlPrediction(NamedTuple):
     Attributes:
         regions: Label Studio's regions.
         score: the expected F1, in [0, 1].
-        version: the version that predicted, as of `ControlModel.version`.
+        version: the version that predicted, as of `Mode.version`.
         probabilities: [num_rows, num_labels], in the rows of `Tag`.
         annotated: [num_rows] bool, the rows that say what was drawn.
     """
@@ -79,7 +79,7 @@ class ControlModel(ABC):
         self.from_name = self.tag.from_name
         self.encoder = self.find_encoder()
         self.videos = Videos(context, self.tag, self.encoder)
-        self.mode: SimpleMode | TrainedMode = (
+        self.mode: Mode = (
             TrainedMode(context, self.tag, self.videos)
             if self.tag.parameters.model_trainable
             else SimpleMode(self.tag, self.encoder, context.in_request)
@@ -145,15 +145,6 @@ class ControlModel(ABC):
 
     # -- prediction
 
-    def check_ready(self) -> None:
-        """Raises NotReady where no task can be predicted yet, and Loading where the encoder is being loaded."""
-        self.mode.ready()
-
-    @property
-    def version(self) -> str:
-        """A name for everything that the predictions depend on. It changes with each training."""
-        return self.mode.version
-
     def predict(self, task: dict[str, Any]) -> ControlPrediction:
         """Predicts the control tag's regions in a task.
 
@@ -180,9 +171,8 @@ class ControlModel(ABC):
         drawn."""
         probs, annotated = self.mode.probabilities(features, frame_rate, classifier, task)
         labels = self.tag.decide(probs, frame_rate, classifier, annotated)
-        version = self.mode.version if classifier is None else self.mode.version_of(classifier)
         regions, score = self.tag.regions(probs, labels), self.tag.score(probs, classifier)
-        return ControlPrediction(regions, score, version, probs, annotated)
+        return ControlPrediction(regions, score, self.mode.version_of(classifier), probs, annotated)
 
     def track(self, task: dict[str, Any], recall: bool = True) -> Track:
         """The track of an extracted task, also where the model can't predict yet. `recall` as of
@@ -202,40 +192,6 @@ class ControlModel(ABC):
         """
         raise NotImplementedError(f"{self.from_name} has no timeline.")
 
-    # -- learning
-
     def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> dict[str, Any] | None:
         """Trains on the project's annotations, as `TrainedMode.fit`. Returns None in simple mode."""
         return self.mode.fit(event, data, **kwargs)
-
-    def held_out(
-        self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress = UNTOLD
-    ) -> Evaluation | None:
-        """Cross-validation, as `TrainedMode.held_out`. Returns None in simple mode."""
-        return self.mode.held_out(tasks, folds, progress)
-
-    def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
-        """Orders extracted tasks, as `LabelStudioMLBase.rank`. Empty in simple mode, to which annotations teach
-        nothing."""
-        return self.mode.rank(tasks, progress)
-
-    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """Whether `fit` on these annotated tasks has nothing to extract first. Damaged features may count as intact."""
-        return self.mode.can_train_at_once(tasks)
-
-    def needs_training(self) -> bool:
-        """Whether the stored model doesn't fit the present config or encoder, and must be trained again."""
-        return self.mode.needs_training()
-
-    def earlier(self, version: int) -> Callable[[], None]:
-        """Finds the model that was the present one after a training. Returns a function that makes it the present one
-        again.
-
-        Raises:
-            InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.
-        """
-        return self.mode.earlier(version)
-
-    def forget(self) -> None:
-        """Removes the project's files of this control tag."""
-        self.mode.forget()

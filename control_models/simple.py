@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from control_models.mode import Mode
 from control_models.tag import Tag
 from errors import InvalidConfig, Loading
 from features.cache import VideoFeatures
@@ -21,7 +22,7 @@ from ml_backend.label_map import classes_of_labels
 LOADING_PATIENCE = 0.5  # seconds
 
 
-class SimpleMode:
+class SimpleMode(Mode):
     """Predicts a control tag's labels by an encoder's classes.
 
     Args:
@@ -85,35 +86,10 @@ class SimpleMode:
     def probabilities(
         self, features: VideoFeatures, frame_rate: float, classifier: None, task: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The probabilities of a video's labels, [num_rows, num_labels], and as of `TrainedMode` the annotated rows:
-        none, since nothing is recalled."""
+        """As of `Mode`; no row is annotated, since nothing is recalled."""
         probs = np.zeros((len(features.times), len(self._tag.labels)), np.float32)
         for label, columns in self.class_columns.items():
             # Classes exclude each other, so the probability of a label is the sum of its classes'.
             probs[:, self._tag.label_map[label]] = features.probs[:, columns].sum(axis=1).clip(0, 1)
         rows = self._tag.rows(probs, features, frame_rate)
         return rows, np.zeros(len(rows), bool)
-
-    def can_train_at_once(self, tasks: list[dict[str, Any]]) -> bool:
-        """True: nothing is trained."""
-        return True
-
-    def needs_training(self) -> bool:
-        return False
-
-    def forget(self) -> None:
-        """Does nothing: nothing was learnt."""
-
-    def earlier(self, version: int) -> Callable[[], None]:
-        """Returns a function that does nothing: every version is the present one."""
-        return lambda: None
-
-    def fit(self, event: str, data: dict[str, Any], **kwargs: Any) -> None:
-        """Does nothing: nothing is learnt."""
-
-    def rank(self, *arguments: Any) -> list[Any]:
-        """Returns no order: no annotation would teach anything."""
-        return []
-
-    def held_out(self, *arguments: Any) -> None:
-        """Returns None: nothing was learnt."""

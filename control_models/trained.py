@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from control_models.examples import ERRORS_OF_DATA, choose_tasks, read_examples, recalled
+from control_models.mode import Mode
 from control_models.published import PublishedClassifiers
-from control_models.ranking import Ranking
+from control_models.ranking import ranked
 from control_models.start import find_start
 from control_models.tag import Tag
 from control_models.trainer import Trainer
@@ -37,7 +38,7 @@ LOADING_SHARE, EXTRACTING_SHARE = 0.3, 0.95
 TESTING_SHARE = 0.15
 
 
-class TrainedMode:
+class TrainedMode(Mode):
     """Trains, publishes and finds the classifiers of a control tag.
 
     Args:
@@ -69,11 +70,6 @@ class TrainedMode:
         return self._published_of(project_id).path
 
     def ready(self) -> MultiLabelLSTM:
-        """Returns the present classifier.
-
-        Raises:
-            NotReady: there is none for the present config and encoder.
-        """
         name = self._tag.from_name
         try:
             classifier = self._published.present()
@@ -101,8 +97,6 @@ class TrainedMode:
         classifier: MultiLabelLSTM,
         task: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The probabilities [num_rows, num_labels] of a video by a classifier of `ready`, 0 or 1 in annotated rows; and
-        these rows, [num_rows] bool."""
         probs = classifier.predict(self._tag.sequence(features, frame_rate), frame_rate)
         store, task_id = self._context.store, (task or {}).get("id")
         if store is not None and task_id is not None:
@@ -166,16 +160,9 @@ class TrainedMode:
         return any(self._tag.is_answered(annotation["result"]) for task in tasks for annotation in task["annotations"])
 
     def forget(self) -> None:
-        """Removes all versions of the classifier."""
         self._published.forget()
 
     def earlier(self, version: int) -> Callable[[], None]:
-        """Finds the classifier that was the present one after a training. Returns a function that makes it the present
-        one again.
-
-        Raises:
-            InvalidRequest: there is none any more, or it doesn't fit the present config or encoder.
-        """
         classifier = self._published.at(version)
         if not self._fits(classifier):
             raise InvalidRequest(
@@ -347,26 +334,16 @@ class TrainedMode:
         return classifier if classifier is not None and self._fits(classifier) else None
 
     def rank(self, tasks: list[dict[str, Any]], progress: Progress = UNTOLD) -> list[Ranked]:
-        """Orders extracted tasks without annotations, as `LabelStudioMLBase.rank`; empty without a classifier."""
         try:
-            ranking = Ranking(self._tag, self._videos, self.ready())
+            classifier = self.ready()
         except NotReady:
             return []
         store = self._context.store
         annotated = store.annotated_tasks(self._context.project_id) if store is not None else []
-        return ranking.rank(choose_tasks(self._tag, annotated).tasks if annotated else [], tasks, progress)
+        compared = choose_tasks(self._tag, annotated).tasks if annotated else []
+        return ranked(self._tag, self._videos, classifier, compared, tasks, progress)
 
     def held_out(self, tasks: list[dict[str, Any]], folds: list[set[int]], progress: Progress = UNTOLD) -> Evaluation:
-        """Cross-validation: the videos of each fold are predicted by a temporary classifier trained on the others.
-
-        Args:
-            tasks: every annotated task of the project, at least two.
-            folds: sets of ids of tasks that are held out together.
-            progress: called with the share done, in [0, 1].
-
-        Raises:
-            InvalidAnnotation: a fold leaves no annotated video to train on.
-        """
         tag = self._tag
         examples = read_examples(tag, self._videos, self._context.notes, tasks).examples
         try:

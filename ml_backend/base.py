@@ -60,7 +60,7 @@ class LabelStudioMLBase(ProjectModel):
     worker, never twice at once for one project, and `predict` in the web process, possibly in several threads at once.
 
     A model that does heavy work, or has versions, consists of parts, one for each control tag
-    (`control_models/base.py`). `setup` makes them, and the methods under "the parts" call each of them.
+    (`control_models/base.py`). `setup` makes them, and the methods under "the parts" call each of them, or its mode.
 
     Args:
         project_id: Label Studio's id of the project; a suffix after a dot (its creation time) is dropped.
@@ -180,7 +180,7 @@ class LabelStudioMLBase(ProjectModel):
         if not self.control_models:
             return all(self.is_extracted(task) for task in tasks)
         with self.context.media.holding_connection():
-            return all(part.can_train_at_once(tasks) for part in self.control_models)
+            return all(part.mode.can_train_at_once(tasks) for part in self.control_models)
 
     def extract(self, task: dict[str, Any], progress: Progress = UNTOLD) -> None:
         """Does the heavy part of a task's prediction, such as the extraction of features, in the worker."""
@@ -218,7 +218,7 @@ class LabelStudioMLBase(ProjectModel):
 
     def needs_training(self) -> bool:
         """Whether the stored model doesn't fit the present labeling config or files, and must be trained again."""
-        return any(part.needs_training() for part in self.control_models)
+        return any(part.mode.needs_training() for part in self.control_models)
 
     def fingerprint(self) -> str:
         """Identifies the files that a model of this labeling config would be made from now, such as its encoder's. When
@@ -231,7 +231,7 @@ class LabelStudioMLBase(ProjectModel):
         errors: list[NotReady] = []
         for part in self.control_models:
             try:
-                part.check_ready()
+                part.mode.ready()
             except Loading:
                 raise
             except NotReady as error:
@@ -255,11 +255,11 @@ class LabelStudioMLBase(ProjectModel):
         chosen = [part for part in self.control_models if from_name in (None, part.from_name)]
         if not chosen:
             raise InvalidRequest(f'The labeling config has no control tag "{from_name}" with a model.')
-        for go_back in [part.earlier(version) for part in chosen]:
+        for go_back in [part.mode.earlier(version) for part in chosen]:
             go_back()
         return self.model_version
 
     def forget(self) -> None:
         """Removes the project's models, when it is reset or deleted."""
         for part in self.control_models:
-            part.forget()
+            part.mode.forget()

@@ -55,7 +55,7 @@ def evaluate(
         evaluations = []
         for control in model.control_models:
             with progress(f"{control.from_name}: held-out videos") as share:
-                evaluation = control.held_out(tasks, folds, share)
+                evaluation = control.mode.held_out(tasks, folds, share)
             if evaluation is not None:
                 evaluations.append(evaluation)
         scores = answer["held_out"] = {one.name: score_cases(one.cases, one.labels) for one in evaluations}

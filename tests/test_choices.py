@@ -221,10 +221,10 @@ def test_what_is_not_answered_is_not_learnt_and_the_timeline_is(
     assert labels_of(model.predict([second]).predictions[0])
 
     model.roll_back(2)
-    assert {part.version.partition(" ")[0] for part in model.control_models} == {"v2"}
+    assert {part.mode.version.partition(" ")[0] for part in model.control_models} == {"v2"}
     with pytest.raises(InvalidRequest, match="no version 1"):  # of the choices: nothing is changed
         model.roll_back(1)
-    assert {part.version.partition(" ")[0] for part in model.control_models} == {"v2"}
+    assert {part.mode.version.partition(" ")[0] for part in model.control_models} == {"v2"}
     assert "-v1 (" in model.roll_back(1, "tl")
     model.forget()
     with pytest.raises(NotReady):
@@ -243,7 +243,7 @@ def test_an_answer_that_was_deleted_leaves_no_trace_beside_other_annotations(
 
     with suppress(InvalidAnnotation):  # where there is no other tag to train
         model.fit("ANNOTATION_UPDATED", {}, tasks=[{**first, "annotations": [annotation(1, disc)]}])
-    assert model.control_models[-1].version == "untrained"
+    assert model.control_models[-1].mode.version == "untrained"
     assert model.store.present_version("1", "kind") is None
     with pytest.raises(NotReady, match="isn't trained yet"):
         model.control_models[-1].predict(second)
@@ -261,10 +261,10 @@ def test_a_model_stays_while_one_of_many_tasks_holds_an_answer(
         patched.setattr(trained, "choose_tasks", lambda tag, tasks: Chosen(tasks[1:], [1.0] * len(many)))
         with pytest.raises(InvalidAnnotation):
             model.fit("ANNOTATION_UPDATED", {}, tasks=[answered, *many])
-    assert model.control_models[-1].version.startswith("v1")
+    assert model.control_models[-1].mode.version.startswith("v1")
     with pytest.raises(InvalidAnnotation):
         model.fit("ANNOTATION_UPDATED", {}, tasks=many)
-    assert model.control_models[-1].version == "untrained"
+    assert model.control_models[-1].mode.version == "untrained"
 
 
 def test_blocks_that_are_equal_in_all_rows_tell_nothing() -> None:

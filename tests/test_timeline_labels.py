@@ -434,7 +434,7 @@ def test_held_out_videos_keep_their_own_frame_rate(settings: Settings, make_mode
     for one in (slow, fast):
         rate = one["data"]["fps"] = one["id"]
         tasks.append(annotated(one, annotation(rate, region(rate + 1, 2 * rate, "Red"))))
-    cases = control(make_model(config(rate="$fps"))).held_out(tasks, [{25}, {50}]).cases
+    cases = control(make_model(config(rate="$fps"))).mode.held_out(tasks, [{25}, {50}]).cases
     assert [(one.task_id, one.frame_rate, len(one.labels)) for one, *_ in cases] == [(25, 25, 55), (50, 50, 110)]
 
 

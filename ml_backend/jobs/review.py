@@ -48,7 +48,7 @@ def review(model: LabelStudioMLBase, store: Store, progress: Progress = UNTOLD) 
     folds = [set(ids[start::FOLDS]) for start in range(min(FOLDS, len(ids)))]
     found: list[Doubt] = []
     for share, part in progress.over(parts):
-        found += doubts(part.held_out(tasks, folds, share))
+        found += doubts(part.mode.held_out(tasks, folds, share))
     found.sort(key=lambda doubt: -doubt.evidence)
     result = {
         "at": now().isoformat(timespec="seconds"),
