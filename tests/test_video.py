@@ -403,6 +403,9 @@ def test_what_the_player_does_not_show_is_named(head, kind, tmp_path):
 def test_more_labeling_frames_than_memory_takes_are_refused():
     with pytest.raises(InvalidTask, match=r"47\.9 h.*1000 a second.*Set frameRate lower"):
         labeling_frames([0.0, 1.0, 172_440.0], 172_440.0, 1000)
+    with pytest.raises(InvalidTask, match=r"at most 1000000 are possible for its 3 pictures.*Set frameRate lower"):
+        labeling_frames([0.0, 1.0, 172_440.0], 172_440.0, 25)
+    assert len(labeling_frames(np.arange(86_400.0), 86_400.0, 25)) == 2_160_000  # a day, one picture a second
 
 
 # Files without a picture

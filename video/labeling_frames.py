@@ -18,6 +18,9 @@ from video.task_data import task_value
 
 DEFAULT_FRAME_RATE = 24.0  # of Label Studio's front end where config and task name no usable rate
 MAX_LABELING_FRAMES = 10_000_000  # 111 hours at 25 frames a second; an array of them takes 80 MB
+# Beyond this number, 11 hours at 25 frames a second, a picture may be shown for so many labeling frames on average. A
+# file of twelve pictures may say that it lasts days, and each training would read all of its labeling frames.
+MANY_LABELING_FRAMES, MAX_FRAMES_OF_A_PICTURE = 1_000_000, 100
 MAX_FRAME_RATE = 1000.0  # labeling frames per second, more than any video has; bounds the arrays
 MAX_OWN_RATE, USUAL_RATE = 240.0, 25.0
 RATE_TOLERANCE = 0.0005  # relative; half the difference of 29.97 and 30, and larger than rounding errors
@@ -109,13 +112,15 @@ def labeling_frames(times: Sequence[float] | np.ndarray, duration: float, frame_
         (f - 1/2) / frame_rate. The labeling frames are those whose moment the video reaches, at least one.
 
     Raises:
-        InvalidTask: the video has more than `MAX_LABELING_FRAMES`.
+        InvalidTask: the video has more than `MAX_LABELING_FRAMES`, or more than MANY_LABELING_FRAMES of few pictures.
     """
     count = max(1, math.floor(duration * frame_rate + 0.5))
-    if count > MAX_LABELING_FRAMES:
+    most = min(max(len(times) * MAX_FRAMES_OF_A_PICTURE, MANY_LABELING_FRAMES), MAX_LABELING_FRAMES)
+    if count > most:
         raise InvalidTask(
             f"The video lasts {duration / 3600:.1f} h, which is {count} labeling frames at {frame_rate:g} a second; at "
-            f'most {MAX_LABELING_FRAMES} are possible. Set frameRate lower, such as "1", or cut the video.'
+            f'most {most} are possible for its {len(times)} pictures. Set frameRate lower, such as "1", or cut the '
+            "video."
         )
     moments = (np.arange(count) + 0.5) / frame_rate
     return np.maximum(np.searchsorted(times, moments, side="right") - 1, 0)
