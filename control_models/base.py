@@ -145,14 +145,14 @@ class ControlModel(ABC):
 
     # -- prediction
 
-    def predict(self, task: dict[str, Any]) -> ControlPrediction:
-        """Predicts the control tag's regions in a task.
+    def predict(self, task: dict[str, Any], recall: bool = True) -> ControlPrediction:
+        """Predicts the control tag's regions in a task. `recall` as of `LabelStudioMLBase.tracks`.
 
         Raises:
             MediaError: the video can't be fetched or read.
             NotReady: no classifier is trained yet, or none for the present config or encoder.
         """
-        return self._predict_file(self.videos.place(task), self.tag.frame_rate(task), task)
+        return self._predict_file(self.videos.place(task), self.tag.frame_rate(task), task if recall else None)
 
     def _predict_file(
         self, path: str | Path, frame_rate: float, task: dict[str, Any] | None = None

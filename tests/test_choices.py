@@ -321,7 +321,11 @@ def test_commands_and_pages_with_and_without_a_timeline(
         assert len(labels_of(task["predictions"][0])) == 1
         run("rollback", "--project", "1", "--control", "kind", "--version", "1", "--yes")
 
-        client = init_app(YOLO, settings=settings).test_client()
+        app = init_app(YOLO, settings=settings)
+        # A page says what the model says itself, also where somebody has chosen something else since.
+        other = (videos[0][0], annotation(1, chosen("Blue")))
+        app.extensions["jobs"].store.save_annotations("2", None, [other], "ANNOTATION_UPDATED")
+        client = app.test_client()
         for project in ("1", "2"):
             for path in (f"/projects/{project}", f"/projects/{project}/tasks/1"):
                 page = client.get(path, headers={"Accept": "text/html"}, base_url="http://localhost")

@@ -286,7 +286,7 @@ def _whole(part: Any, task: dict[str, Any], annotation: Any) -> dict[str, Any]:
     """What a control tag without a timeline says of a extracted task."""
     annotated = None if annotation is None else _chosen(part.tag, annotation.result)
     try:
-        prediction = part.predict(task)
+        prediction = part.predict(task, recall=False)
     except NotReady as error:
         return {"name": part.from_name, "annotated": annotated, "predicted": None, "reason": str(error)}
     predicted = f"{_chosen(part.tag, prediction.regions)}, score {prediction.score:.2f}"
