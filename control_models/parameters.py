@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from errors import InvalidConfig
+from learning.network import BATCH_SIZE, LAYER_SIZE
 from video.preprocessing import Region
 
 P = TypeVar("P", bound="Parameters")
@@ -35,10 +36,9 @@ def _region(text: Any) -> Region:
 # training can be cancelled between two steps.
 MAX_TRAINING_BYTES = 10**9
 MAX_STEP_PRODUCTS = 2**28
-# The windows of a step; the float32 values that are held for each parameter (value, gradient, two of the optimiser and
-# a temporary one) and, in each direction, for each unit of a layer at a frame.
-STEP_WINDOWS, VALUES_OF_A_PARAMETER, VALUES_OF_A_UNIT = 64, 5, 10
-LAYER_INPUT = 128  # dim of the input of the LSTM's first layer
+# The float32 values that are held for each parameter (value, gradient, two of the optimiser and a temporary one) and,
+# in each direction, for each unit of a layer at a frame.
+VALUES_OF_A_PARAMETER, VALUES_OF_A_UNIT = 5, 10
 
 
 # They change when a training follows, which tasks come next, and what is made of probabilities, but not what is learnt.
@@ -136,8 +136,8 @@ class Parameters(BaseModel):
         frames, units = self.model_classifier_sequence_size, self.model_classifier_hidden_size
         layers = self.model_classifier_num_layers
         # A bidirectional LSTM has four gates, each of which reads the layer below (both directions) and its own state.
-        weights = 8 * units * (LAYER_INPUT + units + (layers - 1) * 3 * units)
-        held = weights * VALUES_OF_A_PARAMETER + STEP_WINDOWS * frames * layers * 2 * units * VALUES_OF_A_UNIT
+        weights = 8 * units * (LAYER_SIZE + units + (layers - 1) * 3 * units)
+        held = weights * VALUES_OF_A_PARAMETER + BATCH_SIZE * frames * layers * 2 * units * VALUES_OF_A_UNIT
         if 4 * held > MAX_TRAINING_BYTES or weights * frames > MAX_STEP_PRODUCTS:
             raise InvalidConfig(
                 f'<{self.control_type} name="{control_name}">: model_classifier_sequence_size="{frames}", '

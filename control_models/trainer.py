@@ -46,7 +46,7 @@ class Trainer:
             progress: called with the share done, in [0, 1].
 
         Returns:
-            The classifier; its metrics (of `MultiLabelLSTM.partial_fit`, and `score` on the examples); and why it must
+            The classifier; its metrics (of `MultiLabelLSTM.fit`, and `score` on the examples); and why it must
             not replace its rival, None where it may.
         """
         training = RIVAL_SHARE if rival else 0.0

@@ -118,7 +118,7 @@ class Dataset:
         self.examples = examples
         self.num_labels = num_labels
         if not any(example.reviewed.any() for example in examples):
-            raise ValueError("no frame is annotated: all are masked")
+            raise ValueError("no frame is annotated")
         known: dict[str, int] = {}
         self.numbers = np.array([known.setdefault(content_of(one.features), len(known)) for one in examples])
         self.num_videos = len(known)

@@ -22,6 +22,8 @@ from progress import Progress
 NETWORK_VIDEOS = 30
 NETWORK_FRAMES = 1000  # of each video that they learn from, and
 NETWORK_MAX_VIDEOS = 100  # so many videos, spread over all
+LAYER_SIZE = 128  # dim between the probe's scores and the LSTM
+DROPOUT_RATE = 0.2
 STEPS, BATCH_SIZE = 120, 32  # batches of windows; the training has converged then
 LEARNING_RATE = 1e-2  # of the first step
 LEAST_GAIN = 0.25  # of the log loss, as a share
@@ -54,16 +56,35 @@ class ScoredVideo(NamedTuple):
 class SeededDropout(nn.Module):
     """Dropout with a generator of its own: training neither reads nor disturbs the process's random state."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.rate = rate
         self.generator = torch.Generator()
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
             return values
-        kept = torch.rand(values.shape, generator=self.generator) >= self.rate
-        return values * kept / (1 - self.rate)
+        kept = torch.rand(values.shape, generator=self.generator) >= DROPOUT_RATE
+        return values * kept / (1 - DROPOUT_RATE)
+
+
+def train_and_gate(network: nn.Module, data: Dataset, fit: Fit, epochs: int, progress: Progress) -> int:
+    """Trains a network on half of the videos and finds its gate by the others; where it opens, it is trained again on
+    all.
+
+    Args:
+        network: a `MultiLabelLSTM`.
+        data: the annotated videos.
+        fit: the probes of them.
+        epochs: at most so many passes over the videos.
+        progress: told the share done, in [0, 1].
+
+    Returns:
+        How many passes there were.
+    """
+    mine, others = scored_halves(data, fit, progress.part(0.0, 0.4))
+    passes = train(network, mine, epochs, progress.part(0.4, 0.7))
+    network.gate.copy_(best_gate(network, others))
+    return train(network, mine + others, epochs, progress.part(0.7, 1.0)) if network.gate.any() else passes
 
 
 def scored_halves(data: Dataset, fit: Fit, progress: Progress) -> tuple[list[ScoredVideo], list[ScoredVideo]]:
@@ -80,17 +101,7 @@ def scored_halves(data: Dataset, fit: Fit, progress: Progress) -> tuple[list[Sco
 
 
 def train(network: nn.Module, videos: Sequence[ScoredVideo], epochs: int, progress: Progress) -> int:
-    """Trains the parameters of a network anew, by Adam (Kingma and Ba, ICLR 2015).
-
-    Args:
-        network: a `MultiLabelLSTM`.
-        videos: what it learns from.
-        epochs: at most so many passes over the windows.
-        progress: told the share done, in [0, 1].
-
-    Returns:
-        How many passes there were.
-    """
+    """Trains the parameters of a network anew, by Adam (Kingma and Ba, ICLR 2015). Returns the number of passes."""
     network.initialise()
     network.train()
     generator = network.dropout.generator.manual_seed(network.seed)

@@ -13,7 +13,6 @@ from learning import network
 from learning.dataset import ROWS, Example
 from learning.network import NETWORK_MAX_VIDEOS, NETWORK_VIDEOS, train
 from progress import Progress
-from utils import neural_nets
 from utils.neural_nets import MultiLabelLSTM, UnusableClassifier
 
 FEATURES = 24
@@ -134,7 +133,7 @@ def test_where_the_layers_behind_the_probe_help_they_learn_from_all_videos(monke
         learnt_from.append(len(videos))
         return train(model, videos, *rest)
 
-    monkeypatch.setattr(neural_nets, "train", learn)
+    monkeypatch.setattr(network, "train", learn)
     for gain in (2.0, -1e9):  # the loss has to fall by more than all of it, and may rise
         monkeypatch.setattr(network, "LEAST_GAIN", gain)
         model = small_model()

@@ -15,14 +15,11 @@ from learning.classifier_file import BaseNN, UnusableClassifier
 from learning.dataset import FRAME_RATE, Dataset, Example, FrameFeatures
 from learning.decisions import Decisions, decide
 from learning.metrics import held_out_metrics
-from learning.network import NETWORK_VIDEOS, SeededDropout, best_gate, cut_windows, scored_halves, train
+from learning.network import LAYER_SIZE, NETWORK_VIDEOS, SeededDropout, cut_windows, train_and_gate
 from learning.probe import Probe, fit_probe
 from progress import UNTOLD, Progress
 
 __all__ = ["BaseNN", "MultiLabelLSTM", "UnusableClassifier", "cached_feature_extraction", "cached_yolo_predict"]
-
-LAYER_SIZE = 128  # dim between the scores and the LSTM
-DROPOUT_RATE = 0.2
 
 
 class MultiLabelLSTM(BaseNN):
@@ -71,7 +68,7 @@ class MultiLabelLSTM(BaseNN):
         # Made without values: the constructors of torch.nn would draw them from the process's random state.
         self.input_layer = nn.Linear(output_size, LAYER_SIZE, device="meta")
         self.layer_norm = nn.LayerNorm(LAYER_SIZE)
-        self.dropout = SeededDropout(DROPOUT_RATE)
+        self.dropout = SeededDropout()
         self.lstm = nn.LSTM(LAYER_SIZE, hidden_size, num_layers, batch_first=True, bidirectional=True, device="meta")
         self.output_layer = nn.Linear(2 * hidden_size, output_size, device="meta")
         # Not `to_empty`, which imports much of PyTorch on first use: two seconds of a process's first request.
@@ -213,11 +210,7 @@ class MultiLabelLSTM(BaseNN):
             elif metrics["accuracy"] >= accuracy_threshold:
                 reason = "accuracy_threshold"
             elif data.num_videos >= NETWORK_VIDEOS:
-                mine, others = scored_halves(data, fit, progress.part(0.8, 0.88))
-                passes = train(self, mine, epochs, progress.part(0.88, 0.94))
-                self.gate.copy_(best_gate(self, others))
-                if self.gate.any():
-                    passes = train(self, mine + others, epochs, progress.part(0.94, 1.0))
+                passes = train_and_gate(self, data, fit, epochs, progress.part(0.8, 1.0))
                 reason = "epochs" if passes >= epochs else "converged"
             progress(1.0)
         finally:
