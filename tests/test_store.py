@@ -83,6 +83,18 @@ def stored(store: Store) -> dict[int, Any]:
 # Migrations
 
 
+def test_a_process_of_an_earlier_release_says_what_keeps_it_from_storing(store: Store) -> None:
+    """Another process migrates the database under it."""
+    save(store, annotation(1))
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE annotations RENAME COLUMN updated_at TO changed_at")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for act in (lambda: save(store, annotation(2)), lambda: store.annotated_tasks("1")):
+        with pytest.raises(DatabaseUnavailable, match=r"later release.*schema is 9999.*Nothing was stored"):
+            act()
+    store.update_project("1", "<View>2</View>")  # what both releases know goes on
+
+
 def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"not a database" * 100)
     with pytest.raises(DatabaseUnavailable, match="file is not a database"):

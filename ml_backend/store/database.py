@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is locked, full, read-only or unreachable; nothing was written.
         """
-        with _explained(), self._sessions.begin() as session:
+        with self._explained(), self._sessions.begin() as session:
             if self.is_sqlite:
                 # The write lock is taken first: a transaction that reads and then writes fails at once where another
                 # one wrote in between.
@@ -119,8 +119,26 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is unreachable.
         """
-        with _explained(), self._sessions() as session:
+        with self._explained(), self._sessions() as session:
             yield session
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """As the function of this name, and says where a later release has changed the schema since the start."""
+        # SQLite's error for a missing column is that of a database that can't be used.
+        errors = (sa.exc.IntegrityError, sa.exc.ProgrammingError, *[DatabaseUnavailable] * self.is_sqlite)
+        try:
+            with _explained():
+                yield
+        except errors as error:
+            with suppress(sa.exc.SQLAlchemyError), self.engine.connect() as connection:
+                version = _version(connection)
+                if version != self._schema:
+                    raise DatabaseUnavailable(
+                        f"A later release has changed the backend's database: its schema is {version}, and this "
+                        f"process's {self._schema}. Nothing was stored. End the processes of the earlier release."
+                    ) from error
+            raise
 
     def _now(self) -> datetime | sa.ColumnElement[datetime]:
         """The time in UTC by the clock that all processes share: PostgreSQL's, as an expression, or this machine's with
@@ -145,7 +163,7 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         versions = ScriptDirectory.from_config(config)
-        latest = versions.get_current_head()
+        latest = self._schema = versions.get_current_head()
         with self.engine.connect() as connection:
             version = _version(connection)
         if version == latest:
