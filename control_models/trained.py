@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from control_models.trainer import Trainer
 from control_models.videos import Videos
 from errors import BackendError, InvalidAnnotation, InvalidConfig, InvalidRequest, NotReady
 from features.cache import VideoFeatures
-from learning.dataset import num_videos
+from learning.dataset import Example, num_videos
 from learning.evaluation import Evaluation
+from learning.events import segments
 from ml_backend.base import Ranked
 from ml_backend.context import Context
 from progress import UNTOLD, Progress
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 LOADING_SHARE, EXTRACTING_SHARE = 0.3, 0.95
 # Of the rest, the present classifier is tested on what is new in the first part.
 TESTING_SHARE = 0.15
+# What was reviewed since in a video that is annotated in part is a test too, from the length of a question on.
+TESTED_SECONDS = 2.0
 
 
 class TrainedMode(Mode):
@@ -263,8 +267,8 @@ class TrainedMode(Mode):
 
         Returns:
             The candidate's metrics (`Trainer.candidate`); published, with version or reason; prequential, the present
-            classifier's score on the videos that were new to it, as of `Trainer.test` (None where none was); tasks, the
-            number of videos that were learnt; unavailable, task id -> why its video was left out.
+            classifier's score on the videos and reviewed parts that were new to it, as of `Trainer.test` (None where
+            none was); tasks, the number of videos that were learnt; unavailable, task id -> why its video was left out.
 
         Raises:
             InvalidAnnotation: there is no annotated video to train on. Where no task has one, the present classifier is
@@ -290,7 +294,7 @@ class TrainedMode(Mode):
             raise
         examples, unavailable = read
         present = None if from_scratch else self._usable()
-        new = [e for e in examples if present and e.task_id not in present.header["tasks"]]
+        new = _new_to(present, examples) if present else []
         prequential = trainer.test(present, new, rest.part(0.0, TESTING_SHARE)) if present else None
         # A classifier that learnt a deleted annotation is replaced in any case.
         comparable = present is not None and set(present.header["annotations"]) <= set(_annotation_ids(tasks))
@@ -307,6 +311,7 @@ class TrainedMode(Mode):
             "decisions": self._tag.decisions(),
             "encoder": self._videos.encoder.name,
             "tasks": sorted({e.task_id for e in examples}),
+            "reviewed": _reviewed(examples),
             "annotations": _annotation_ids(chosen.tasks),
             "metrics": metrics,
         }
@@ -355,3 +360,28 @@ class TrainedMode(Mode):
 
 def _annotation_ids(tasks: list[dict[str, Any]]) -> list[int]:
     return sorted(annotation["id"] for task in tasks for annotation in task["annotations"])
+
+
+def _reviewed(examples: list[Example]) -> dict[str, list[tuple[int, int]]]:
+    """The runs of reviewed frames of each task that is annotated in part, by all of its annotations together."""
+    reviewed: dict[str, np.ndarray] = {}
+    for e in examples:
+        task = str(e.task_id)
+        reviewed[task] = reviewed[task] | e.reviewed if task in reviewed else e.reviewed
+    return {task: segments(frames) for task, frames in reviewed.items() if not frames.all()}
+
+
+def _new_to(present: MultiLabelLSTM, examples: list[Example]) -> list[Example]:
+    """The examples of videos that a classifier didn't learn, and those of frames that were reviewed since."""
+    new = []
+    for e in examples:
+        known = present.header.get("reviewed", {}).get(str(e.task_id))
+        if e.task_id not in present.header["tasks"]:
+            new.append(e)
+        elif known is not None:
+            since = e.reviewed.copy()
+            for start, end in known:
+                since[start:end] = False
+            if since.sum() >= TESTED_SECONDS * e.frame_rate:
+                new.append(replace(e, reviewed=since))
+    return new

@@ -44,4 +44,4 @@ def test_a_single_test_says_next_to_nothing() -> None:
 def test_before_the_first_training_ends_nothing_is_said_of_events() -> None:
     """It was "0 annotated events" while the training on three of them ran."""
     (lesson,) = learning_curve([Training(annotated_tasks=1, metrics=None)], "tl", {"A": "red"})
-    assert lesson.sentence == "A: not tested yet (a test is a video that is annotated after a training)."
+    assert lesson.sentence == "A: not tested yet (a test is what is annotated after a training)."

@@ -35,6 +35,24 @@ def test_frames_that_were_not_reviewed_count_for_nothing(settings: Settings, mak
     assert found[:18].mean() < 0.1
 
 
+def test_what_was_reviewed_since_is_a_test(make_model: Any, red_blue: dict[str, Any]) -> None:
+    """A project may have one long video, of which more and more is annotated."""
+    model = make_model(config(REVIEWED, ("Red", "Blue", "Reviewed")))
+
+    def tested(last: int) -> Any:
+        drawn = [r for r in RED_BLUE["result"] if r["value"]["ranges"][0]["end"] <= last]
+        task = annotated(red_blue, annotation(1, *drawn, region(1, last, "Reviewed")))
+        return model.fit("ANNOTATION_UPDATED", {}, tasks=[task])["tl"]["prequential"]
+
+    assert tested(45) is None
+    assert tested(50) is None  # too little to count
+    test = tested(100)
+    assert test["videos"] == 1
+    supports = {label: score["support"] for label, score in test["frames"]["per_label"].items()}
+    assert supports == {"Red": 0, "Blue": 20}
+    assert tested(100) is None
+
+
 def test_a_page_compares_the_reviewed_frames_with_what_the_model_says_itself(
     make_model: Any, red_blue: dict[str, Any]
 ) -> None:

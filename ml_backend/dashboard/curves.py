@@ -83,7 +83,7 @@ def _lesson(label: str, colour: str, tests: list[tuple[int, float]], events: int
 
 def _words(means: list[float]) -> str:
     if not means:
-        return "not tested yet (a test is a video that is annotated after a training)"
+        return "not tested yet (a test is what is annotated after a training)"
     if len(means) < MIN_TESTS_FOR_TREND:
         return f"{means[-1]:.2f}, too few tests for a trend"
     change = means[-1] - means[max(0, len(means) - 1 - WINDOW)]
