@@ -40,11 +40,11 @@ class Filter(NamedTuple):
         return filtered * sigma if self.order else filtered
 
 
-# By the name of a block of a sequence's layout: what is brief and what lasts, and changes of a third of a second and of
-# a whole one.
+# By the name of a block of a sequence's layout: what is brief and what lasts for seconds, and changes of a third of a
+# second and of a whole one.
 FILTERS = {
-    "appearance": (Filter(0.08), Filter(0.8), Filter(0.16, order=1), Filter(0.4, order=1)),
-    "cells": (Filter(0.08), Filter(0.8)),
+    "appearance": (Filter(0.08), Filter(1.6), Filter(0.16, order=1), Filter(0.4, order=1)),
+    "cells": (Filter(0.08), Filter(1.6)),
     "motion": (Filter(0.04), Filter(0.16)),
     "sound": (Filter(0.04), Filter(0.16)),
 }

@@ -21,7 +21,7 @@ from errors import BackendError
 
 HEADER_KEY = "classifier"  # the one entry of the safetensors metadata; its value is JSON
 MAX_LOADED_MODELS = 64  # each of some hundred kilobytes; every training makes a new file
-FORMAT_VERSION = 12  # of the header and the tensors; a file of another version is refused, which means: trained again
+FORMAT_VERSION = 13  # of the header and the tensors; a file of another version is refused, which means: trained again
 
 
 class UnusableClassifier(BackendError):

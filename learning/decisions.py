@@ -111,11 +111,11 @@ def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
     return float((2 * hits / np.maximum((frames * predicted).sum(axis=0) + expected, 1e-9))[counts].mean())
 
 
-def decide(probs: np.ndarray, held_out: HeldOut, data: Dataset) -> dict[str, Tensor]:
+def decide(probs: np.ndarray, unseen: np.ndarray, held_out: HeldOut, data: Dataset) -> dict[str, Tensor]:
     """Finds the state of `Decisions`.
 
     Args:
-        probs: [num_rows, num_labels], calibrated, of the rows of `held_out`.
+        probs, unseen: [num_rows, num_labels], calibrated, of the rows of `held_out`.
         held_out: what was predicted.
         data: the videos.
     """
@@ -124,9 +124,9 @@ def decide(probs: np.ndarray, held_out: HeldOut, data: Dataset) -> dict[str, Ten
     true, expected = [], []
     for video in np.unique(held_out.numbers):
         own = held_out.numbers == video
-        found, truth, frames = probs[own] >= thresholds, held_out.labels[own] > 0, held_out.weights[own]
+        found, truth, frames = unseen[own] >= thresholds, held_out.labels[own] > 0, held_out.weights[own]
         true.append(macro_f1(np.array([frames @ rows for rows in (found & truth, truth, found)])))
-        expected.append(expected_f1(probs[own], thresholds, frames))
+        expected.append(expected_f1(unseen[own], thresholds, frames))
     usual = PRIOR_VIDEOS * np.mean(expected)
     ratio = min(1.0, (sum(true) + PRIOR_RATIO * usual) / max(sum(expected) + usual, 1e-9))
     return {

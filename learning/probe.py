@@ -85,12 +85,16 @@ class HeldOut(NamedTuple):
         scores, labels: [num_rows, num_labels]; labels in {0, 1}.
         weights: [num_rows], how many annotated frames each stands for.
         numbers: [num_rows], of their videos.
+        unseen: [num_rows, num_labels], the scores that a new video would get: of these, F1 of labels at random is
+            chance. For `scores`, the mean that is subtracted holds the video left out, so that they tell its share of a
+            label. With them, calibration and thresholds of a handful of videos give better labels.
     """
 
     scores: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
     numbers: np.ndarray
+    unseen: np.ndarray
 
 
 class Fit(NamedTuple):
@@ -134,8 +138,8 @@ def fit_probe(
         progress(0.6 + 0.4 * done / len(BLOCKS))
     held_out = {name: ridge.held_out for name, ridge in ridges.items()}
     if start is not None:  # in the place of a block's regression: it has seen none of the rows
-        held_out[STARTED_FROM] = rows.scores(start)
-    mixture_weights, gains, bias, scores = _mixture(held_out, rows)
+        held_out[STARTED_FROM] = np.stack([rows.scores(start)] * 2)
+    mixture_weights, gains, bias, (scores, unseen) = _mixture(held_out, rows)
 
     def mixed(number: int) -> Probe:
         probes = [ridge.probe(ridge.duals[number], layout) for ridge in ridges.values()]
@@ -148,7 +152,7 @@ def fit_probe(
 
     return Fit(
         mixed(0),
-        HeldOut(scores, rows.truth, rows.stands_for, rows.numbers),
+        HeldOut(scores, rows.truth, rows.stands_for, rows.numbers, unseen),
         mixture_weights,
         [mixed(1 + fold) for fold in range(rows.num_video_folds)] if data.num_videos >= keep_without else [],
     )
@@ -243,7 +247,8 @@ class _Ridge:
     """A block's regression, in its dual form.
 
     Attributes:
-        held_out: [num_rows, num_labels], its predictions of each fold by the others.
+        held_out: [2, num_rows, num_labels], its predictions of each fold by the others: with the mean of all rows
+            subtracted, and with that of the others, as of a new video.
         duals: [num_rows, num_labels], of all rows, then of all but each fold.
     """
 
@@ -254,11 +259,18 @@ class _Ridge:
         size = max(float(np.trace(kernel)) / len(kernel), NOTHING)
         inverse = _inverse(kernel + penalty * size * np.eye(len(kernel), dtype=np.float32))
         dual = inverse @ ((rows.truth - rows.base) * root)
-        self.held_out, self.duals = np.repeat(rows.base[None], len(dual), axis=0), [dual * root]
+        self.held_out, self.duals = np.tile(rows.base, (2, len(dual), 1)), [dual * root]
         for left_out, labels in rows.folds:
             cells = np.ix_(left_out, labels)
-            own = np.linalg.solve(inverse[np.ix_(left_out, left_out)], dual[cells])
-            self.held_out[cells] = rows.truth[cells] - own / root[left_out]
+            block = inverse[np.ix_(left_out, left_out)]
+            own = np.linalg.solve(block, dual[cells])
+            self.held_out[0][cells] = rows.truth[cells] - own / root[left_out]
+            others = rows.weight.sum() - rows.weight[left_out].sum()
+            if others > NOTHING:  # the others' intercept is fitted, and the mean of all labels put in its place
+                block = block - root[left_out] @ root[left_out].T / (penalty * size * rows.weight.sum())
+                higher = rows.weight[left_out] @ (rows.truth[cells] - rows.base[labels]) / others
+                unseen = rows.truth[cells] - np.linalg.solve(block, dual[cells]) / root[left_out]
+                self.held_out[1][cells] = unseen + higher
             self.duals.append((dual[:, labels] - inverse[:, left_out] @ own) * root)
         if size < LEAST_SIZE:  # equal in all rows, it tells nothing: of its predictions only rounding would be left
             self.held_out[:] = rows.base
@@ -289,7 +301,7 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
 def _mixture(
     held_out: dict[str, np.ndarray], rows: _Rows
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Mixes held-out predictions [num_rows, num_labels] of each block and of the probe to start from.
+    """Mixes held-out predictions [2, num_rows, num_labels] of each block and of the probe to start from.
 
     Each counts in units of its deviation, by the label's mixture weights; a regression of the labels on the mixture
     brings it to their scale. One video says little of what predicts a label, so labels lend each other what they found:
@@ -297,9 +309,9 @@ def _mixture(
 
     Returns:
         The mixture weights; what each prediction less the labels' mean is multiplied by, [num_predictions, num_labels];
-        what is added to their sum, [num_labels]; and held-out scores, [num_rows, num_labels].
+        what is added to their sum, [num_labels]; and held-out scores, [2, num_rows, num_labels].
     """
-    predictions = np.stack(list(held_out.values()))
+    predictions = np.stack([values[0] for values in held_out.values()])
     known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts, 0 where there is none
     for left_out, labels in rows.folds:
         known[np.ix_(left_out, labels)] = rows.weight[left_out, None]
@@ -328,7 +340,7 @@ def _mixture(
     helps = slope > 0
     gains = gains * np.where(helps, slope, 1 / gains.sum(axis=0))
     bias = np.where(helps, ((rows.truth - slope * mixed) * known).sum(axis=0) / count, rows.base)
-    scores = bias + (gains[:, None] * (predictions - rows.base)).sum(axis=0)
+    scores = bias + sum(gain * (values - rows.base) for gain, values in zip(gains, held_out.values(), strict=True))
     if len(rows.shown) > 1:  # of one video alone, nothing says how high scores are where a label is off
         own = mixture_weights[:num_blocks].sum(axis=0)
         scores = np.where(videos == 1, (SEEN_SCORE_FACTOR * own + 1 - own) * scores, scores)

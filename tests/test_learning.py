@@ -271,6 +271,19 @@ def test_held_out_scores_know_nothing_of_their_video() -> None:
     assert abs(np.corrcoef(truth, held_out)[0, 1]) < 0.25
 
 
+def test_of_labels_at_random_nothing_is_expected() -> None:
+    """Each video has a look of its own, by which labels of others can't be told."""
+
+    def expected(seed: int) -> float:
+        random = np.random.default_rng(seed)
+        videos = [2 * random.normal(size=FEATURES) + random.normal(size=(60, FEATURES)) for _ in range(6)]
+        labels = [np.full((60, 1), number % 2, np.float32) for number in range(6)]
+        model = MultiLabelLSTM(FEATURES, 1, hidden_size=8)
+        return float(model.partial_fit([video.astype(np.float32) for video in videos], labels)["f1_score"])
+
+    assert np.mean([expected(seed) for seed in range(12)]) < 0.8  # 0.67 where all is said
+
+
 def scene_with_a_thing(seed: int, shown: bool) -> tuple[np.ndarray, np.ndarray]:
     """Scenes that differ; a thing, where it is shown, for a third of the video."""
     random = np.random.default_rng(seed)
@@ -425,7 +438,7 @@ def decided(probs: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torc
     numbers = np.repeat(np.arange(len(probs)), [len(one) for one in probs])
     data = Dataset([Example(i, one + i, one) for i, one in enumerate(labels)], labels[0].shape[1])
     probs, labels = np.concatenate(probs), np.concatenate(labels)
-    return decide(probs, HeldOut(probs, labels, np.ones(len(numbers)), numbers), data)
+    return decide(probs, probs, HeldOut(probs, labels, np.ones(len(numbers)), numbers, probs), data)
 
 
 def test_a_label_that_is_hard_to_find_gets_a_lower_threshold() -> None:

@@ -193,7 +193,7 @@ class MultiLabelLSTM(BaseNN):
         try:
             fit = fit_probe(data, self.layout, progress.part(0.0, 0.8), NETWORK_VIDEOS, self._start(start_from))
             held_out, probe = fit.held_out, fit.probe
-            slope, offset = calibrate(*held_out)
+            slope, offset = calibrate(*held_out[:4])
             for name, values in {
                 **{f"probe_{name}": weights for name, weights in probe.weights.items()},
                 **{"probe_mean": probe.mean, "probe_bias": probe.bias, "slope": slope, "offset": offset},
@@ -201,9 +201,9 @@ class MultiLabelLSTM(BaseNN):
                 "label_has_example": data.shown.any(axis=0),
             }.items():
                 self.get_buffer(name).copy_(torch.from_numpy(values))
-            probs = self._probabilities(held_out.scores)
-            self.decisions.load_state_dict(decide(probs, held_out, data))
-            metrics = held_out_metrics(held_out.labels, probs, held_out.weights, self.decisions.thresholds.numpy())
+            probs, unseen = map(self._probabilities, (held_out.scores, held_out.unseen))
+            self.decisions.load_state_dict(decide(probs, unseen, held_out, data))
+            metrics = held_out_metrics(held_out.labels, unseen, held_out.weights, self.decisions.thresholds.numpy())
             passes, reason = 0, "few_videos"
             if metrics["f1_score"] >= f1_threshold:
                 reason = "f1_threshold"
