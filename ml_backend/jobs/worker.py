@@ -38,9 +38,9 @@ RECONCILE_INTERVAL = timedelta(minutes=30)
 # At a worker's start; it may start again and again.
 RECONCILE_AT_START = timedelta(minutes=1)
 FORGET_SECONDS = 3600.0
-# A new file in MODEL_ROOT is found within this time; with hundreds of projects later, so that the looks for it take no
-# more than this share of the worker's time.
-LOOK_SECONDS, LOOK_SHARE = 30.0, 0.01
+# A new file in MODEL_ROOT is found within this time; of hundreds of projects later, since a look at each of them takes
+# one to five milliseconds.
+LOOK_SECONDS, LOOK_SECONDS_PER_PROJECT = 30.0, 0.2
 
 
 # The key of the value that holds the worker's encoder, device and precision.
@@ -122,14 +122,13 @@ class WorkerProcess:
 
     def look_at_models(self) -> None:
         """Requests trainings where models don't fit their files, such as the encoder's, once for each change."""
-        started = time.monotonic()
-        self._next_look = started + LOOK_SECONDS
-        for project in self._store.projects():
+        projects = self._store.projects()
+        self._next_look = time.monotonic() + max(LOOK_SECONDS, len(projects) * LOOK_SECONDS_PER_PROJECT)
+        for project in projects:
             # The others are trained in any case, and checked then.
             if project.wanted_revision <= project.trained_revision:
                 with about(project=project.id):
                     self._fingerprints[project.id] = self._look_at(project)
-        self._next_look += (time.monotonic() - started) / LOOK_SHARE
 
     def _look_at(self, project: Project) -> str:
         """Requests a project's training where its model doesn't fit its files, unless the first one waits for more
