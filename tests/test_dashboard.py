@@ -278,6 +278,14 @@ def test_a_project_is_called_by_its_title(server: Server) -> None:
         assert "roject 1<" not in page, path
 
 
+def test_beyond_the_last_task_is_the_last_page(server: Server) -> None:
+    """Where tasks were deleted since: it was "No task is known yet"."""
+    server.annotate(1)
+    page = httpx.get(f"{server.url}/projects/1?offset=5000").text
+    assert "No task is known yet" not in page
+    assert "1 to " in page
+
+
 def test_a_projects_page_gathers_the_notes_on_its_tasks(server: Server) -> None:
     """A label that was renamed in the config is said there, and not only on the pages of fifty tasks."""
     server.annotate(1)

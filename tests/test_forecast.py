@@ -99,7 +99,7 @@ def test_what_is_saved() -> None:
 
 def test_what_is_missing_is_said() -> None:
     found = saved(project(4), ["A", "B"])
-    assert found.headline == "What predictions save can't be said yet: it takes 2 more annotated videos."
+    assert "it takes 2 more videos that are annotated as a whole on Label Studio's page." in found.headline
     assert len(found.details) == 1
     alike = saved([effort(60, True, kept={"A": 2})] * 9, ["A"])
     assert "both videos of which many" in alike.headline

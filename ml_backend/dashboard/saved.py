@@ -59,7 +59,8 @@ def saved(efforts: Sequence[tuple[float | None, dict[str, Any] | None]], labels:
     if len(timed) < MIN_VIDEOS:
         missing = MIN_VIDEOS - len(timed)
         return Saved(
-            f"What predictions save can't be said yet: it takes {counted(missing, 'more annotated video')}.",
+            f"What predictions save can't be said yet: it takes {counted(missing, 'more video')} that are annotated as "
+            "a whole on Label Studio's page.",
             became,
         )
     seconds = np.array([seconds for seconds, _ in timed])

@@ -127,6 +127,9 @@ class Dashboard(Pages):
         trainings = self._store.trainings(project_id)
         offset = max(0, request.args.get("offset", 0, type=int))
         tasks, total = self._store.known_tasks(project_id, TASKS_PER_PAGE, offset)
+        if offset >= total > 0:  # tasks were deleted since
+            offset = (total - 1) // TASKS_PER_PAGE * TASKS_PER_PAGE
+            tasks, _ = self._store.known_tasks(project_id, TASKS_PER_PAGE, offset)
         controls = colours(model) if model else {}
         return self._page(
             "project.html",
