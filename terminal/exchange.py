@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from terminal.common import Backend, OutputOption, ProjectOption, complain, end,
 from terminal.formats.files import check_output, read_file, write_files
 from terminal.formats.label_studio import tasks_with_annotations
 from terminal.formats.registry import FORMATS, Format
-from video.task_data import file_name
+from video.task_data import LOCAL_FILE, file_name, file_path
 from video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -61,14 +62,19 @@ def export(
 
 
 def _timelines(model: YOLO, task: dict[str, Any], what: What) -> Iterator[Timeline]:
-    for track in model.tracks(task):
+    """Yields a task's timelines. Where there are several control tags, the source names the timeline's."""
+    tracks = model.tracks(task)
+    for track in tracks:
+        of_tag = f", {track.name}" if len(tracks) > 1 else ""
         if what is not What.predictions:
             for annotation in task["annotations"]:
-                yield track.annotated(annotation["result"], f"annotation {annotation['id']}", task["id"])
+                yield track.annotated(annotation["result"], f"annotation {annotation['id']}{of_tag}", task["id"])
         if what is not What.annotations:
             if track.prediction is None:
                 raise InvalidRequest(track.reason)
-            yield track.prediction
+            observation = track.prediction.observation
+            named = replace(observation, source=f"{observation.source}{of_tag}")
+            yield replace(track.prediction, observation=named)
 
 
 def import_(
@@ -105,9 +111,14 @@ def import_(
         data_key=tag.object.value_name,
         from_name=tag.from_name,
         to_name=tag.to_name,
-        url=lambda video: f"{media}{quote(file_name(video))}",
+        url=lambda video: f"{media}{quote(_served(video))}",
     )
     print_json(tasks, output)
+
+
+def _served(video: str) -> str:
+    """A video's name as Label Studio serves it: with its folder where a URL of Label Studio names that."""
+    return file_path(video).as_posix() if LOCAL_FILE in video else file_name(video)
 
 
 def _format(file: Path, form: ImportFormat | None, suffix: str | None) -> Format:

@@ -460,6 +460,26 @@ def test_a_table_that_names_no_video_has_its_name(project: Settings, tmp_path: P
     assert task["data"] == {"video": "/data/local-files/?d=kick.mp4"}
 
 
+def test_a_local_file_keeps_its_folder(project: Settings, tmp_path: Path) -> None:
+    table = tmp_path / "events.csv"
+    names = ("/data/local-files/?d=day%201/kick.mp4", "/elsewhere/day 1/kick.mp4")
+    table.write_text("video,label,start_seconds,stop_seconds\n" + "".join(f"{name},Red,0.4,1.2\n" for name in names))
+    tasks = json.loads(run("import", str(table), "--project", "1").stdout)
+    assert [task["data"]["video"] for task in tasks] == [names[0], "/data/local-files/?d=kick.mp4"]
+
+
+def test_several_timelines_are_told_apart(project: Settings, tmp_path: Path) -> None:
+    first, second = (CONFIG[CONFIG.index("<Time") : CONFIG.index("<Video")].replace('"tl"', f'"{n}"') for n in "ab")
+    store = Store(project.database)
+    store.update_project("1", CONFIG[: CONFIG.index("<Time")] + first + second + CONFIG[CONFIG.index("<Video") :])
+    for number, one in enumerate("ab", start=1):
+        drawn = annotation(number, region(11, 30, "Red") | {"from_name": one})
+        store.save_annotations("1", None, [(store.known_task("1", number), drawn)], "ANNOTATION_UPDATED")
+    store.close()
+    rows = list(csv.DictReader(run("export", "--project", "1").stdout.splitlines()))
+    assert [row["source"] for row in rows] == ["annotation 1, a", "annotation 2, b"]
+
+
 def test_a_table_of_a_spreadsheet_may_begin_with_a_byte_order_mark(project: Settings, tmp_path: Path) -> None:
     table = tmp_path / "events.csv"
     table.write_text("label,start_seconds,stop_seconds,video\nRed,0.4,1.6,a & b.mp4\n", encoding="utf-8-sig")
