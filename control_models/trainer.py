@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from control_models.tag import Tag
-from learning.dataset import Example, content_of, num_videos
+from learning.dataset import Example, num_videos
 from learning.evaluation import Case, score_cases
 from learning.mistakes import Compared, mistakes
 from progress import UNTOLD, Progress
@@ -116,10 +116,9 @@ class Trainer:
             ValueError: a fold leaves nothing to train on.
         """
         cases: list[Case] = []
-        contents = {id(e.features): content_of(e.features) for e in examples}
         for part, fold in progress.over(folds):
-            hidden = {contents[id(e.features)] for e in examples if e.task_id in fold}
-            known = [e for e in examples if contents[id(e.features)] not in hidden]
+            hidden = {e.content for e in examples if e.task_id in fold}
+            known = [e for e in examples if e.content not in hidden]
             if not any(e.reviewed.any() for e in known):
                 raise ValueError("no other annotated video is left to train on")
             classifier = self._new_classifier(known)

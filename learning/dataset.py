@@ -77,21 +77,21 @@ class Example:
         object.__setattr__(self, "labels", labels.astype(bool))
         object.__setattr__(self, "reviewed", reviewed)
 
+    @cached_property
+    def content(self) -> str:
+        """Identifies the video: the hash of its file, or else of all its features."""
+        known = getattr(self.features, "content", None)
+        if known:
+            return str(known)
+        digest = hashlib.blake2b(str(tuple(self.features.shape)).encode(), digest_size=16)
+        for start in range(0, self.features.shape[0], READ):
+            digest.update(np.ascontiguousarray(self.features[start : start + READ], np.float32).tobytes())
+        return digest.hexdigest()
+
     def annotated(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the runs of annotated frames of rows [num_frames, …]."""
         for start, end in segments(self.reviewed):
             yield rows[start:end]
-
-
-def content_of(features: FrameFeatures) -> str:
-    """Identifies a video: the hash of its file, or else of all its features."""
-    known = getattr(features, "content", None)
-    if known:
-        return str(known)
-    digest = hashlib.blake2b(str(tuple(features.shape)).encode(), digest_size=16)
-    for start in range(0, features.shape[0], READ):
-        digest.update(np.ascontiguousarray(features[start : start + READ], np.float32).tobytes())
-    return digest.hexdigest()
 
 
 def num_videos(examples: Sequence[Example]) -> int:
@@ -120,7 +120,7 @@ class Dataset:
         if not any(example.reviewed.any() for example in examples):
             raise ValueError("no frame is annotated")
         known: dict[str, int] = {}
-        self.numbers = np.array([known.setdefault(content_of(one.features), len(known)) for one in examples])
+        self.numbers = np.array([known.setdefault(one.content, len(known)) for one in examples])
         self.num_videos = len(known)
 
     @cached_property
