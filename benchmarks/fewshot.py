@@ -27,7 +27,7 @@ from benchmarks.learners import LEARNERS, Before, Learner
 from benchmarks.projects import FOOTAGE, STEPS, Example, Project, project
 from benchmarks.videos.footage import DATA
 from benchmarks.videos.scenarios import SCENARIOS
-from learning.metrics import count_segments, frame_metrics, reliability_curve, summary
+from learning.metrics import count_frames, count_segments, f1_of, macro_f1, reliability_curve
 
 SEEDS = (0, 1, 2)
 SHUFFLES = (0, 1, 2, 3, 4)
@@ -80,21 +80,20 @@ def scores(student: Learner, data: Project, count: int) -> list[Row]:
     rows = []
     for name, rule in student.rules.items():
         _, found = pooled(unseen, list(map(rule, by_video)))
-        frames = frame_metrics(truth, found, data.labels)
+        frames = count_frames(truth, found)
         fits = [
-            frame_metrics(example.labels, rule(mine), data.labels)["macro_f1"]
-            for example, mine in zip(annotated, own, strict=True)
+            macro_f1(count_frames(example.labels, rule(mine))) for example, mine in zip(annotated, own, strict=True)
         ]
         own_truth, own_found = pooled(annotated, list(map(rule, own)))
         rows.append(
             {
                 "learner": name,
-                "f1": frames["macro_f1"],
+                "f1": macro_f1(frames),
                 "best_f1": best_f1(truth, probs),
-                "segment_f1": summary(count_segments(truth, found), data.labels)["macro_f1"],
-                "per_label": {label: part["f1"] for label, part in frames["per_label"].items()},
+                "segment_f1": macro_f1(count_segments(truth, found)),
+                "per_label": dict(zip(data.labels, f1_of(frames).tolist(), strict=True)),
                 "annotated_f1": float(np.mean(fits)),
-                "annotated_pooled_f1": frame_metrics(own_truth, own_found, data.labels)["macro_f1"],
+                "annotated_pooled_f1": macro_f1(count_frames(own_truth, own_found)),
                 "first_f1": fits[0],
                 "reliability": reliability(truth, probs),
             }

@@ -86,11 +86,6 @@ def summary(counts: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
     return {"per_label": per_label, "macro_f1": macro_f1(counts)}
 
 
-def frame_metrics(truth: ArrayLike, predicted: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
-    """Compares labels frame by frame: the `summary` of `count_frames`."""
-    return summary(count_frames(truth, predicted), label_names)
-
-
 def held_out_metrics(
     labels: np.ndarray, probs: np.ndarray, weights: np.ndarray, thresholds: np.ndarray
 ) -> dict[str, float]:

@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from learning.events import segments
-from learning.metrics import count_segments, frame_metrics, reliability_curve, summary
+from learning.metrics import count_frames, count_segments, reliability_curve, summary
 
 
 def mask(*spans, num_frames=100):
@@ -21,6 +21,10 @@ def mask(*spans, num_frames=100):
     for start, end in spans:
         column[start:end] = True
     return column
+
+
+def frame_metrics(truth, predicted, label_names):
+    return summary(count_frames(truth, predicted), label_names)
 
 
 def segment_metrics(truth, predicted, label_names, iou=0.5):
