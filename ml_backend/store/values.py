@@ -77,10 +77,13 @@ class Values(Projects):
     def drop_notes(self, project_id: str, task_ids: Collection[int], but: Iterable[tuple[int, str]]) -> None:
         """Drops all notes on some tasks but those, (task id, text), that are still to be said."""
         stored = {(note.task_id, note.text) for note in self.notes(project_id) if note.task_id in task_ids}
-        for task_id, text in stored - set(_kept(but)):
-            with self._transaction() as session:
-                dropped = (Note.project_id == project_id, Note.task_id == task_id, Note.text == text)
-                session.execute(sa.delete(Note).where(*dropped))
+        dropped = stored - set(_kept(but))
+        if not dropped:
+            return  # without a write there is no wait for a lock
+        with self._transaction() as session:
+            for task_id, text in dropped:
+                which = (Note.project_id == project_id, Note.task_id == task_id, Note.text == text)
+                session.execute(sa.delete(Note).where(*which))
 
     def notes(self, project_id: str | None = None) -> list[Note]:
         """The notes of a project, or of all projects."""
