@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from ml_backend.dashboard.curves import WINDOW, learning_curve
+from ml_backend.dashboard.quality import quality
 from ml_backend.store.tables import Training
 
 
@@ -45,3 +48,15 @@ def test_before_the_first_training_ends_nothing_is_said_of_events() -> None:
     """It was "0 annotated events" while the training on three of them ran."""
     (lesson,) = learning_curve([Training(annotated_tasks=1, metrics=None)], "tl", {"A": "red"})
     assert lesson.sentence == "A: not tested yet (a test is what is annotated after a training)."
+
+
+def test_tests_of_one_video_stand_side_by_side() -> None:
+    """More and more of a long video is reviewed: each time is a test, and the number of videos stays one."""
+    of_one = trainings([0.2, 0.4, 0.6])
+    for training in of_one:
+        training.annotated_tasks = 1
+    chart = quality(of_one, "tl", {"A": "red"}, has_timeline=True).chart
+    assert ">tests<" in chart
+    (line,) = re.findall(r'<polyline[^>]*points="([^"]*)"', chart)
+    assert len({point.split(",")[0] for point in line.split()}) == 3
+    assert ">annotated videos<" in quality(trainings([0.2, 0.4, 0.6]), "tl", {"A": "red"}, has_timeline=True).chart
