@@ -66,7 +66,8 @@ def test_flicker_is_smoothed_and_never_two_labels_are_on() -> None:
     flipped = rng.random(len(probs)) < 0.1
     probs[flipped] = 0.9 - probs[flipped]
     decisions, data = Decisions(2), annotated(target)
-    decisions.load_state_dict(decide(probs, HeldOut(probs, target, np.ones(len(probs)), np.zeros(len(probs))), data))
+    held_out = HeldOut(probs, target, np.ones(len(probs)), np.zeros(len(probs)), probs)
+    decisions.load_state_dict(decide(probs, probs, held_out, data))
     found = decisions.labels(probs, frame_rate=10, exclusive=True)
     assert found.sum(axis=1).max() == 1
     assert np.abs(np.diff(found.astype(int), axis=0)).sum() == 4
