@@ -28,10 +28,10 @@ def test_the_next_tasks_carry_each_new_version_once(
     # An annotator who has a task open while its prediction changes can submit.
     task = scene.observed.next_tasks(5)[-1]
     (opened,) = label_studio.predictions(task)
-    killed = scene.submit_and_time(lambda: scene.kill_the_worker(after=3))
-    assert killed["twice"] == 0
+    later = scene.submit_and_time()
+    assert later["twice"] == 0
     (changed,) = label_studio.predictions(task)
-    assert (changed["id"], changed["model_version"]) == (opened["id"], killed["version"])
+    assert (changed["id"], changed["model_version"]) == (opened["id"], later["version"])
     assert opened["model_version"] == quiet["version"]
     label_studio.submit(task, regions(scene.truth[task]), prediction=opened["id"])
 
@@ -47,7 +47,8 @@ def test_label_all_tasks_brings_those_first_that_teach_most(
     query = f"SELECT id FROM tasks WHERE project_id = '{scene.project}' AND rank < {CHOSEN}"
     order = {task for (task,) in state(backend, query)}
     assert len(order) == CHOSEN
-    assert {task for task, _ in scene.observed.predictions()} == order
+    # Before all videos were read, others may have been chosen, too.
+    assert {task for task, _ in scene.observed.predictions()} >= order
     brought = [label_studio.post("/api/dm/actions", {}, id="next_task", project=scene.project)]
     label_studio.submit(brought[0]["id"], regions(scene.truth[brought[0]["id"]]))
     brought.append(label_studio.post("/api/dm/actions", {}, id="next_task", project=scene.project))
