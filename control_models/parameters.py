@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from errors import InvalidConfig
-from learning.network import BATCH_SIZE, LAYER_SIZE
+from learning.network import BATCH_SIZE, LAYER_SIZE, MAX_LAYERS
 from video.preprocessing import Region
 
 P = TypeVar("P", bound="Parameters")
@@ -82,7 +82,7 @@ class Parameters(BaseModel):
     model_classifier_epochs: int = Field(1000, ge=1, le=1_000_000)
     model_classifier_sequence_size: int = Field(16, ge=2, le=4096)
     model_classifier_hidden_size: int = Field(32, ge=1, le=1024)
-    model_classifier_num_layers: int = Field(1, ge=1, le=8)
+    model_classifier_num_layers: int = Field(1, ge=1, le=MAX_LAYERS)
     model_classifier_f1_threshold: float = Field(0.95, ge=0, le=1)
     model_classifier_accuracy_threshold: float = Field(1.0, ge=0, le=1)
     model_score_threshold: float = Field(

@@ -23,6 +23,7 @@ NETWORK_VIDEOS = 30
 NETWORK_FRAMES = 1000  # of each video that they learn from, and
 NETWORK_MAX_VIDEOS = 100  # so many videos, spread over all
 LAYER_SIZE = 128  # dim between the probe's scores and the LSTM
+MAX_LAYERS = 8  # of the LSTM
 DROPOUT_RATE = 0.2
 STEPS, BATCH_SIZE = 120, 32  # batches of windows; the training has converged then
 LEARNING_RATE = 1e-2  # of the first step

@@ -15,7 +15,7 @@ from learning.classifier_file import BaseNN, UnusableClassifier
 from learning.dataset import FRAME_RATE, Dataset, Example, FrameFeatures
 from learning.decisions import Decisions, decide
 from learning.metrics import held_out_metrics
-from learning.network import LAYER_SIZE, NETWORK_VIDEOS, SeededDropout, cut_windows, train_and_gate
+from learning.network import LAYER_SIZE, MAX_LAYERS, NETWORK_VIDEOS, SeededDropout, cut_windows, train_and_gate
 from learning.probe import Probe, fit_probe
 from progress import UNTOLD, Progress
 
@@ -64,6 +64,8 @@ class MultiLabelLSTM(BaseNN):
         super().__init__(**sizes, num_layers=num_layers, sequence_size=sequence_size, layout=pairs, seed=seed)
         if sum(self.layout.values()) != input_size or not set(self.layout) <= set(FILTERS):
             raise ValueError(f"the layout {self.layout} isn't one of {', '.join(FILTERS)} that add up to {input_size}")
+        if num_layers > MAX_LAYERS:
+            raise ValueError(f"{num_layers} layers are more than {MAX_LAYERS}")
         self.input_size, self.output_size, self.sequence_size, self.seed = input_size, output_size, sequence_size, seed
         # Made without values: the constructors of torch.nn would draw them from the process's random state.
         self.input_layer = nn.Linear(output_size, LAYER_SIZE, device="meta")
@@ -223,19 +225,6 @@ class MultiLabelLSTM(BaseNN):
             "num_frames": int(sum(example.reviewed.sum() for example in examples)),
             "learnt": self._learnt(fit.mixture_weights),
         }
-
-    @classmethod
-    def check(cls, architecture: dict[str, Any], tensors: dict[str, Any]) -> None:
-        """As `BaseNN.check`."""
-        inputs, outputs, hidden, layers = (
-            architecture[name] for name in ("input_size", "output_size", "hidden_size", "num_layers")
-        )
-        shapes = {"probe_mean": (inputs, outputs), "lstm.weight_hh_l0": (4 * hidden, hidden)}
-        for name, shape in shapes.items():
-            if tuple(tensors[name].shape) != shape:
-                raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)}, and not {shape}")
-        if sum(name.startswith("lstm.weight_hh_l") for name in tensors) != 2 * layers:
-            raise ValueError(f"it hasn't the tensors of {layers} layers")
 
     def _start(self, other: "MultiLabelLSTM | None") -> Probe | None:
         """Another classifier's probe of this one's labels, None where they share none."""
