@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from ml_backend.jobs.worker import WorkerProcess
 from ml_backend.store.tables import JobKind, JobStatus
 from ml_backend.web import predictions
 from progress import UNTOLD, Progress
+from tests import stand_in
 from tests.http_server import status
 from tests.servers import wait_until
 from tests.stand_in import StandIn, now
@@ -72,9 +73,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def label_studio() -> Iterator[StandIn]:
-    stand_in = StandIn(tasks=30)
-    yield stand_in
-    stand_in.http.shutdown()
+    label_studio = StandIn(tasks=30)
+    yield label_studio
+    label_studio.http.shutdown()
 
 
 @pytest.fixture
@@ -170,6 +171,18 @@ def test_what_label_studio_stored_beside_the_old_one_leaves_one(
     versions = label_studio.versions()
     assert versions[1] == ["v2"]
     assert versions[2] == ["v1", "v2"]  # somebody may have the first open
+
+
+def test_what_somebody_may_have_open_stays_whatever_the_clocks_say(
+    start: Callable[..., Jobs], label_studio: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine's is two hours ahead of Label Studio's."""
+    earlier = (datetime.now(timezone.utc) - timedelta(hours=2)).isoformat()
+    monkeypatch.setattr(stand_in, "now", lambda: earlier)
+    jobs = start()
+    label_studio.predictions[901] = {"id": 901, "task": 1, "model_version": "v1", "updated_at": earlier}
+    train(jobs)
+    assert sorted(label_studio.versions()[1]) == ["v1", "v2"]
 
 
 def test_a_prediction_comes_by_one_way(

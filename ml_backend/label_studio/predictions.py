@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ml_backend.label_studio.client import (
@@ -96,15 +96,15 @@ def put_prediction(
     stored = stored_predictions(connection, task_id)
     mine = [one for one in stored if one.model_version.startswith(own)]
     missing = all(one.model_version != prediction["model_version"] for one in stored)
+    times = [one.updated_at for one in stored]  # by Label Studio's clock, which may differ from this machine's
     with asked(f"Prediction for task {task_id}"):
         if missing and len(mine) < keep:
             create_prediction(connection, task_id, **prediction, cluster=cluster)
         elif missing:
-            api(connection).predictions.update(mine.pop(0).id, **prediction, cluster=cluster)
+            times.append(api(connection).predictions.update(mine.pop(0).id, **prediction, cluster=cluster).updated_at)
             keep -= 1
-        closed = datetime.now(timezone.utc) - OPEN
         for one in mine[: max(0, len(mine) - keep)]:
-            if one.updated_at < closed and one.model_version != prediction["model_version"]:
+            if one.updated_at < max(times) - OPEN and one.model_version != prediction["model_version"]:
                 api(connection).predictions.delete(one.id)
     return missing
 
