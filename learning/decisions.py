@@ -93,8 +93,8 @@ def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
     """The expected macro-F1 of the labels that calibrated probabilities give at thresholds.
 
     The expected F1 of a label is 2 * expected hits / (predicted frames + expected frames). A label with no predicted
-    and less than one expected frame is left out. If that leaves none, the result is the probability that no frame has
-    a label, since the empty timeline is right then.
+    and less than one expected frame is left out. Where nothing is predicted, the result is the probability that no
+    frame has a label, since the empty timeline is right then; all frames of a label count as one for that.
 
     Args:
         probs: [num_frames, num_labels].
@@ -103,10 +103,10 @@ def expected_f1(probs: np.ndarray, thresholds: np.ndarray, weights: np.ndarray |
     """
     frames = np.ones((len(probs), 1)) if weights is None else weights[:, None]
     predicted = probs >= thresholds
+    if not predicted.any():
+        return float(np.prod(1 - probs.max(axis=0, initial=0)))
     expected = (frames * probs).sum(axis=0)
     counts = predicted.any(axis=0) | (expected >= 1)
-    if not counts.any():
-        return float(np.prod(1 - probs.max(axis=0, initial=0)))
     hits = (frames * probs * predicted).sum(axis=0)
     return float((2 * hits / np.maximum((frames * predicted).sum(axis=0) + expected, 1e-9))[counts].mean())
 

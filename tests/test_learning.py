@@ -525,8 +525,9 @@ def test_calibrated_probabilities_have_the_expected_f1() -> None:
 
 def test_an_empty_timeline_is_as_good_as_it_is_sure() -> None:
     assert expected_f1(np.full((50, 1), 0.001), np.array([0.5])) == pytest.approx(0.999)
-    unsure = expected_f1(np.full((50, 1), 0.3), np.array([0.5]))
-    assert unsure == 0.0  # 15 frames are expected, and none is predicted
+    # However many frames there are: those of a video are likely or unlikely together.
+    assert expected_f1(np.full((5000, 1), 0.3), np.array([0.5])) == pytest.approx(0.7)
+    assert expected_f1(np.array([[0.1, 0.4], [0.2, 0.1]]), np.array([0.5, 0.5])) == pytest.approx(0.8 * 0.6)
 
 
 def test_the_score_falls_with_the_calibration_ratio() -> None:
