@@ -84,6 +84,7 @@ BLOCKS = {
 # Of the ridge, in squared lengths of a mean row; few dimensions need less.
 PENALTIES = {"motion": 0.3, "motion, mean subtracted": 0.3, "sound": 0.3}
 PENALTY = 2.0  # of all others
+FACTORS = (1.0, 0.25, 4.0)  # of a penalty, to choose from where enough videos show a label; the first is the usual one
 PRIORS = {"appearance, mean subtracted": 4.0}  # it counts so many times as much beforehand: most labels are things
 SCALED = ("motion", "sound")  # of which each number counts in its own deviation: they have different units
 

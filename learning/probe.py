@@ -18,7 +18,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from learning.blocks import BLOCKS, FILTERS, PENALTIES, PENALTY, PRIORS, SCALED, Part, columns, read, rows_of
+from learning.blocks import (
+    BLOCKS,
+    FACTORS,
+    FILTERS,
+    PENALTIES,
+    PENALTY,
+    PRIORS,
+    SCALED,
+    Part,
+    columns,
+    read,
+    rows_of,
+)
 from learning.dataset import READ, Dataset, FrameFeatures
 from progress import UNTOLD, Progress
 
@@ -30,6 +42,7 @@ SEEN_SCORE_FACTOR = 0.4
 # (infinite), which a handful of videos often get wrong, and the mean of all (0), which dilutes it.
 SHARPNESS = 12
 LEAST_CORRELATION = 0.01
+FEW = 2  # videos that show a label: too few to choose a penalty by
 STARTED_FROM = "started from"  # the name of the probe to start from, beside those of `BLOCKS`
 LEAST_DEVIATION = 1e-3  # of a number; smaller ones are noise
 LEAST_SIZE = 0.01  # of a block's mean squared length, which is about 1 where its rows differ at all
@@ -193,6 +206,10 @@ class _Rows:
         self.shown = data.shown
         self.num_video_folds = min(data.num_videos, MAX_FOLDS) if data.num_videos > 1 else 0
         self.folds = self._folds(np.concatenate([frames for frames, _ in sampled]))
+        # [num_rows, num_labels]: how much a held-out prediction counts, 0 where there is none.
+        self.known = np.zeros(self.truth.shape, np.float32)
+        for left_out, labels in self.folds:
+            self.known[np.ix_(left_out, labels)] = self.weight[left_out, None]
         self._seen: dict[Part, _Seen] = {}
 
     def _folds(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -225,6 +242,15 @@ class _Rows:
             scores += (values @ probe.weights[name]).sum(axis=0)
         return scores
 
+    def correlation(self, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The correlation of held-out predictions [..., num_rows, num_labels] with the labels, and the predictions'
+        deviation, both [..., num_labels]."""
+        count = np.maximum(self.known.sum(axis=0), NOTHING)
+        x, y = _without_mean(predictions, self.known), _without_mean(self.truth, self.known)
+        deviation = np.sqrt((x * x).sum(axis=-2) / count)
+        both = deviation * np.sqrt((y * y).sum(axis=0) / count)
+        return (x * y).sum(axis=-2) / (count * np.maximum(both, NOTHING)), deviation
+
     def seen(self, part: Part) -> _Seen:
         """A part of a block, with its kernel; made once."""
         if part not in self._seen:
@@ -246,32 +272,26 @@ class _Rows:
 class _Ridge:
     """A block's regression, in its dual form.
 
+    Of `FACTORS` of the penalty, the one counts whose held-out predictions have the highest correlation with the labels,
+    in their mean; a label of few videos keeps the usual penalty.
+
     Attributes:
         held_out: [2, num_rows, num_labels], its predictions of each fold by the others: with the mean of all rows
             subtracted, and with that of the others, as of a new video.
-        duals: [num_rows, num_labels], of all rows, then of all but each fold.
+        duals: [1 + num_video_folds, num_rows, num_labels], of all rows, then of all but each fold of videos.
     """
 
     def __init__(self, seen: list[_Seen], penalty: float, rows: _Rows) -> None:
         self._seen, self._rows = seen, rows
         kernel = sum(one.kernel for one in seen)
-        root = np.sqrt(rows.weight)[:, None]
         size = max(float(np.trace(kernel)) / len(kernel), NOTHING)
-        inverse = _inverse(kernel + penalty * size * np.eye(len(kernel), dtype=np.float32))
-        dual = inverse @ ((rows.truth - rows.base) * root)
-        self.held_out, self.duals = np.tile(rows.base, (2, len(dual), 1)), [dual * root]
-        for left_out, labels in rows.folds:
-            cells = np.ix_(left_out, labels)
-            block = inverse[np.ix_(left_out, left_out)]
-            own = np.linalg.solve(block, dual[cells])
-            self.held_out[0][cells] = rows.truth[cells] - own / root[left_out]
-            others = rows.weight.sum() - rows.weight[left_out].sum()
-            if others > NOTHING:  # the others' intercept is fitted, and the mean of all labels put in its place
-                block = block - root[left_out] @ root[left_out].T / (penalty * size * rows.weight.sum())
-                higher = rows.weight[left_out] @ (rows.truth[cells] - rows.base[labels]) / others
-                unseen = rows.truth[cells] - np.linalg.solve(block, dual[cells]) / root[left_out]
-                self.held_out[1][cells] = unseen + higher
-            self.duals.append((dual[:, labels] - inverse[:, left_out] @ own) * root)
+        several = rows.shown.sum(axis=0) > FEW
+        factors = FACTORS if several.any() else FACTORS[:1]
+        solutions = [_solve(kernel, factor * penalty * size, rows) for factor in factors]
+        self.held_out, self.duals = solutions[0]
+        best = max(solutions, key=lambda solution: rows.correlation(solution[0][0])[0].mean())
+        self.held_out[..., several] = best[0][..., several]
+        self.duals[..., several] = best[1][..., several]
         if size < LEAST_SIZE:  # equal in all rows, it tells nothing: of its predictions only rounding would be left
             self.held_out[:] = rows.base
 
@@ -287,6 +307,28 @@ class _Ridge:
             if part.mean_subtracted:
                 mean[self._rows.where[part.signal]] -= own.sum(axis=0)
         return Probe(weights, mean, bias)
+
+
+def _solve(kernel: np.ndarray, penalty: float, rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The `held_out` and `duals` of a `_Ridge`, in closed form."""
+    root = np.sqrt(rows.weight)[:, None]
+    inverse = _inverse(kernel + penalty * np.eye(len(kernel), dtype=np.float32))
+    dual = inverse @ ((rows.truth - rows.base) * root)
+    held_out, duals = np.tile(rows.base, (2, len(dual), 1)), [dual * root]
+    for number, (left_out, labels) in enumerate(rows.folds):
+        cells = np.ix_(left_out, labels)
+        block = inverse[np.ix_(left_out, left_out)]
+        own = np.linalg.solve(block, dual[cells])
+        held_out[0][cells] = rows.truth[cells] - own / root[left_out]
+        others = rows.weight.sum() - rows.weight[left_out].sum()
+        if others > NOTHING:  # the others' intercept is fitted, and the mean of all labels put in its place
+            block = block - root[left_out] @ root[left_out].T / (penalty * rows.weight.sum())
+            higher = rows.weight[left_out] @ (rows.truth[cells] - rows.base[labels]) / others
+            unseen = rows.truth[cells] - np.linalg.solve(block, dual[cells]) / root[left_out]
+            held_out[1][cells] = unseen + higher
+        if number < rows.num_video_folds:
+            duals.append((dual - inverse[:, left_out] @ own) * root)
+    return held_out, np.stack(duals)
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
@@ -312,13 +354,7 @@ def _mixture(
         what is added to their sum, [num_labels]; and held-out scores, [2, num_rows, num_labels].
     """
     predictions = np.stack([values[0] for values in held_out.values()])
-    known = np.zeros(rows.truth.shape, np.float32)  # how much each held-out prediction counts, 0 where there is none
-    for left_out, labels in rows.folds:
-        known[np.ix_(left_out, labels)] = rows.weight[left_out, None]
-    count = np.maximum(known.sum(axis=0), NOTHING)
-    x, y = _without_mean(predictions, known), _without_mean(rows.truth, known)
-    deviation = np.sqrt((x * x).sum(axis=1) / count)
-    correlation = (x * y).sum(axis=1) / (count * np.maximum(deviation * np.sqrt((y * y).sum(axis=0) / count), NOTHING))
+    correlation, deviation = rows.correlation(predictions)
     priors = np.array([PRIORS.get(name, 1.0) for name in held_out])
     strengths = np.maximum(correlation, LEAST_CORRELATION) ** SHARPNESS * priors[:, None]
     num_blocks = len(held_out) - (STARTED_FROM in held_out)
@@ -334,12 +370,13 @@ def _mixture(
     mixture_weights /= mixture_weights.sum(axis=0)
     gains = mixture_weights / np.maximum(deviation, NOTHING)
     mixed = (gains[:, None] * (predictions - rows.base)).sum(axis=0)
-    x = _without_mean(mixed, known)
+    x, y = _without_mean(mixed, rows.known), _without_mean(rows.truth, rows.known)
     slope = (x * y).sum(axis=0) / np.maximum((x * x).sum(axis=0), NOTHING)
     # Where nothing held out says that it helps, the mean of the predictions, which are at the labels' scale.
     helps = slope > 0
     gains = gains * np.where(helps, slope, 1 / gains.sum(axis=0))
-    bias = np.where(helps, ((rows.truth - slope * mixed) * known).sum(axis=0) / count, rows.base)
+    count = np.maximum(rows.known.sum(axis=0), NOTHING)
+    bias = np.where(helps, ((rows.truth - slope * mixed) * rows.known).sum(axis=0) / count, rows.base)
     scores = bias + sum(gain * (values - rows.base) for gain, values in zip(gains, held_out.values(), strict=True))
     if len(rows.shown) > 1:  # of one video alone, nothing says how high scores are where a label is off
         own = mixture_weights[:num_blocks].sum(axis=0)

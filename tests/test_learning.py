@@ -284,6 +284,29 @@ def test_of_labels_at_random_nothing_is_expected() -> None:
     assert np.mean([expected(seed) for seed in range(12)]) < 0.8  # 0.67 where all is said
 
 
+def faint_things(seed: int, shown: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Two things that stand out a fiftieth of what else changes; the second one in some videos only."""
+    random = np.random.default_rng(seed)
+    truth = np.repeat(random.random((8, 2)) < 0.5, 10, axis=0) & (True, shown)
+    pictures = np.random.default_rng(99).normal(size=(5, 40))
+    features = np.concatenate([truth, 50 * random.normal(size=(len(truth), 3))], axis=1) @ pictures
+    return (features + 0.3 * random.normal(size=features.shape)).astype(np.float32), truth.astype(np.float32)
+
+
+def test_a_penalty_is_chosen_for_labels_of_at_least_three_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset([faint_things(seed, shown=seed < 2) for seed in range(4)])
+    layout = {"cells": 40}
+    chosen = fit_probe(data, layout, UNTOLD).held_out
+    monkeypatch.setattr("learning.probe.FACTORS", (1.0,))
+    usual = fit_probe(data, layout, UNTOLD).held_out
+    monkeypatch.setattr("learning.probe.FACTORS", (0.25,))
+    lower = fit_probe(data, layout, UNTOLD).held_out
+    np.testing.assert_array_equal(chosen.scores[:, 0], lower.scores[:, 0])
+    np.testing.assert_array_equal(chosen.scores[:, 1], usual.scores[:, 1])
+    right, before = (np.corrcoef(one.scores[:, 0], one.labels[:, 0])[0, 1] for one in (chosen, usual))
+    assert right > before + 0.05
+
+
 def scene_with_a_thing(seed: int, shown: bool) -> tuple[np.ndarray, np.ndarray]:
     """Scenes that differ; a thing, where it is shown, for a third of the video."""
     random = np.random.default_rng(seed)
