@@ -437,8 +437,8 @@ def test_sleap_round_trip_as_sleap_io_reads_it(tmp_path: Path) -> None:
     labels = sleap_io.load_slp(str(path), open_videos=False)
     assert [one.name for one in labels.event_types] == ["Ball", "Goal"]
     assert [(one.type.name, one.start_frame, one.end_frame, one.source) for one in labels.events] == [
-        ("Ball", 10, 29, "annotation 1"),
         ("Goal", 0, 399, "annotation 1"),
+        ("Ball", 10, 29, "annotation 1"),
         ("Goal", 11, 11, "v2"),  # labeling frame 5's middle is at 0.45 s, where frame 11 is shown, from 0.44 s on
     ]
     assert [one.is_predicted for one in labels.events] == [False, False, True]

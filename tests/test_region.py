@@ -89,7 +89,8 @@ def test_more_pixels_are_seen(models, tmp_path, name):
     assert 448**2 / 1.15 <= seen.shape[2] * seen.shape[3] <= 448**2 * 1.05 or name == "detector.pt"
     assert max(seen.shape[2:]) == 448 or name != "detector.pt"
     assert larger.batch_size < encoder.batch_size == 16
-    assert seen[0].numel() * larger.batch_size <= own[0].numel() * encoder.batch_size * 1.3
+    few_pixels = seen[0].numel() * larger.batch_size <= own[0].numel() * encoder.batch_size * 1.3
+    assert few_pixels or larger.batch_size == 1
     features, cells = larger.features_and_cells(seen)
     assert features.shape == (2, encoder.feature_dim)
     assert cells.shape == (2, encoder.cell_dim)
