@@ -210,6 +210,7 @@ def test_a_model_file_that_is_replaced_under_the_running_server_is_used(
 ) -> None:
     """The worker looks for it, and for a classifier's file that is damaged."""
     monkeypatch.setattr(worker, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "LOOK_SECONDS_PER_PROJECT", 0.0)
     app = init_app(YOLO, settings=settings)
     client, jobs = app.test_client(), app.extensions["jobs"]
     process = WorkerProcess(app.extensions["runner"])
