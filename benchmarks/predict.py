@@ -54,7 +54,7 @@ def milliseconds(act: Callable[[], Any], times: int) -> np.ndarray:
 def plain_prediction(features: Path, classifier: Path) -> list[dict[str, Any]]:
     """The prediction with nothing kept between two requests, window by window."""
     model = MultiLabelLSTM.load(classifier)
-    windows = model.preprocess_sequence(joblib.load(features), overlap=0).sequence
+    windows, _ = model.preprocess_sequence(joblib.load(features), overlap=0)
     probs = [model.predict(window) for window in windows]
     return convert_probs_to_timelinelabels(np.concatenate(probs)[:NUM_FRAMES], model.get_label_map(), "tl")
 
