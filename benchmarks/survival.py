@@ -23,8 +23,10 @@ import signal
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import psycopg
@@ -44,8 +46,29 @@ SETTLE_SECONDS = 180
 # In a stand-in for Label Studio; how long it takes to store a prediction, at most.
 TASKS, STORING_SECONDS = 40, 0.1
 
+Started = TypeVar("Started", bound="Background")
 
-class Stream:
+
+class Background(ABC):
+    """Does something in a thread of its own until it is stopped."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @abstractmethod
+    def _run(self) -> None: ...
+
+    def start(self: Started) -> Started:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+class Stream(Background):
     """Submits annotations until it is stopped; each again until it is acknowledged, as an annotator would.
 
     Attributes:
@@ -55,18 +78,9 @@ class Stream:
 
     def __init__(self, backend: StubBackend) -> None:
         self._backend = backend
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__()
         self.acknowledged: dict[str, set[int]] = {project: set() for project in PROJECTS}
         self.refused: Counter[str] = Counter()
-
-    def start(self) -> Stream:
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
 
     def _run(self) -> None:
         for number in itertools.count(1):
@@ -142,24 +156,15 @@ def survive(database_url: str, folder: Path, rounds: int, seed: int = 0) -> dict
         backend.stop()
 
 
-class Annotator:
+class Annotator(Background):
     """Opens tasks in Label Studio until it is stopped. Label Studio asks for a prediction where it has none of the
     present version, and stores the answer."""
 
     def __init__(self, backend: StubBackend, label_studio: StandIn, seed: int) -> None:
         self._backend, self._label_studio = backend, label_studio
         self._random = random.Random(seed)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__()
         self.answers: Counter[str] = Counter()
-
-    def start(self) -> Annotator:
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopped.wait(SUBMIT_SECONDS):

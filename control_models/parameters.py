@@ -42,8 +42,10 @@ VALUES_OF_A_PARAMETER, VALUES_OF_A_UNIT = 5, 10
 
 
 # They change when a training follows, which tasks come next, and what is made of probabilities, but not what is learnt.
-UNLEARNT = ("model_train_every", "model_predict_ahead", "model_choose_next", "model_score_threshold", "score_threshold")
-UNLEARNT += ("model_min_duration", "model_merge_gap", "model_exclusive")
+UNLEARNT = (
+    *("model_train_every", "model_predict_ahead", "model_choose_next"),
+    *("model_score_threshold", "score_threshold", "model_min_duration", "model_merge_gap", "model_exclusive"),
+)
 
 
 class Parameters(BaseModel):

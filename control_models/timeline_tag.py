@@ -126,11 +126,10 @@ class TimelineTag(Tag):
             labels = self._allowed(probs >= self.threshold, probs)
         else:
             labels = classifier.decisions.labels(probs, frame_rate, self.threshold, parameters.model_exclusive)
-        # Before short events are dropped, those that only a gap parts are one.
-        # Rounded, since 0.28 × 25 is a little more than 7.
-        gap, shortest = (
+        gap, shortest = (  # in frames; rounded, since 0.28 × 25 is a little more than 7
             round(seconds * frame_rate, 6) for seconds in (parameters.model_merge_gap, parameters.model_min_duration)
         )
+        # Before short events are dropped, those that only a gap parts are one.
         labels = merge_gaps(labels, math.floor(gap), parameters.model_exclusive)
         labels = drop_short(labels, math.ceil(shortest))
         if annotated is not None:
